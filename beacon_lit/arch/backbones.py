@@ -1,0 +1,102 @@
+"""The families that beacons can be put on: for each a config, an attention class and the model class itself."""
+
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.models.llama.modeling_llama import LlamaAttention
+from transformers.models.mistral.modeling_mistral import MistralAttention
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+
+from beacon_lit.arch.attention import BeaconAttention
+from beacon_lit.arch.model import BeaconLM
+
+
+class BeaconLlamaConfig(LlamaConfig):
+    """Llama with beacons; `beacon` holds the fields of `BeaconConfig`."""
+
+    model_type = "beacon_llama"
+    beacon: dict | None = None
+
+
+class BeaconLlamaAttention(BeaconAttention, LlamaAttention):
+    """Llama 2, 3 and 3.x."""
+
+
+class BeaconLlamaForCausalLM(BeaconLM, LlamaForCausalLM):
+    """Llama 2, 3 and 3.x."""
+
+    config_class = BeaconLlamaConfig
+    attention_class = BeaconLlamaAttention
+
+
+class BeaconMistralConfig(MistralConfig):
+    """Mistral with beacons; `beacon` holds the fields of `BeaconConfig`."""
+
+    model_type = "beacon_mistral"
+    beacon: dict | None = None
+
+
+class BeaconMistralAttention(BeaconAttention, MistralAttention):
+    """Mistral. A sliding window plays no part: memory is what windows see of earlier text."""
+
+
+class BeaconMistralForCausalLM(BeaconLM, MistralForCausalLM):
+    """Mistral."""
+
+    config_class = BeaconMistralConfig
+    attention_class = BeaconMistralAttention
+
+
+class BeaconQwen2Config(Qwen2Config):
+    """Qwen2 with beacons; `beacon` holds the fields of `BeaconConfig`."""
+
+    model_type = "beacon_qwen2"
+    beacon: dict | None = None
+
+
+class BeaconQwen2Attention(BeaconAttention, Qwen2Attention):
+    """Qwen2 and 2.5: biases on q, k and v."""
+
+
+class BeaconQwen2ForCausalLM(BeaconLM, Qwen2ForCausalLM):
+    """Qwen2 and 2.5."""
+
+    config_class = BeaconQwen2Config
+    attention_class = BeaconQwen2Attention
+
+
+class BeaconQwen3Config(Qwen3Config):
+    """Qwen3 with beacons; `beacon` holds the fields of `BeaconConfig`."""
+
+    model_type = "beacon_qwen3"
+    beacon: dict | None = None
+
+
+class BeaconQwen3Attention(BeaconAttention, Qwen3Attention):
+    """Qwen3: queries and keys are normalised per head before RoPE."""
+
+    def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return self.q_norm(q), self.k_norm(k)
+
+
+class BeaconQwen3ForCausalLM(BeaconLM, Qwen3ForCausalLM):
+    """Qwen3."""
+
+    config_class = BeaconQwen3Config
+    attention_class = BeaconQwen3Attention
+
+
+for _model in BeaconLM.families.values():
+    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
+    AutoModelForCausalLM.register(_model.config_class, _model, exist_ok=True)

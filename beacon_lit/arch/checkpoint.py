@@ -1,0 +1,264 @@
+"""Read and write beacon models: where weights come from, and what must fit what."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.gguf import convert_gguf
+from beacon_lit.arch.kernels import check_kernel
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.model import BeaconLM
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies change with the length
+SETTINGS_FILE = "beacon_config.json"
+WEIGHTS_FILE = "beacon.safetensors"
+_SHAPE_FIELDS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size",
+)  # fmt: skip
+
+Families = Mapping[str, type["BeaconLM"]]
+
+
+def is_beacon(name: str) -> bool:
+    """Whether a parameter of this name belongs to the beacons."""
+    return ".beacon_" in name
+
+
+def positions(config: PretrainedConfig) -> int:
+    """Position slots that a backbone supports, RoPE scaling included."""
+    rope = config.rope_parameters
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    scaled = rope["rope_type"] in ("yarn", "llama3")
+    return max(config.max_position_embeddings, int(original * rope["factor"]) if scaled else 0)
+
+
+def beacon_model(
+    families: Families, hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
+) -> tuple[type["BeaconLM"], PretrainedConfig]:
+    """The model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
+
+    Raises:
+        ValueError: see `BeaconLM.from_config`.
+    """
+    family = hf_config.model_type.removeprefix("beacon_")
+    if family not in families:
+        raise ValueError(f"model_type={hf_config.model_type!r} is not supported; allowed: {', '.join(sorted(families))}")
+    rope = hf_config.rope_parameters["rope_type"]
+    if rope not in ROPE_TYPES:
+        raise ValueError(
+            f"rope_type={rope!r} is not allowed, memory keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
+        )
+    if getattr(hf_config, "attention_dropout", 0):
+        raise ValueError(f"attention_dropout={hf_config.attention_dropout} is not allowed; allowed: 0")
+    limit = positions(hf_config)
+    slots = beacon.sink + beacon.overlap + beacon.window + beacon.window // min(beacon.ratios)
+    if slots > limit:
+        raise ValueError(
+            f"window={beacon.window} needs {slots} position slots (sink, overlap, window and its beacons at ratio "
+            f"{min(beacon.ratios)}); allowed: at most the backbone's {limit} (max_position_embeddings)"
+        )
+    check_kernel(attn, beacon.placement)
+    config_class = families[family].config_class
+    values = {name: value for name, value in hf_config.to_dict().items() if name not in ("model_type", "beacon")}
+    config = config_class.from_dict({**values, "beacon": beacon.to_dict()})
+    config._name_or_path = hf_config._name_or_path
+    return families[family], config
+
+
+def load(
+    families: Families,
+    path: str,
+    beacon: BeaconConfig | None,
+    attn: str,
+    *,
+    backbone: str | None = None,
+    beacon_dtype: torch.dtype | None = None,
+    allow_other_backbone: bool = False,
+    **options: Any,
+) -> "BeaconLM":
+    """Load a beacon model.
+
+    Args:
+        families: model class by architecture.
+        path: one of
+            - a hub id or a folder of a plain backbone: beacons start from its projections;
+            - a GGUF file of one, dequantised (converted once, into a cache folder);
+            - a published beacon checkpoint: `beacon_*` fields in config.json, `beacon_*` tensors among the weights;
+            - a folder of ours, with beacons alone (the backbone is loaded from where it was) or with everything.
+        beacon: settings; default: the checkpoint's own, else `BeaconConfig()`.
+        attn: attention kernel.
+        backbone: where the backbone of a beacons-only folder is now.
+        beacon_dtype: dtype of the beacon parameters, e.g. float32 for training; default: that of the backbone.
+        allow_other_backbone: put beacons on a backbone of the same shape but with other weights.
+        options: `dtype`, fields of the backbone's config (`rope_parameters=...`), and what else Hugging Face's
+            `from_pretrained` takes.
+
+    Raises:
+        ValueError: no such checkpoint, an architecture or setting that is not allowed (before weights are read), a
+            missing or truncated weight file, beacons of another backbone, or of other projections than `beacon.params`.
+    """
+    path = str(path)
+    saved = _read_settings(path)
+    source = path if saved is None else str(backbone or saved["backbone"]["name"])
+    if source.endswith(".gguf"):
+        source = str(convert_gguf(Path(source)))
+    hf_config = options.pop("config", None)
+    if hf_config is None:
+        with _as_value_error(source):
+            hf_config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **options)
+    settings = beacon or _own_settings(saved, hf_config) or BeaconConfig()
+    model_class, config = beacon_model(families, hf_config, settings, attn)
+    if saved is not None:
+        _check_shapes(saved["backbone"]["config"], shapes(config), path)
+    with _as_value_error(source), _quiet():
+        model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
+            model_class, source, config=config, output_loading_info=True, **options
+        )
+    has_beacons = _check_keys(model, info, source)
+    for parameter in model.beacon_parameters():
+        parameter.data = parameter.data.to(beacon_dtype or parameter.dtype)
+    model.attn = attn
+    model.freeze()
+    if saved is not None:
+        if not allow_other_backbone:
+            _check_sample(saved["backbone"]["sample"], sample(model), path)
+        load_beacons(model, path)
+    elif not has_beacons:
+        model.initialize_beacons()
+    return model
+
+
+def save_beacons(model: "BeaconLM", folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write `beacon.safetensors` and `beacon_config.json`: settings, the backbone's name and its fingerprint."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict() if state is None else state
+    tensors = {name: value.detach().contiguous().cpu() for name, value in state.items() if is_beacon(name)}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    settings = {
+        "beacon": model.beacon.to_dict(),
+        "backbone": {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)},
+    }
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_beacons(model: "BeaconLM", folder: str | Path) -> None:
+    """Read the beacon tensors of a folder written by `save_beacons` into a model, in the model's dtypes."""
+    file = Path(folder) / WEIGHTS_FILE
+    with _as_value_error(str(file)):
+        tensors = load_file(file)
+    expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
+    _check_names(expected, set(tensors), str(file))
+    model.load_state_dict(tensors, strict=False)
+
+
+def shapes(config: PretrainedConfig) -> dict[str, Any]:
+    """What of a backbone's config beacons depend on."""
+    fields = {name: getattr(config, name) for name in _SHAPE_FIELDS}
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    family = config.model_type.removeprefix("beacon_")
+    return {"family": family, **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
+
+
+@torch.no_grad()
+def sample(model: "BeaconLM") -> dict[str, list[float]]:
+    """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another."""
+    layers = model.model.layers
+    tensors = {
+        "embed_tokens": model.model.embed_tokens.weight,
+        "first q_proj": layers[0].self_attn.q_proj.weight,
+        "last down_proj": layers[-1].mlp.down_proj.weight,
+        "norm": model.model.norm.weight,
+    }
+    return {
+        name: tensor.flatten()[:: max(1, tensor.numel() // 16)].to("cpu", torch.bfloat16).tolist()
+        for name, tensor in tensors.items()
+    }
+
+
+def _read_settings(path: str) -> dict[str, Any] | None:
+    file = Path(path) / SETTINGS_FILE
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def _own_settings(saved: dict[str, Any] | None, hf_config: PretrainedConfig) -> BeaconConfig | None:
+    if saved is not None:
+        return BeaconConfig.from_dict(saved["beacon"])
+    if getattr(hf_config, "beacon", None):
+        return BeaconConfig.from_dict(hf_config.beacon)
+    published = hasattr(hf_config, "beacon_window")
+    return BeaconConfig.from_published(hf_config.to_dict()) if published else None
+
+
+def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool:
+    """Whether the checkpoint had beacons. ValueError if backbone weights are missing or the beacons do not fit."""
+    missing = set(info["missing_keys"])
+    backbone = sorted(name for name in missing if not is_beacon(name))
+    if backbone:
+        raise ValueError(f"{source} lacks {len(backbone)} weights of the backbone: {', '.join(backbone[:3])} ...")
+    expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
+    found = (expected - missing) | {name for name in info["unexpected_keys"] if is_beacon(name)}
+    if found:
+        _check_names(expected, found, source)
+    return bool(found)
+
+
+def _check_names(expected: set[str], found: set[str], source: str) -> None:
+    if expected != found:
+        problem = "lacks" if expected - found else "has"
+        name = sorted(expected - found or found - expected)[0]
+        kinds = sorted({part.split("_")[1] for key in found for part in key.split(".") if part.endswith("_proj")})
+        raise ValueError(f"{source} {problem} {name}: its beacons are on the projections params={tuple(kinds)}")
+
+
+def _check_shapes(saved: Mapping[str, Any], own: Mapping[str, Any], path: str) -> None:
+    for name, value in saved.items():
+        if own.get(name) != value:
+            raise ValueError(
+                f"the beacons in {path} were trained on a backbone with {name}={value!r}; this one has {own.get(name)!r}"
+            )
+
+
+def _check_sample(saved: Mapping[str, list[float]], own: Mapping[str, list[float]], path: str) -> None:
+    for name, values in saved.items():
+        if not torch.allclose(torch.tensor(own[name]), torch.tensor(values), rtol=2e-2, atol=1e-6):
+            raise ValueError(
+                f"the beacons in {path} were trained on a backbone with other weights ({name} differs); "
+                f"allow_other_backbone=True loads them all the same"
+            )
+
+
+@contextmanager
+def _as_value_error(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot load {source}: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Hugging Face's load report: `_check_keys` judges what is missing."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)

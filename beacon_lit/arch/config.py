@@ -1,0 +1,134 @@
+"""What defines a beacon model besides its backbone."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+PLACEMENTS = ("interleave", "append", "step-expansion")
+PROJECTIONS = ("q", "k", "v", "o")
+POLICIES = ("random", "random-per-sequence", "cycle")
+UNFINISHED = ("raw", "beacons")
+
+# Names in the published checkpoints' config.json -> ours.
+_PUBLISHED_POLICIES = {"step-random": "random", "instance-random": "random-per-sequence", "sequence": "cycle"}
+_PUBLISHED_PLACEMENTS = {
+    ("interleave", "full-coverage"): "interleave",
+    ("append", "full-coverage"): "append",
+    ("append", "step-expansion"): "step-expansion",
+}
+
+
+def is_count(value: object, least: int = 0) -> bool:
+    """Whether `value` is an integer (not a bool) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+@dataclass(frozen=True)
+class BeaconConfig:
+    """Settings of a beacon model (arXiv 2401.03462, section 3). Immutable; validated on construction (ValueError).
+
+    Args:
+        window: raw tokens per window (`w`).
+        ratios: compression ratios `α`, each a divisor of `window`: one beacon per `α` raw tokens. An int means one.
+        ratio_policy: how a window's ratio is chosen when none is passed and there are several: "random" (per window),
+            "random-per-sequence", "cycle" (in order), "adapt-N" (the smallest ratio whose memory fits the backbone's
+            positions for the sequence and N more tokens).
+        eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
+        sink: first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
+        overlap: last raw tokens of a window that stay visible for one window more (0 = the paper).
+        placement: "interleave" (a beacon after every `α` tokens: the paper), "append" (all at the window's end) or
+            "step-expansion" (at the window's end, the j-th seeing the first `j·α` tokens): the paper's ablations.
+        params: projections that beacon tokens have of their own, of q, k, v, o.
+        embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
+        unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window is
+            the backbone bit for bit; always so in training) or "beacons" (inserted as the tokens come).
+    """
+
+    window: int = 2048
+    ratios: tuple[int, ...] = (2, 4, 8)
+    ratio_policy: str = "random"
+    eval_ratio: int | str | None = None
+    sink: int = 0
+    overlap: int = 0
+    placement: str = "interleave"
+    params: tuple[str, ...] = ("q", "k", "v")
+    embed_init: str = "eos"
+    unfinished: str = "raw"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", (self.ratios,) if isinstance(self.ratios, int) else tuple(self.ratios))
+        object.__setattr__(self, "params", tuple(self.params))
+        _require(is_count(self.window, 1), "window", self.window, "an integer >= 1")
+        _require(len(self.ratios) > 0, "ratios", self.ratios, "one ratio or more")
+        for ratio in self.ratios:
+            _require(is_count(ratio, 1), "ratios", ratio, "integers >= 1")
+            _require(self.window % ratio == 0, "ratios", ratio, f"divisors of window={self.window}")
+        _require(len(set(self.ratios)) == len(self.ratios), "ratios", self.ratios, "different ratios")
+        policy = self.ratio_policy in POLICIES or re.fullmatch(r"adapt-\d+", str(self.ratio_policy)) is not None
+        _require(policy, "ratio_policy", self.ratio_policy, f"{', '.join(POLICIES)}, or adapt-N with N new tokens")
+        if self.eval_ratio is not None:
+            check_ratio(self.eval_ratio, self.window, "eval_ratio")
+        _require(is_count(self.sink), "sink", self.sink, "an integer >= 0")
+        _require(self.sink < self.window, "sink", self.sink, f"less than window={self.window}")
+        _require(is_count(self.overlap), "overlap", self.overlap, "an integer >= 0")
+        fits = self.sink + self.overlap <= self.window
+        _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
+        _require(self.placement in PLACEMENTS, "placement", self.placement, f"one of {', '.join(PLACEMENTS)}")
+        for name in self.params:
+            _require(name in PROJECTIONS, "params", name, f"projections among {', '.join(PROJECTIONS)}")
+        _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
+        _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
+
+    @property
+    def adapt(self) -> int | None:
+        """New tokens to leave room for under the policy "adapt-N", None under the others."""
+        return int(self.ratio_policy.removeprefix("adapt-")) if self.ratio_policy.startswith("adapt-") else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_dict` reads it back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BeaconConfig":
+        """Read `to_dict`'s output. A ValueError names unknown settings."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            _require(name in known, "beacon setting", name, f"one of {', '.join(sorted(known))}")
+        return cls(**values)
+
+    @classmethod
+    def from_published(cls, values: Mapping[str, Any]) -> "BeaconConfig":
+        """Read the `beacon_*` fields of a published checkpoint's config.json (names of the paper's code)."""
+        window = values.get("beacon_window", 1024)
+        stride = values.get("beacon_stride", window)
+        _require(stride == window, "beacon_stride", stride, f"beacon_window={window}")
+        rule = (values.get("beacon_pos", "interleave"), values.get("beacon_attn", "full-coverage"))
+        allowed = "; ".join(f"{position} with {attention}" for position, attention in _PUBLISHED_PLACEMENTS)
+        _require(rule in _PUBLISHED_PLACEMENTS, "beacon_pos, beacon_attn", rule, allowed)
+        _require(values.get("beacon_attend_prev", True), "beacon_attend_prev", False, "true")
+        ratios = values.get("beacon_ratio", [2, 4, 8, 16, 32])
+        ratios = (ratios,) if isinstance(ratios, int) else tuple(ratios)
+        policy = values.get("beacon_ratio_mix", "step-random")
+        return cls(
+            window=window,
+            ratios=tuple(ratio for ratio in ratios if ratio > 0),
+            ratio_policy=_PUBLISHED_POLICIES.get(policy, policy),
+            sink=values.get("beacon_sink_size", 0),
+            placement=_PUBLISHED_PLACEMENTS[rule],
+            params=tuple(values.get("beacon_param") or ()),
+            embed_init=values.get("beacon_embed_init") or "eos",
+        )
+
+
+def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
+    """ValueError unless `ratio` is what a call may ask of a window: 0 (keep it raw), "drop", or a divisor of it."""
+    allowed = f'"drop", 0 (keep the window raw), or a divisor of window={window}'
+    _require(ratio == "drop" or is_count(ratio), name, ratio, allowed)
+    if isinstance(ratio, int) and ratio > 0:
+        _require(window % ratio == 0, name, ratio, allowed)
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: {allowed}")

@@ -1,0 +1,103 @@
+"""Variable-length attention: one contract, three kernels.
+
+Every kernel takes q (P, N, H), k and v (S, K, H) in window order, N a multiple of K (grouped queries), and a `Layout`,
+and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys.
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from beacon_lit.arch.layout import Layout
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
+
+
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    """FlashAttention-2 from the package flash-attn. CUDA, bf16 or fp16."""
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(
+        q, k, v, layout.cu_q, layout.cu_k, layout.max_q, layout.max_k, softmax_scale=scale, causal=True
+    )
+
+
+def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    """The same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11). CUDA, bf16 or fp16."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(
+        q, k, v, layout.cu_q, layout.cu_k, layout.max_q, layout.max_k,
+        scale=scale, window_size=(-1, 0), **_gqa_option(),
+    )  # fmt: skip
+
+
+@cache
+def _gqa_option() -> dict[str, bool]:
+    """torch 2.11 groups queries unasked; later releases want to be told."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    """A loop of `scaled_dot_product_attention` over windows: any device and dtype, and the only one that masks."""
+    queries, keys = zip(*layout.lengths, strict=True)
+    parts = zip(q.split(queries), k.split(keys), v.split(keys), layout.q_index.split(queries), strict=True)
+    out = []
+    for q_i, k_i, v_i, index in parts:
+        q_i, k_i, v_i = (x.transpose(0, 1)[None] for x in (q_i, k_i, v_i))
+        mask = None
+        if layout.blind or q_i.shape[2] != k_i.shape[2]:
+            mask = _visible(index, layout, k_i.shape[2])
+            k_i, v_i = (x.repeat_interleave(q_i.shape[1] // x.shape[1], dim=1) for x in (k_i, v_i))
+        causal = mask is None and q_i.shape[2] > 1
+        grouped = q_i.shape[1] != k_i.shape[1]
+        o_i = F.scaled_dot_product_attention(
+            q_i, k_i, v_i, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+        out.append(o_i[0].transpose(0, 1))
+    return torch.cat(out)
+
+
+def _visible(index: Tensor, layout: Layout, keys: int) -> Tensor:
+    """(T, keys) bool: causal, aligned at the end; under a blind layout raw queries miss their window's beacons."""
+    queries = len(index)
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=index.device).tril(keys - queries)
+    if layout.blind:
+        beacon = index >= layout.raw
+        mask[:, keys - queries :] &= beacon[:, None] | ~beacon
+    return mask
+
+
+KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}
+
+
+def check_kernel(name: str, placement: str) -> None:
+    """ValueError unless `name` is "auto" or a kernel that can be used here with this placement of beacons."""
+    if name not in ("auto", *KERNELS):
+        raise ValueError(f"attn={name!r} is not allowed; allowed: auto, {', '.join(KERNELS)}")
+    if name == "flash_attn" and not _has_flash_attn():
+        raise ValueError("attn='flash_attn' needs the package flash-attn: pip install 'beacon_lit[flash]'")
+    if name in ("flash_attn", "varlen") and placement == "step-expansion":
+        raise ValueError(f"attn={name!r} cannot mask as placement='step-expansion' needs; allowed: auto, sdpa")
+
+
+def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
+    """The kernel `name`; "auto" is flash_attn, else varlen, for half precision on CUDA, and sdpa otherwise."""
+    if name != "auto":
+        return KERNELS[name]
+    if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.blind:
+        return sdpa
+    return flash_attn if _has_flash_attn() else varlen
+
+
+@cache
+def _has_flash_attn() -> bool:
+    return importlib.util.find_spec("flash_attn") is not None
+

@@ -1,0 +1,91 @@
+"""Passkey samples: a five-digit key hidden in filler text, asked for at the end, exact to the token."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from transformers import PreTrainedTokenizerBase
+
+ANNOUNCEMENT = (
+    "One important fact is hidden in the long and boring text below. Look for it and keep it in mind: "
+    "there will be a question about it at the end.\n\n"
+)
+FILLER = "The river is wide. The hills are low. The wind is warm. We walk on. Home is a long way off. "
+STATEMENT = "\n\nThe pass key is {key}. Do not forget it. {key} is the pass key.\n\n"
+QUESTION = "\n\nWhat is the pass key? The pass key is {key}"
+
+
+@dataclass(frozen=True)
+class PasskeySample:
+    """A prompt that ends right before the key, and the key.
+
+    Args:
+        ids: prompt and answer, `length + len(answer)` tokens.
+        length: tokens of the prompt, the bos (if any) included. So `length % window == 0` means: the question ends on
+            a window border.
+        position: index of the first token of the statement that tells the key.
+        depth: share of the filler that comes before that statement, in per cent.
+        key: the five digits.
+    """
+
+    ids: list[int]
+    length: int
+    position: int
+    depth: float
+    key: str
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens of the key."""
+        return self.ids[self.length :]
+
+
+def passkey_sample(
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    depth: float,
+    *,
+    seed: int = 0,
+    index: int = 0,
+    prefix: Sequence[int] = (),
+) -> PasskeySample:
+    """One sample, put together from token ids, so that nothing shifts when text is tokenised again.
+
+    Prompt: prefix, announcement, filler, statement, filler, question. The statement starts
+    `round(filler tokens * depth / 100)` tokens after the announcement.
+
+    Args:
+        length: exact number of prompt tokens, prefix included; the answer comes on top.
+        depth: in per cent, 0 = right after the announcement, 100 = right before the question.
+        seed: with length, depth and index it decides the key; no global random state is read or changed.
+        index: number of the sample among those of one length and depth.
+        prefix: ids to begin with, such as the bos token.
+
+    Raises:
+        ValueError: a depth outside 0..100, or a length that leaves no room for the filler.
+    """
+    if not 0 <= depth <= 100:
+        raise ValueError(f"depth: got {depth}; must be between 0 and 100 (per cent)")
+    key = str(random.Random(f"{seed}/{length}/{float(depth)}/{index}").randint(10_000, 99_999))
+    head = [*prefix, *_ids(tokenizer, ANNOUNCEMENT)]
+    statement = _ids(tokenizer, STATEMENT.format(key=key))
+    question, answer = _split_at_key(tokenizer, _ids(tokenizer, QUESTION.format(key=key)))
+    room = length - len(head) - len(statement) - len(question)
+    if room < 0:
+        raise ValueError(f"length: got {length}; a passkey prompt needs at least {length - room} tokens here")
+    filler = list(islice(cycle(_ids(tokenizer, FILLER)), room))
+    before = round(room * depth / 100)
+    ids = head + filler[:before] + statement + filler[before:] + question + answer
+    return PasskeySample(ids=ids, length=length, position=len(head) + before, depth=depth, key=key)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _split_at_key(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[list[int], list[int]]:
+    """Question and answer are tokenised together and parted before the first token with a digit: a blank of its own
+    stays in the question, and the answer is what the model would see in running text."""
+    first = next(i for i, token in enumerate(ids) if any(char.isdigit() for char in tokenizer.decode([token])))
+    return ids[:first], ids[first:]

@@ -1,0 +1,31 @@
+"""The table at the end of a run: a row per mode, a column per task and run."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.table import Table
+
+from beacon_lit.evaluation.task import Results
+
+
+def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
+    """Args:
+    runs: label ("before training") -> results; "" labels a lone run. Columns are grouped by task.
+    title: above the table.
+    """
+    results = list(runs.values())
+    tasks = list(dict.fromkeys(task for result in results for task in result))
+    modes = list(dict.fromkeys(mode for result in results for scores in result.values() for mode in scores))
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("")
+    for task in tasks:
+        for label in runs:
+            table.add_column(f"{task}\n{label}" if label else task, justify="right", style="bold" if label else None)
+    for mode in modes:
+        table.add_row(mode, *(_cell(result, task, mode) for task in tasks for result in results))
+    return table
+
+
+def _cell(result: Results, task: str, mode: str) -> str:
+    score = result.get(task, {}).get(mode)
+    return "-" if score is None else f"{score.value:.2f}"

@@ -1,0 +1,64 @@
+"""Models of real shapes with random weights, and how to time them."""
+
+import statistics
+from collections.abc import Callable
+
+import torch
+from transformers import Qwen2Config
+
+from beacon_lit import BeaconConfig, BeaconLM
+
+SHAPES = {
+    "0.5B": Qwen2Config(
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
+        vocab_size=151936, max_position_embeddings=32768, tie_word_embeddings=True, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
+    "7B": Qwen2Config(
+        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
+    "tiny": Qwen2Config(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=1000, max_position_embeddings=32768, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
+}  # fmt: skip
+
+
+def build(shape: str, beacon: BeaconConfig, device: torch.device, dtype: torch.dtype) -> BeaconLM:
+    """A beacon model of one of `SHAPES`, made on the device itself; beacons are float32, as they are trained."""
+    torch.set_default_dtype(dtype)
+    with device:
+        model = BeaconLM.from_config(SHAPES[shape], beacon)
+    torch.set_default_dtype(torch.float32)
+    for parameter in model.beacon_parameters():
+        parameter.data = parameter.data.float()
+    return model
+
+
+def measure(step: Callable[[], None], device: torch.device, repeats: int, warmup: int) -> tuple[float, float]:
+    """Median seconds of `step`, and peak GiB of device memory (0 on a CPU)."""
+    times = []
+    for i in range(warmup + repeats):
+        if i == warmup and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        times.append(_seconds(step, device))
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+    return statistics.median(times[warmup:]), peak
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    if device.type != "cuda":
+        import time
+
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000

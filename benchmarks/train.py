@@ -1,0 +1,87 @@
+"""Training speed and memory, beacons beside the dense backbone in one process.
+
+    python -m benchmarks.train                     # 0.5B and 7B, ratios 2, 8, 32
+    python -m benchmarks.train --shapes 0.5B --ratios 8 --profile profile.txt
+
+One step is forward + backward of one row of `--tokens` random tokens in bf16 with activation checkpointing. Beacons
+train their float32 projections; the dense backbone trains its own q, k and v, as many parameters, and its loss is
+computed in the same chunks.
+"""
+
+import argparse
+import gc
+from collections.abc import Callable
+
+import torch
+
+from beacon_lit import BeaconConfig, BeaconLM
+from benchmarks.shapes import SHAPES, build, measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["0.5B", "7B"], choices=list(SHAPES))
+    parser.add_argument("--ratios", nargs="+", type=int, default=[2, 8, 32])
+    parser.add_argument("--tokens", type=int, default=20480)
+    parser.add_argument("--window", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--checkpoint-layers", type=int, help="layers that recompute activations; default: all")
+    parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, of the dense model too")
+    parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
+    args = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}, window {args.window}, {args.tokens} tokens a step\n")
+    print(f"{'shape':>6} {'model':>10} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
+    for shape in args.shapes:
+        torch.manual_seed(0)
+        model = build(shape, BeaconConfig(window=args.window, ratios=(2, 4, 8, 16, 32)), device, torch.bfloat16)
+        model.train()
+        model.checkpoint_activations(args.checkpoint_layers)
+        if args.compile:
+            model.compile_pointwise()
+        ids = torch.randint(model.config.vocab_size, (1, args.tokens), device=device)
+        for label, step in steps(model, ids, args.ratios):
+            seconds, peak = measure(step, device, args.repeats, args.warmup)
+            print(f"{shape:>6} {label:>10} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}", flush=True)
+            if args.profile and label != "dense":
+                profile(step, args.profile)
+                args.profile = None
+        del model, step
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def steps(model: BeaconLM, ids: torch.Tensor, ratios: list[int]) -> list[tuple[str, Callable[[], None]]]:
+    """The beacon steps, one per ratio, and the dense one, each with its own trained parameters."""
+    own = [layer.self_attn.get_submodule(f"{name}_proj") for layer in model.model.layers for name in "qkv"]
+
+    def beacon_step(ratio: int) -> None:
+        model.freeze()
+        model.zero_grad(set_to_none=True)
+        model(ids, labels=ids, ratios=ratio, return_logits=False).loss.backward()
+
+    def dense_step() -> None:
+        model.requires_grad_(False)
+        for projection in own:
+            projection.requires_grad_(True)
+        model.zero_grad(set_to_none=True)
+        model.dense_token_loss(ids, None, ids).mean().backward()
+
+    runs: list[tuple[str, Callable[[], None]]] = [(f"ratio {ratio}", lambda r=ratio: beacon_step(r)) for ratio in ratios]
+    return [*runs, ("dense", dense_step)]
+
+
+def profile(step: Callable[[], None], file: str) -> None:
+    """Write the step's kernels, longest first."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as prof:
+        step()
+    with open(file, "w") as out:
+        out.write(prof.key_averages().table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A beacon model as a slow loop over windows: what one pass over all of them must reproduce.
+
+Written from the definition, with no code of `beacon_lit.arch`: one row, one window after another, explicit lists of
+keys and values before RoPE as memory, and a mask decided pair by pair. Only weights, norms and MLPs are the model's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from beacon_lit import BeaconLM
+
+# What a token leaves behind in a layer: its key before RoPE and its value, each (K, H).
+Entry = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Token:
+    """Token number `index` of its kind in its window; a beacon's unit ends at raw token `after`."""
+
+    is_beacon: bool
+    index: int
+    after: int = 0
+
+
+@dataclass
+class State:
+    """What a layer remembers: memory at slots 0, 1, ... and, right behind it, the last window's tail."""
+
+    memory: list[Entry] = field(default_factory=list)
+    tail: list[Entry] = field(default_factory=list)
+
+
+def oracle_logits(lm: BeaconLM, ids: Tensor, ratios: Sequence[int | str], unfinished: str) -> Tensor:
+    """(L,) ids -> (L, V) logits of every raw token, differentiable."""
+    window = lm.beacon.window
+    states = [State() for _ in lm.model.layers]
+    logits = []
+    for start in range(0, len(ids), window):
+        part = ids[start : start + window]
+        is_open = start + window >= len(ids)
+        ratio = ratios[start // window]
+        tokens = window_tokens(lm, len(part), ratio, inserted=not (is_open and unfinished == "raw"))
+        logits.append(run_window(lm, part, tokens, ratio, start, states))
+    return torch.cat(logits)
+
+
+def oracle_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of the labels after the first, -100 ignored; 0 where there is none."""
+    losses = F.cross_entropy(logits[:-1], labels[1:], reduction="none", ignore_index=-100)
+    return losses.sum() / max(1, int((labels[1:] != -100).sum()))
+
+
+def window_tokens(lm: BeaconLM, size: int, ratio: int | str, inserted: bool) -> list[Token]:
+    """The window's tokens, raw ones first."""
+    raw = [Token(False, i) for i in range(size)]
+    whole = size == lm.beacon.window or lm.beacon.placement == "interleave"  # appended ones wait for the window's end
+    if ratio in (0, "drop") or not inserted or not whole:
+        return raw
+    return raw + [Token(True, j, (j + 1) * ratio - 1) for j in range(size // ratio)]
+
+
+def sees(query: Token, key: Token, placement: str) -> bool:
+    """Whether a token of a window sees another, or itself, of the same window."""
+    if query.is_beacon == key.is_beacon:
+        return key.index <= query.index
+    if query.is_beacon:  # a beacon and a raw token: all of them, or those of the units up to its own
+        return True if placement == "append" else key.index <= query.after
+    return placement == "interleave" and key.after < query.index
+
+
+def run_window(
+    lm: BeaconLM, ids: Tensor, tokens: list[Token], ratio: int | str, start: int, states: list[State]
+) -> Tensor:
+    """One window through all layers. Updates `states`; returns the logits of its raw tokens."""
+    placement, raw = lm.beacon.placement, len(ids)
+    base = len(states[0].memory) + len(states[0].tail)
+    visible = torch.tensor([[True] * base + [sees(q, k, placement) for k in tokens] for q in tokens])
+    slots = visible.sum(1) - 1  # a slot is the number of tokens seen before this one, memory included
+    beacons = lm.model.beacon_embed_tokens.weight.expand(len(tokens) - raw, -1)
+    x = torch.cat([lm.model.embed_tokens.weight[ids], beacons])
+    is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
+    for layer, state in zip(lm.model.layers, states, strict=True):
+        attended, own = attend(lm, layer.self_attn, layer.input_layernorm(x), is_beacon, visible, slots, state)
+        x = x + attended
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        remember(lm, state, own, raw, ratio, start)
+    return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight)
+
+
+def remember(lm: BeaconLM, state: State, own: list[Entry], raw: int, ratio: int | str, start: int) -> None:
+    """What of a finished window later ones see."""
+    state.tail = []
+    if ratio == 0:
+        state.memory += own[:raw]
+    elif ratio != "drop":
+        sink = [own[i] for i in range(raw) if start + i < lm.beacon.sink]
+        state.memory += sink + own[raw:]
+        state.tail = own[raw - lm.beacon.overlap : raw] if lm.beacon.overlap else []
+
+
+def attend(
+    lm: BeaconLM, attention: nn.Module, x: Tensor, is_beacon: Tensor, visible: Tensor, slots: Tensor, state: State
+) -> tuple[Tensor, list[Entry]]:
+    """(T, D) -> (T, D), and each token's entry."""
+    q, k, v = (project(attention, name, x, is_beacon).unflatten(-1, (-1, attention.head_dim)) for name in "qkv")
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    own = list(zip(k, v, strict=True))
+    seen = [*state.memory, *state.tail, *own]
+    keys, values = (torch.stack(part) for part in zip(*seen, strict=True))
+    earlier = torch.arange(len(seen) - len(own))  # memory is 0, 1, ..., the tail follows
+    q, keys = rotate(lm, q, slots), rotate(lm, keys, torch.cat([earlier, slots]))
+    heads = []
+    for head in range(q.shape[1]):
+        group = head * keys.shape[1] // q.shape[1]
+        scores = q[:, head] @ keys[:, group].T / attention.head_dim**0.5
+        heads.append(scores.masked_fill(~visible, float("-inf")).softmax(-1) @ values[:, group])
+    return project(attention, "o", torch.cat(heads, -1), is_beacon), own
+
+
+def project(attention: nn.Module, name: str, x: Tensor, is_beacon: Tensor) -> Tensor:
+    """The backbone's projection of raw tokens; of beacons their own, if they have one."""
+    base = getattr(attention, f"{name}_proj")
+    special = getattr(attention, f"beacon_{name}_proj", base)
+    return torch.where(is_beacon, F.linear(x, special.weight, special.bias), F.linear(x, base.weight, base.bias))
+
+
+def rotate(lm: BeaconLM, x: Tensor, slots: Tensor) -> Tensor:
+    """RoPE of (tokens, heads, H): halves (a, b) turned by an angle of slot times frequency."""
+    rope = lm.model.rotary_emb
+    angle = slots[:, None].float() * rope.inv_freq.float()
+    cos, sin = ((f(angle) * rope.attention_scaling).to(x.dtype)[:, None] for f in (torch.cos, torch.sin))
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -1,0 +1,259 @@
+"""GGUF files written here from tiny random models come back as the same models."""
+
+import multiprocessing
+import os
+import signal
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from beacon_lit.arch.gguf import build_once, convert_gguf
+
+gguf = pytest.importorskip("gguf")  # the `demo` extra
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MERGES = ["h e", "Ġ Ġ", "ĠĠ Ġ", "l l", "he ll", "hell o"]
+TOKENS = [*SPECIALS, *bytes_to_unicode().values(), *(merge.replace(" ", "") for merge in MERGES)]
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{% endfor %}"
+SIZES = dict(
+    vocab_size=len(TOKENS),
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=128,
+    rms_norm_eps=1e-5,
+    rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
+)
+FAMILIES = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES, tie_word_embeddings=False)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, tie_word_embeddings=False)),
+}
+
+
+def tiny_model(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model_class, config = FAMILIES[family]
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # large and everywhere non-zero, so that no mistake can hide
+            weight.copy_(torch.randn(weight.shape) * 0.2 + (1.0 if weight.dim() == 1 else 0.0))
+    return model
+
+
+def llama_cpp_order(weight: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp rotates neighbouring dimensions where HF rotates halves, so its Llama q and k rows are interleaved."""
+    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path: Path, model: PreTrainedModel, family: str, quantised: bool = False, **strings: str) -> Path:
+    config = model.config
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3] * len(SPECIALS) + [1] * (len(TOKENS) - len(SPECIALS)))
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template(TEMPLATE)
+    for key, value in strings.items():
+        writer.add_string(key.replace("__", "."), value)
+    names = gguf.get_tensor_name_map(
+        {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}[family], config.num_hidden_layers
+    )
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        weight = tensor.numpy()
+        if family == "llama" and ("q_proj" in name or "k_proj" in name):
+            weight = llama_cpp_order(
+                weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            )
+        kind = gguf.GGMLQuantizationType.Q8_0 if quantised and weight.ndim == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(
+            names.get_name(name, try_suffixes=(".weight", ".bias")), gguf.quantize(weight, kind), raw_dtype=kind
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(3, 60)[None]).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_model_comes_back_exactly(tmp_path: Path, family: str) -> None:
+    model = tiny_model(family)
+    folder = convert_gguf(write_gguf(tmp_path / "tiny.gguf", model, family), tmp_path / "cache")
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert loaded.config.model_type == family
+    assert loaded.dtype == torch.float32
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in loaded.state_dict().items())
+    # negative control below: the same weights in another order move the logits far more than this
+    assert (logits(loaded) - logits(model)).abs().max() <= 1e-5
+    heads = loaded.model.layers[0].self_attn.q_proj.weight
+    heads.data = torch.from_numpy(llama_cpp_order(heads.detach().numpy(), 4).copy())
+    assert (logits(loaded) - logits(model)).abs().max() > 0.1
+
+
+def test_quantised_weights_are_dequantised_exactly(tmp_path: Path) -> None:
+    model = tiny_model("qwen2")
+    folder = convert_gguf(write_gguf(tmp_path / "q8.gguf", model, "qwen2", quantised=True), tmp_path / "cache")
+    got = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for name, weight in model.state_dict().items():
+        if weight.dim() == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            want = torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind))
+            assert torch.equal(got[name], want)
+            assert not torch.equal(want, weight)
+
+
+def test_tokenizer_has_the_files_special_tokens_and_round_trips(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
+    folder = convert_gguf(path, tmp_path / "cache")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 0)
+    assert tokenizer.pad_token_id == 2  # not in the file: eos
+    for settings in (model.config, model.generation_config):
+        assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (1, 2, 2)
+    for text in ("hello  hello", "  x = 12\n\tnaïve 日本 ▁🎉 ", "<|im_start|>user\nhello<|im_end|>\n"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    # all three spaces before the digit go together; cut GPT-2's way they would be "ĠĠ" and "Ġ"
+    assert tokenizer.tokenize("hello   12") == ["hello", "ĠĠĠ", "1", "2"]
+    assert tokenizer("<|im_end|>").input_ids == [2]
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    assert chat == "<|im_start|>user\nhello<|im_end|>\n"
+
+
+def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "cache"))
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
+    folder = convert_gguf(path)
+    assert folder.parent == tmp_path / "cache"
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / path.name)
+    os.utime(moved, (0, 0))
+    assert convert_gguf(moved) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert convert_gguf(moved, dtype=torch.bfloat16) != folder
+    other = write_gguf(path, tiny_model("llama"), "llama", general__name="another")
+    assert convert_gguf(other) != folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "no such GGUF file"),
+        (lambda path: path.write_bytes(b""), "not a whole GGUF"),
+        (lambda path: path.write_bytes(b"safetensors" * 100), "not a whole GGUF"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "not a whole GGUF"),
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), "not a whole GGUF"),
+        (lambda path: path.write_bytes(path.read_bytes()[:8] + struct.pack("<QQ", 2**60, 2**60)), "not a whole GGUF"),
+    ],
+    ids=["missing", "empty", "other", "truncated-weights", "truncated-header", "absurd-counts"],
+)
+def test_damaged_files_are_named(tmp_path: Path, change, message: str) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
+    change(path)
+    with pytest.raises(ValueError, match=message) as error:
+        convert_gguf(path, tmp_path / "cache")
+    assert str(path) in str(error.value)
+    assert not [entry for entry in tmp_path.glob("cache/*") if entry.is_dir()]
+
+
+def test_what_cannot_be_represented_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    scaled = write_gguf(tmp_path / "yarn.gguf", model, "llama", llama__rope__scaling__type="yarn")
+    with pytest.raises(ValueError, match="scales RoPE \\(yarn\\)"):
+        convert_gguf(scaled, tmp_path / "cache")
+    writer = gguf.GGUFWriter(tmp_path / "bert.gguf", "bert")
+    writer.add_token_list(TOKENS)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="architecture 'bert'; supported are llama, mistral, qwen2, qwen3"):
+        convert_gguf(tmp_path / "bert.gguf", tmp_path / "cache")
+
+
+# Folders appear whole or not at all. The builders below run in processes of their own, so they are named functions.
+
+
+def build_slowly(folder: Path) -> None:
+    (folder / "first").write_text(str(os.getpid()))
+    assert not list(folder.parent.glob("built-*"))
+    (folder.parent / f"built-{os.getpid()}").touch()
+    multiprocessing.Event().wait(0.3)
+    (folder / "second").touch()
+
+
+def die_halfway(folder: Path) -> None:
+    (folder / "first").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_halfway(folder: Path) -> None:
+    (folder / "first").touch()
+    raise RuntimeError("disk full")
+
+
+def test_a_killed_build_leaves_nothing_and_is_made_good(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=build_once, args=(tmp_path / "model", die_halfway))
+    process.start()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(RuntimeError, match="disk full"):
+        build_once(tmp_path / "model", fail_halfway)
+    assert [entry for entry in tmp_path.iterdir() if entry.is_dir()] == []
+    folder = build_once(tmp_path / "model", lambda partial: (partial / "whole").touch())
+    assert [entry.name for entry in folder.iterdir()] == ["whole"]
+
+
+def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=build_once, args=(tmp_path / "model", build_slowly)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(20)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.glob("built-*"))) == 1
+    assert sorted(entry.name for entry in (tmp_path / "model").iterdir()) == ["first", "second"]

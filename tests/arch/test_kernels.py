@@ -1,0 +1,246 @@
+"""The attention kernels: the sdpa loop against softmax written out, the others by what they hand to their library."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.attention.varlen as torch_varlen
+from hypothesis import given
+from torch import Tensor
+
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch import kernels
+from beacon_lit.arch.layout import Layout, build_layout, plan
+from tests.arch.cases import Case, cases
+from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
+
+HEADS, GROUPS, WIDTH, SCALE = 4, 2, 8, 0.3
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+Inputs = tuple[Tensor, Tensor, Tensor]
+
+
+def layout_of(case: Case) -> Layout:
+    return build_layout(plan(case.lengths, case.ratios, case.beacon, case.unfinished), case.beacon)
+
+
+def qkv(layout: Layout, dtype: torch.dtype = torch.float64, device: str = "cpu", width: int = WIDTH) -> Inputs:
+    """Random q (P, N, H), k and v (S, K, H)."""
+    torch.manual_seed(0)
+    q = torch.randn(len(layout.q_index), HEADS, width)
+    k, v = torch.randn(2, len(layout.k_index), GROUPS, width)
+    return tuple(x.to(device, dtype) for x in (q, k, v))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Callable[[int, int], bool]) -> Tensor:
+    """One window, one head and one query at a time."""
+    out = torch.empty_like(q)
+    for head in range(q.shape[1]):
+        group = head // (q.shape[1] // k.shape[1])
+        for i in range(len(q)):
+            seen = [j for j in range(len(k)) if visible(i, j)]
+            weights = (k[seen, group] @ q[i, head] * scale).softmax(0)
+            out[i, head] = weights @ v[seen, group]
+    return out
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float) -> Tensor:
+    """The contract of variable-length causal attention, aligned at the end."""
+    out = []
+    for i in range(len(cu_q) - 1):
+        queries, keys = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
+        earlier = int(cu_k[i + 1] - cu_k[i] - cu_q[i + 1] + cu_q[i])
+        out.append(attend(q[queries], k[keys], v[keys], scale, lambda i, j, earlier=earlier: j <= earlier + i))
+    return torch.cat(out)
+
+
+@examples(50)
+@given(case=cases(rows=2, placements=("interleave", "append")))
+def test_sdpa(case: Case) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE)
+    assert_close(kernels.sdpa(q, k, v, layout, SCALE), expected, 1e-12)
+
+
+@examples(50)
+@given(case=cases(rows=2, placements=("step-expansion",)))
+def test_sdpa_masks_a_windows_beacons_from_its_raw_tokens(case: Case) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    expected = []
+    for i, (queries, keys) in enumerate(layout.lengths):
+        at_q, at_k = slice(layout.cu_q[i], layout.cu_q[i + 1]), slice(layout.cu_k[i], layout.cu_k[i + 1])
+        beacon = layout.q_index[at_q] >= layout.raw
+
+        def visible(query: int, key: int, earlier: int = keys - queries, beacon: Tensor = beacon) -> bool:
+            own = key - earlier
+            return own < 0 or (own <= query and bool(beacon[query] or not beacon[own]))
+
+        expected.append(attend(q[at_q], k[at_k], v[at_k], SCALE, visible))
+    assert_close(kernels.sdpa(q, k, v, layout, SCALE), torch.cat(expected), 1e-12)
+
+
+@pytest.fixture
+def flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """A stand-in for the package flash-attn; yields the arguments it was called with."""
+    calls: list[dict[str, Any]] = []
+
+    def flash_attn_varlen_func(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
+    ):  # fmt: skip
+        calls.append(dict(max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k))
+        assert causal and dropout_p == 0.0 and window_size == (-1, -1)
+        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale)
+
+    package = ModuleType("flash_attn")
+    package.__spec__ = ModuleSpec("flash_attn", None)
+    package.flash_attn_varlen_func = flash_attn_varlen_func
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    kernels._has_flash_attn.cache_clear()
+    yield calls
+    kernels._has_flash_attn.cache_clear()
+
+
+@pytest.fixture
+def no_flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    kernels._has_flash_attn.cache_clear()
+    yield
+    kernels._has_flash_attn.cache_clear()
+
+
+def stand_in(calls: list[dict[str, Any]], with_gqa_option: bool) -> Callable[..., Tensor]:
+    """A stand-in for torch's varlen_attn, of torch 2.11 (no enable_gqa) or later."""
+
+    def run(q, k, v, cu_q, cu_k, max_q, max_k, scale, window_size, **options) -> Tensor:
+        calls.append(dict(max_q=max_q, max_k=max_k, cu_q=cu_q, cu_k=cu_k, **options))
+        assert window_size == (-1, 0)
+        return reference(q, k, v, cu_q, cu_k, scale)
+
+    def old(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        return run(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size)
+
+    def new(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
+        return run(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size, enable_gqa=enable_gqa)
+
+    return new if with_gqa_option else old
+
+
+@pytest.fixture(params=[False, True], ids=["torch 2.11", "torch 2.12"])
+def torch_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch_varlen, "varlen_attn", stand_in(calls, request.param))
+    kernels._gqa_option.cache_clear()
+    yield calls
+    kernels._gqa_option.cache_clear()
+    assert all(call.get("enable_gqa", True) for call in calls)
+    assert all(("enable_gqa" in call) == request.param for call in calls)
+
+
+@pytest.fixture
+def case() -> Case:
+    return Case(BEACON, (29, 12), ((2, 4, 0, 2), ("drop", 4)), "beacons", 0)
+
+
+def test_flash_attn(case: Case, flash_package: list[dict[str, Any]]) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    assert_close(kernels.flash_attn(q, k, v, layout, SCALE), kernels.sdpa(q, k, v, layout, SCALE), 1e-12)
+    check_call(flash_package[0], layout)
+
+
+def test_varlen(case: Case, torch_kernel: list[dict[str, Any]]) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    assert_close(kernels.varlen(q, k, v, layout, SCALE), kernels.sdpa(q, k, v, layout, SCALE), 1e-12)
+    check_call(torch_kernel[0], layout)
+
+
+def check_call(call: dict[str, Any], layout: Layout) -> None:
+    """The libraries want int32 offsets and int maxima."""
+    tensors = [value for value in call.values() if isinstance(value, Tensor)]
+    assert [tensor.dtype for tensor in tensors] == [torch.int32] * 2
+    assert {type(value) for value in call.values() if not isinstance(value, Tensor)} <= {int, bool}
+    assert layout.max_q in call.values() and layout.max_k in call.values()
+
+
+def test_a_model_runs_on_the_kernel_it_is_given(flash_package: list, torch_kernel: list) -> None:
+    lm, ids = tiny("qwen2", BEACON, dtype=torch.float64), tokens(2, 29)
+    expected = lm(ids, ratios=2).logits
+    assert not flash_package and not torch_kernel  # on the CPU "auto" is sdpa
+    for name, calls in (("flash_attn", flash_package), ("varlen", torch_kernel), ("sdpa", [])):
+        lm.attn = name
+        assert_close(lm(ids, ratios=2).logits, expected, 1e-9, name)
+        assert len(calls) == (0 if name == "sdpa" else len(lm.model.layers))
+
+
+def test_torchs_own_varlen_takes_what_we_pass() -> None:
+    parameters = inspect.signature(torch_varlen.varlen_attn)
+    parameters.bind(None, None, None, None, None, 1, 1, scale=1.0, window_size=(-1, 0), **kernels._gqa_option())
+    assert "is_causal" not in kernels._gqa_option()
+
+
+class Cuda:
+    """What `pick_kernel` looks at, of a tensor on a GPU."""
+
+    is_cuda = True
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+def test_auto_with_flash_attn(case: Case, flash_package: list) -> None:
+    layout = layout_of(case)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert kernels.pick_kernel("auto", Cuda(dtype), layout) is kernels.flash_attn
+        assert kernels.pick_kernel("varlen", Cuda(dtype), layout) is kernels.varlen
+    assert kernels.pick_kernel("auto", Cuda(torch.float32), layout) is kernels.sdpa
+    assert kernels.pick_kernel("auto", torch.zeros(1, dtype=torch.bfloat16), layout) is kernels.sdpa
+
+
+def test_auto_without_flash_attn(case: Case, no_flash_package: None) -> None:
+    assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), layout_of(case)) is kernels.varlen
+
+
+def test_auto_masks_with_sdpa(flash_package: list) -> None:
+    beacon = BeaconConfig(window=8, ratios=2, placement="step-expansion")
+    masked = layout_of(Case(beacon, (29,), ((2, 2, 2, 2),), "raw", 0))
+    assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), masked) is kernels.sdpa
+    nothing_to_mask = layout_of(Case(beacon, (8,), ((2,),), "raw", 0))
+    assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), nothing_to_mask) is kernels.flash_attn
+
+
+def test_kernel_names_are_checked(no_flash_package: None) -> None:
+    with pytest.raises(ValueError, match=r"attn='eager'.*auto, flash_attn, varlen, sdpa"):
+        BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="eager")
+    with pytest.raises(ValueError, match="attn='flash_attn' needs the package flash-attn"):
+        BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="flash_attn")
+    beacon = BeaconConfig(window=8, ratios=2, placement="step-expansion")
+    with pytest.raises(ValueError, match=r"attn='varlen'.*placement='step-expansion'.*auto, sdpa"):
+        BeaconLM.from_config(hf_config("qwen2"), beacon, attn="varlen")
+    assert BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="sdpa").attn == "sdpa"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["varlen", "auto"])
+def test_half_precision_kernels_on_a_gpu(name: str) -> None:
+    """bf16 on the GPU against sdpa in float32: outputs and gradients, relative to their largest value."""
+    beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16)
+    lengths, ratios = (300, 77), ((2, 8, 0, 2, 8), ("drop", 2))
+    layout = layout_of(Case(beacon, lengths, ratios, "beacons", 0))
+    wide = [x.requires_grad_(True) for x in qkv(layout, torch.float32, "cuda", width=64)]
+    half = [x.requires_grad_(True) for x in qkv(layout, torch.bfloat16, "cuda", width=64)]
+    layout = layout.to(torch.device("cuda"))
+    kernel = kernels.pick_kernel(name, half[0], layout)
+    assert kernel is not kernels.sdpa
+    expected, actual = kernels.sdpa(*wide, layout, 0.125), kernel(*half, layout, 0.125)
+    upstream = torch.randn_like(expected)
+    wanted, found = (torch.autograd.grad(out, inputs, upstream.to(out.dtype)) for out, inputs in ((expected, wide), (actual, half)))
+    for a, b in zip([actual, *found], [expected, *wanted], strict=True):
+        assert (a.float() - b).norm() / b.norm() < 1e-2

@@ -1,0 +1,28 @@
+"""Settings that every test shares: one thread, no network, and `gpu` tests only where there is a GPU."""
+
+import os
+
+# Before torch and the hub's libraries are imported (hence the late imports): they read these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+for _library in ("HF_HUB", "TRANSFORMERS", "HF_DATASETS"):
+    os.environ[f"{_library}_OFFLINE"] = "1"
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
+# The same examples in every run, and no time limit: the first example pays for compilation and imports.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests where CUDA is missing; no other test may skip itself."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

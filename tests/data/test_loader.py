@@ -1,0 +1,92 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from beacon_lit.data.loader import BatchLoader, TrainLoader
+from beacon_lit.data.packing import BatchOrder
+from beacon_lit.data.sample import Sample
+
+SAMPLES = [
+    Sample(str(i), np.arange(length, dtype=np.int32), np.ones(length, bool))
+    for i, length in enumerate(np.random.default_rng(0).integers(3, 20, size=30).tolist())
+]
+
+
+def order(**settings) -> BatchOrder:
+    return BatchOrder([len(sample) for sample in SAMPLES], **({"max_tokens": 40, "seed": 5} | settings))
+
+
+def train_loader(num_workers: int = 0, **settings) -> TrainLoader:
+    return TrainLoader(SAMPLES, order(**settings), pad_id=0, num_workers=num_workers)
+
+
+def ids(loader: BatchLoader) -> list[list[str]]:
+    return [batch["index"] for batch in loader]
+
+
+def test_validation_always_starts_over() -> None:
+    loader = BatchLoader(SAMPLES, order(), pad_id=0)
+    first = next(iter(loader))["index"]
+    assert ids(loader) == ids(loader)
+    assert ids(loader)[0] == first
+    assert len(ids(loader)) == len(loader)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_goes_through_epochs_and_resumes_anywhere(num_workers: int) -> None:
+    loader = train_loader()
+    length = len(loader)
+    batches = [index for _ in range(3) for index in ids(loader)]
+    assert len(batches) == 3 * length
+    assert batches[:length] != batches[length : 2 * length]
+    for epoch in range(3):
+        seen = chain.from_iterable(batches[epoch * length : (epoch + 1) * length])
+        assert sorted(seen, key=int) == [sample.id for sample in SAMPLES]
+    for position in (0, 1, length - 1, length, length + 2):
+        resumed = train_loader(num_workers)
+        resumed.load_state_dict({**loader.state_dict(), "position": position})
+        rest = ids(resumed)
+        assert rest == batches[position : (position // length + 1) * length]
+        assert resumed.state_dict()["position"] == position + len(rest)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_position_is_what_was_handed_out_not_what_workers_made_ready(num_workers: int) -> None:
+    loader = train_loader(num_workers)
+    batches = iter(loader)
+    for count in range(1, 4):
+        next(batches)
+        assert loader.state_dict()["position"] == count
+
+
+def test_position_can_come_from_the_training_loop() -> None:
+    loader = TrainLoader(SAMPLES, order(), pad_id=0, trained=lambda: 7)
+    next(iter(loader))
+    assert loader.state_dict()["position"] == 7
+
+
+def test_loading_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    ids(train_loader())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_tokens": 41}, "max_tokens=41 .*max_tokens=40"),
+        ({"seed": 6}, "seed=6"),
+        ({"world_size": 2}, "world_size=2"),
+    ],
+)
+def test_a_position_in_other_batches_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_loader(**settings).load_state_dict(train_loader().state_dict())
+
+
+def test_a_position_in_other_data_is_refused() -> None:
+    fewer = TrainLoader(SAMPLES[:-1], BatchOrder([len(s) for s in SAMPLES[:-1]], 40, 5), pad_id=0)
+    with pytest.raises(ValueError, match=r"samples=29 .*samples=30"):
+        fewer.load_state_dict(train_loader().state_dict())

@@ -1,0 +1,120 @@
+import json
+import random
+
+import numpy
+import pytest
+import torch
+
+from beacon_lit.evaluation import Passkey, Perplexity, choose_modes, draw, flat_metrics, run, save, score_table
+from beacon_lit.evaluation.runner import evaluating
+from tests.evaluation.fakes import FakeLM, byte_tokenizer
+
+TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256, 300), depths=(0, 100))}
+DOCUMENTS = [("a", list(range(100)))]
+
+
+def evaluate(lm=None):
+    lm = lm or FakeLM()
+    return run(TASKS, lm, byte_tokenizer(), choose_modes(lm), DOCUMENTS)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return evaluate()
+
+
+def test_results_are_by_task_and_mode(results):
+    assert list(results) == ["perplexity", "passkey"]
+    for scores in results.values():
+        assert list(scores) == ["dense", "window-only", "ratio 2", "ratio 4"]
+
+
+def test_nothing_of_the_model_or_of_random_state_changes():
+    lm = FakeLM()
+    lm.backbone[0].eval()  # a module with a mode of its own keeps it
+    modes = [module.training for module in lm.modules()]
+    weights = {name: value.clone() for name, value in lm.state_dict().items()}
+    states = random.getstate(), torch.get_rng_state(), numpy.random.get_state()[1].copy()
+    evaluate(lm)
+    assert modes == [module.training for module in lm.modules()] and modes[0] and not modes[2]
+    assert all(torch.equal(value, weights[name]) for name, value in lm.state_dict().items())
+    assert all(parameter.grad is None for parameter in lm.parameters())
+    assert torch.is_grad_enabled()
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert (numpy.random.get_state()[1] == states[2]).all()
+
+
+def test_training_mode_comes_back_after_an_error():
+    lm = FakeLM()
+    with pytest.raises(KeyError), evaluating(lm):
+        raise KeyError
+    assert lm.training and torch.is_grad_enabled()
+
+
+def test_metric_names_are_flat(results):
+    metrics = flat_metrics(results)
+    assert metrics["perplexity/ratio_4"] == results["perplexity"]["ratio 4"].value
+    assert metrics["perplexity/window-only/window_1"] == pytest.approx(2.718281828**3)
+    assert metrics["passkey/dense"] == 1
+    assert metrics["passkey/dense/length_300/depth_100"] == 1
+    assert metrics["passkey/dense/token_accuracy"] == 1
+    assert set(flat_metrics(results, details=False)) == {
+        f"{task}/{mode}" for task in TASKS for mode in ("dense", "window-only", "ratio_2", "ratio_4")
+    }
+
+
+def test_files_of_a_run(results, tmp_path):
+    folder = tmp_path / "new" / "run"
+    save(folder, results, draw(TASKS, {"": results}))
+    assert json.loads((folder / "metrics.json").read_text()) == flat_metrics(results)
+    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(records) == 4 * 2 + 4 * 4
+    assert {record["task"] for record in records} == set(TASKS) and records[0]["mode"] == "dense"
+    names = {path.name for path in folder.glob("*.png")}
+    assert names == {"perplexity_by_ratio.png", "perplexity_by_position.png", "passkey_by_depth_and_length.png"}
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def cells(table):
+    return [[*column.cells] for column in table.columns]
+
+
+def test_table_of_one_run(results):
+    table = score_table({"": results})
+    assert [column.header for column in table.columns] == ["", "perplexity", "passkey"]
+    modes, perplexity, passkey = cells(table)
+    assert modes == ["dense", "window-only", "ratio 2", "ratio 4"]
+    assert perplexity == [f"{score.value:.2f}" for score in results["perplexity"].values()]
+    assert passkey == ["1.00", "0.00", "1.00", "1.00"]
+
+
+def test_table_of_two_runs_puts_each_task_side_by_side(results):
+    after = evaluate(FakeLM(penalty=0.5))
+    table = score_table({"before training": results, "after training": {"perplexity": after["perplexity"]}})
+    assert [column.header for column in table.columns] == [
+        "",
+        "perplexity\nbefore training",
+        "perplexity\nafter training",
+        "passkey\nbefore training",
+        "passkey\nafter training",
+    ]
+    columns = cells(table)
+    assert columns[1][:2] == columns[2][:2] and columns[1][2] != columns[2][2]
+    assert columns[4] == ["-"] * 4
+
+
+def test_figures_show_every_run_and_the_newest_alone_where_there_is_one_panel(results):
+    after = evaluate(FakeLM(penalty=0.5))
+    figures = draw(TASKS, {"before": results, "after": after})
+    lines = figures["perplexity_by_ratio"].axes[0].get_lines()
+    by_label = {line.get_label(): list(line.get_ydata()) for line in lines}
+    for label, run_results in (("before", results), ("after", after)):
+        scores = run_results["perplexity"]
+        assert by_label[label] == [scores["ratio 2"].value, scores["ratio 4"].value]
+    positions = {line.get_label(): list(line.get_ydata()) for line in figures["perplexity_by_position"].axes[0].lines}
+    assert positions["ratio 2"] == list(after["perplexity"]["ratio 2"].details.values())
+    panels = figures["passkey_by_depth_and_length"].axes[:4]
+    assert [axes.get_title() for axes in panels] == ["dense", "window-only", "ratio 2", "ratio 4"]
+    assert [[text.get_text() for text in axes.texts] for axes in panels[:2]] == [["1"] * 4, ["0"] * 4]
+    assert (panels[1].images[0].get_array() == 0).all()

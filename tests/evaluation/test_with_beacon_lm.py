@@ -1,0 +1,66 @@
+"""The tasks on a real, tiny, random BeaconLM."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.evaluation import Passkey, Perplexity, choose_modes, run
+from tests.evaluation.fakes import byte_tokenizer
+
+WINDOW = 16
+
+
+@pytest.fixture(scope="module")
+def lm():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+    )
+    return BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
+
+
+@pytest.fixture(scope="module")
+def results(lm):
+    torch.manual_seed(1)
+    documents = [(name, torch.randint(400, (100,)).tolist()) for name in "ab"]
+    tasks = {"perplexity": Perplexity(length=40), "passkey": Passkey(lengths=(256, 300), depths=(0, 100))}
+    return documents, run(tasks, lm, byte_tokenizer(), choose_modes(lm), documents)
+
+
+def test_dense_perplexity_is_that_of_the_hugging_face_loss(lm, results):
+    documents, scores = results
+    pieces = torch.tensor([ids[start : start + 40] for _, ids in documents for start in (0, 40)])
+    with torch.no_grad():
+        loss = lm.dense(pieces, labels=pieces).loss
+    assert scores["perplexity"]["dense"].value == pytest.approx(loss.exp().item(), rel=1e-4)
+
+
+def test_the_first_window_reads_no_memory(results):
+    _, scores = results
+    first, last = ({mode: score.details[f"window_{i}"] for mode, score in scores["perplexity"].items()} for i in (0, 2))
+    assert first["window-only"] == pytest.approx(first["dense"], rel=1e-4)  # and nothing is inserted into it
+    assert len({round(value, 3) for value in last.values()}) == 4
+
+
+@pytest.mark.parametrize("mode", ["dense", "window-only", "ratio 2", "ratio 4"])
+def test_passkey_guesses_are_the_argmax_of_a_whole_pass(lm, results, mode):
+    from beacon_lit.data.passkey import passkey_sample
+
+    record = results[1]["passkey"][mode].predictions[3]
+    sample = passkey_sample(byte_tokenizer(), record["length"], record["depth"])
+    ids = torch.tensor([sample.ids[:-1]])
+    ratios = {"window-only": "drop", "ratio 2": 2, "ratio 4": 4}.get(mode)
+    lm.eval()
+    with torch.no_grad():
+        logits = lm.dense(ids).logits if mode == "dense" else lm(ids, ratios=ratios).logits
+    guess = logits[0, sample.length - 1 :].argmax(-1)
+    assert record["guess"] == byte_tokenizer().decode(guess)
+    assert record["tokens_right"] == (guess == torch.tensor(sample.answer)).sum()
