@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies change with the length
 SETTINGS_FILE = "beacon_config.json"
 WEIGHTS_FILE = "beacon.safetensors"
+TRAINING_SUFFIX = ".ckpt"
 _SHAPE_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "vocab_size",
@@ -84,7 +86,7 @@ def load(
     attn: str,
     *,
     backbone: str | None = None,
-    beacon_dtype: torch.dtype | None = None,
+    beacon_dtype: torch.dtype | str | None = None,
     allow_other_backbone: bool = False,
     **options: Any,
 ) -> "BeaconLM":
@@ -96,7 +98,8 @@ def load(
             - a hub id or a folder of a plain backbone: beacons start from its projections;
             - a GGUF file of one, dequantised (converted once, into a cache folder);
             - a published beacon checkpoint: `beacon_*` fields in config.json, `beacon_*` tensors among the weights;
-            - a folder of ours, with beacons alone (the backbone is loaded from where it was) or with everything.
+            - a folder of ours, with beacons alone (the backbone is loaded from where it was) or with everything;
+            - a training checkpoint (`.ckpt`).
         beacon: settings; default: the checkpoint's own, else `BeaconConfig()`.
         attn: attention kernel.
         backbone: where the backbone of a beacons-only folder is now.
@@ -118,8 +121,8 @@ def load(
     if hf_config is None:
         with _as_value_error(source):
             hf_config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **options)
-    settings = beacon or _own_settings(saved, hf_config) or BeaconConfig()
-    model_class, config = beacon_model(families, hf_config, settings, attn)
+    chosen = beacon or _own_settings(saved, hf_config) or BeaconConfig()
+    model_class, config = beacon_model(families, hf_config, chosen, attn)
     if saved is not None:
         _check_shapes(saved["backbone"]["config"], shapes(config), path)
     with _as_value_error(source), _quiet():
@@ -127,8 +130,10 @@ def load(
             model_class, source, config=config, output_loading_info=True, **options
         )
     has_beacons = _check_keys(model, info, source)
-    for parameter in model.beacon_parameters():
-        parameter.data = parameter.data.to(beacon_dtype or parameter.dtype)
+    if beacon_dtype is not None:
+        wanted = getattr(torch, beacon_dtype) if isinstance(beacon_dtype, str) else beacon_dtype
+        for parameter in model.beacon_parameters():
+            parameter.data = parameter.data.to(wanted)
     model.attn = attn
     model.freeze()
     if saved is not None:
@@ -147,20 +152,32 @@ def save_beacons(model: "BeaconLM", folder: str | Path, state: Mapping[str, Tens
     state = model.state_dict() if state is None else state
     tensors = {name: value.detach().contiguous().cpu() for name, value in state.items() if is_beacon(name)}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    settings = {
-        "beacon": model.beacon.to_dict(),
-        "backbone": {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)},
-    }
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings(model), indent=2) + "\n")
 
 
-def load_beacons(model: "BeaconLM", folder: str | Path) -> None:
-    """Read the beacon tensors of a folder written by `save_beacons` into a model, in the model's dtypes."""
-    file = Path(folder) / WEIGHTS_FILE
+def settings(model: "BeaconLM") -> dict[str, Any]:
+    """What `beacon_config.json` holds: the beacon settings, the backbone's name and its fingerprint."""
+    backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
+    return {"beacon": model.beacon.to_dict(), "backbone": backbone}
+
+
+def load_beacons(model: "BeaconLM", path: str | Path) -> None:
+    """Read beacons into a model, in the model's dtypes.
+
+    Args:
+        model: the model.
+        path: a folder written by `save_beacons`, or a training checkpoint (`.ckpt`).
+
+    Raises:
+        ValueError: the file is missing or damaged, or its beacons are on other projections than the model's.
+    """
+    path = Path(path)
+    file = path if path.suffix == TRAINING_SUFFIX else path / WEIGHTS_FILE
     with _as_value_error(str(file)):
-        tensors = load_file(file)
+        found = _read_training(file)["state_dict"] if path.suffix == TRAINING_SUFFIX else load_file(file)
+    tensors = {name[name.index("model.") :]: value for name, value in found.items() if is_beacon(name)}
     expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
-    _check_names(expected, set(tensors), str(file))
+    check_names(expected, set(tensors), str(file))
     model.load_state_dict(tensors, strict=False)
 
 
@@ -188,7 +205,20 @@ def sample(model: "BeaconLM") -> dict[str, list[float]]:
     }
 
 
+def check_names(expected: set[str], found: set[str], source: str) -> None:
+    """ValueError unless a checkpoint's parameter names are those expected."""
+    if expected != found:
+        problem = "lacks" if expected - found else "has"
+        name = sorted(expected - found or found - expected)[0]
+        kinds = sorted({part.split("_")[1] for key in found for part in key.split(".") if part.endswith("_proj")})
+        raise ValueError(f"{source} {problem} {name}: its beacons are on the projections params={tuple(kinds)}")
+
+
 def _read_settings(path: str) -> dict[str, Any] | None:
+    """The settings beside beacons-only weights; None if `path` is something else."""
+    if path.endswith(TRAINING_SUFFIX):
+        with _as_value_error(path):
+            return _read_training(Path(path))["beacon_settings"]
     file = Path(path) / SETTINGS_FILE
     if not file.is_file():
         return None
@@ -196,6 +226,10 @@ def _read_settings(path: str) -> dict[str, Any] | None:
         return json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def _read_training(file: Path) -> dict[str, Any]:
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _own_settings(saved: dict[str, Any] | None, hf_config: PretrainedConfig) -> BeaconConfig | None:
@@ -216,16 +250,8 @@ def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool
     expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
     found = (expected - missing) | {name for name in info["unexpected_keys"] if is_beacon(name)}
     if found:
-        _check_names(expected, found, source)
+        check_names(expected, found, source)
     return bool(found)
-
-
-def _check_names(expected: set[str], found: set[str], source: str) -> None:
-    if expected != found:
-        problem = "lacks" if expected - found else "has"
-        name = sorted(expected - found or found - expected)[0]
-        kinds = sorted({part.split("_")[1] for key in found for part in key.split(".") if part.endswith("_proj")})
-        raise ValueError(f"{source} {problem} {name}: its beacons are on the projections params={tuple(kinds)}")
 
 
 def _check_shapes(saved: Mapping[str, Any], own: Mapping[str, Any], path: str) -> None:
@@ -249,7 +275,7 @@ def _check_sample(saved: Mapping[str, list[float]], own: Mapping[str, list[float
 def _as_value_error(source: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError, KeyError) as error:
         raise ValueError(f"cannot load {source}: {error}") from error
 
 

@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
@@ -88,29 +89,36 @@ def heat_maps(panels: Mapping[str, Mapping[tuple[int, float], float]], title: st
     width = max(1.8, 0.62 * len(lengths) + 0.3)
     figure = Figure(figsize=(width * len(panels) + 1.6, max(2.6, 0.4 * len(depths) + 1.9)), layout="constrained")
     FigureCanvasAgg(figure)
-    slant = dict(rotation=45, ha="right") if len(lengths) > 3 else {}
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, cells) in zip(grid, panels.items(), strict=True):
-        values = [[cells.get((length, depth), float("nan")) for length in lengths] for depth in depths]
-        image = axes.imshow(values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
-        for (length, depth), value in cells.items():
-            shade = "white" if abs(value - 0.5) > 0.38 else "#222222"
-            spot = (lengths.index(length), depths.index(depth))
-            axes.text(*spot, f"{value:.2g}", ha="center", va="center", fontsize=9, color=shade)
+        image = _heat_map(axes, cells, lengths, depths)
         axes.set_title(name, fontsize=11)
-        axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], **slant)
-        axes.set_yticks(range(len(depths)), [f"{depth:g} %" for depth in depths])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xticks([i + 0.5 for i in range(len(lengths) - 1)], minor=True)
-        axes.set_yticks([i + 0.5 for i in range(len(depths) - 1)], minor=True)
-        axes.grid(which="minor", color="white", linewidth=2)
-        axes.tick_params(which="minor", length=0)
     grid[0].set_ylabel("depth of the key")
     figure.supxlabel("length of the prompt (tokens)", fontsize=10)
     figure.suptitle(title)
     figure.colorbar(image, ax=list(grid), fraction=0.05, pad=0.02)
     return figure
+
+
+def _heat_map(
+    axes: Axes, cells: Mapping[tuple[int, float], float], lengths: Sequence[int], depths: Sequence[float]
+) -> AxesImage:
+    values = [[cells.get((length, depth), float("nan")) for length in lengths] for depth in depths]
+    image = axes.imshow(values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    for (length, depth), value in cells.items():
+        color = "white" if abs(value - 0.5) > 0.38 else "#222222"
+        spot = (lengths.index(length), depths.index(depth))
+        axes.text(*spot, f"{value:.2g}", ha="center", va="center", fontsize=9, color=color)
+    slant = dict(rotation=45, ha="right") if len(lengths) > 3 else {}
+    axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], **slant)
+    axes.set_yticks(range(len(depths)), [f"{depth:g} %" for depth in depths])
+    # white lines between the cells
+    axes.set_xticks([i + 0.5 for i in range(len(lengths) - 1)], minor=True)
+    axes.set_yticks([i + 0.5 for i in range(len(depths) - 1)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return image
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -31,7 +31,7 @@ def run(
     """
     subject = Subject(lm, tokenizer, documents)
     results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
-    with evaluating(lm), tqdm(total=len(tasks) * len(modes), leave=False, disable=None) as bar:
+    with evaluating(lm), tqdm(desc="evaluation", total=len(tasks) * len(modes), leave=False) as bar:
         for name, task in tasks.items():
             for mode in modes:
                 bar.set_description(f"{name}, {mode.name}")

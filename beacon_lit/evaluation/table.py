@@ -14,13 +14,16 @@ def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
     title: above the table.
     """
     results = list(runs.values())
+    newest = list(runs)[-1]
     tasks = list(dict.fromkeys(task for result in results for task in result))
     modes = list(dict.fromkeys(mode for result in results for scores in result.values() for mode in scores))
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("")
     for task in tasks:
         for label in runs:
-            table.add_column(f"{task}\n{label}" if label else task, justify="right", style="bold" if label else None)
+            table.add_column(
+                f"{task}\n{label}" if label else task, justify="right", style="bold" if label == newest else None
+            )
     for mode in modes:
         table.add_row(mode, *(_cell(result, task, mode) for task in tasks for result in results))
     return table

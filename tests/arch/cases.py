@@ -47,4 +47,6 @@ def cases(draw: st.DrawFn, rows: int = 1, placements: tuple[str, ...] = PLACEMEN
     choices = st.sampled_from([*divisors(beacon.window), 0, "drop"])
     lengths = draw(st.lists(st.integers(1, 5 * beacon.window), min_size=min(rows, 2), max_size=rows))
     ratios = [tuple(draw(choices) for _ in range(-(-length // beacon.window))) for length in lengths]
-    return Case(beacon, tuple(lengths), tuple(ratios), draw(st.sampled_from(["raw", "beacons"])), draw(st.integers(0, 9)))
+    return Case(
+        beacon, tuple(lengths), tuple(ratios), draw(st.sampled_from(["raw", "beacons"])), draw(st.integers(0, 9))
+    )

@@ -43,4 +43,6 @@ class Case:
 
 def names(tensor: str) -> list[str]:
     """Fixtures that hold a tensor of this name."""
-    return [file.stem for file in sorted(FOLDER.glob("*.json")) if tensor in load_file(file.with_suffix(".safetensors"))]
+    return [
+        file.stem for file in sorted(FOLDER.glob("*.json")) if tensor in load_file(file.with_suffix(".safetensors"))
+    ]

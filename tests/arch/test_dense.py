@@ -106,6 +106,20 @@ def test_dense_token_loss_is_cross_entropy(family: str) -> None:
     torch.testing.assert_close(losses.sum() / (labels[:, 6:] != -100).sum(), mean)
 
 
+def test_dense_token_loss_of_unpadded_rows_needs_no_mask() -> None:
+    lm, ids = tiny("qwen2", BEACON), tokens(2, 20)
+    assert torch.equal(lm.dense_token_loss(ids, labels=ids), lm.dense_token_loss(ids, None, ids))
+
+
+@pytest.mark.parametrize("token", [97, -1])
+def test_dense_checks_labels(token: int) -> None:
+    lm, ids = tiny("qwen2", BEACON), tokens(1, 20)
+    labels = ids.clone()
+    labels[0, 5] = token
+    with pytest.raises(ValueError, match=f"labels has the token id {token}"):
+        lm.dense_token_loss(ids, None, labels)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_stays_as_it_was(family: str) -> None:
     torch.manual_seed(0)
@@ -141,6 +155,19 @@ def test_a_model_is_of_both_classes_and_names_are_the_backbones(family: str) -> 
     trained = {name for name, parameter in lm.named_parameters() if parameter.requires_grad}
     assert trained == expected
     assert {id(parameter) for parameter in lm.beacon_parameters()} == {id(lm.get_parameter(name)) for name in expected}
+
+
+@pytest.mark.parametrize("token", [None, [2, 5], 97], ids=["none", "several", "outside"])
+def test_beacon_embedding_of_unusual_end_tokens(token: int | list[int] | None) -> None:
+    config = hf_config("qwen2")
+    config.eos_token_id = token
+    if token == 97:
+        with pytest.raises(ValueError, match="eos_token_id=97"):
+            BeaconLM.from_config(config, BEACON)
+        return
+    lm = BeaconLM.from_config(config, BEACON)
+    table = lm.model.embed_tokens.weight
+    torch.testing.assert_close(lm.model.beacon_embed_tokens.weight[0], table[2] if token else table.mean(0))
 
 
 @pytest.mark.parametrize("token", ["eos", "bos"])

@@ -94,7 +94,14 @@ def flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, An
         q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
         dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
     ):  # fmt: skip
-        calls.append(dict(max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k))
+        calls.append(
+            dict(
+                max_seqlen_q=max_seqlen_q,
+                max_seqlen_k=max_seqlen_k,
+                cu_seqlens_q=cu_seqlens_q,
+                cu_seqlens_k=cu_seqlens_k,
+            )
+        )
         assert causal and dropout_p == 0.0 and window_size == (-1, -1)
         return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale)
 
@@ -241,6 +248,8 @@ def test_half_precision_kernels_on_a_gpu(name: str) -> None:
     assert kernel is not kernels.sdpa
     expected, actual = kernels.sdpa(*wide, layout, 0.125), kernel(*half, layout, 0.125)
     upstream = torch.randn_like(expected)
-    wanted, found = (torch.autograd.grad(out, inputs, upstream.to(out.dtype)) for out, inputs in ((expected, wide), (actual, half)))
+    wanted, found = (
+        torch.autograd.grad(out, inputs, upstream.to(out.dtype)) for out, inputs in ((expected, wide), (actual, half))
+    )
     for a, b in zip([actual, *found], [expected, *wanted], strict=True):
         assert (a.float() - b).norm() / b.norm() < 1e-2

@@ -50,9 +50,7 @@ def shifted_queries(layout: Layout) -> Layout:
 
 def dropped_beacon(layout: Layout) -> Layout:
     """Slots close up, as if it had never been."""
-    return edit_keys(
-        layout, SECOND, lambda index, slot: (torch.cat([index[: MEMORY - 1], index[MEMORY:]]), slot[:-1])
-    )
+    return edit_keys(layout, SECOND, lambda index, slot: (torch.cat([index[: MEMORY - 1], index[MEMORY:]]), slot[:-1]))
 
 
 def dropped_sink(layout: Layout) -> Layout:

@@ -1,5 +1,6 @@
 """All windows in one pass against the loop over windows of `oracle.py`: values and gradients."""
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -36,7 +37,7 @@ def compare(lm: BeaconLM, ids: Tensor, ratios: Sequence[int | str], unfinished: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@examples(60)
+@examples(100)
 @given(case=cases())
 def test_beacons(family: str, case: Case) -> None:
     lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64)
@@ -44,7 +45,7 @@ def test_beacons(family: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@examples(20)
+@examples(30)
 @given(case=cases())
 def test_whole_model(family: str, case: Case) -> None:
     lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64).requires_grad_(True)
@@ -63,6 +64,12 @@ def test_float32(family: str, placement: str) -> None:
 def test_tied_embeddings() -> None:
     lm = tiny("qwen2", MIXED, dtype=torch.float64, tie_word_embeddings=True).requires_grad_(True)
     assert lm.lm_head.weight is lm.model.embed_tokens.weight
+    compare(lm, tokens(1, 53), RATIOS, "raw")
+
+
+def test_biases_on_every_projection() -> None:
+    lm = tiny("llama", MIXED, dtype=torch.float64, attention_bias=True).requires_grad_(True)
+    assert lm.model.layers[0].self_attn.beacon_o_proj.bias is not None
     compare(lm, tokens(1, 53), RATIOS, "raw")
 
 
@@ -132,3 +139,27 @@ def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> No
     assert torch.equal(lm.eval()(ids).logits, inserted)
     with pytest.raises(ValueError, match="unfinished='open'"):
         lm(ids, unfinished="open")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_on_a_gpu(checkpointing: bool) -> None:
+    """As on the CPU in float32, also compiled; in bf16 the loss is close."""
+    lm, ids = tiny("qwen3", MIXED, head_dim=16), tokens(2, 53)
+    expected = lm(ids, labels=ids, ratios=RATIOS)
+    wanted = gradients(lm, expected.loss)
+    lm.cuda()
+    if checkpointing:
+        lm.checkpoint_activations()
+    half = copy.deepcopy(lm).bfloat16()
+    mask = torch.ones_like(ids)  # masks may stay on the CPU
+    for compiled in (False, True):
+        if compiled:
+            lm.compile_pointwise()
+        out = lm(ids.cuda(), mask, ids.cuda(), ratios=RATIOS)
+        assert_close(out.logits.cpu(), expected.logits, 1e-4, "logits")
+        for name, gradient in gradients(lm, out.loss).items():
+            assert_close(gradient.cpu(), wanted[name], 1e-4, name)
+    loss = half(ids.cuda(), labels=ids.cuda(), ratios=RATIOS).loss
+    assert abs(loss.item() - expected.loss.item()) < 0.1
+    assert all(gradient.isfinite().all() for gradient in gradients(half, loss).values())

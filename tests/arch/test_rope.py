@@ -69,9 +69,15 @@ def test_positions() -> None:
     assert positions(128, DEFAULT) == 128
     assert positions(32, YARN) == 128  # as Qwen writes it: the trained length, and a factor
     assert positions(128, YARN) == 128  # as others do: the length after scaling
-    assert positions(256, LLAMA3) == 256
-    assert positions(32, LLAMA3) == 256
     assert positions(128, LINEAR) == 128
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_positions_of_llama_3_are_those_of_its_config(factor: float) -> None:
+    """Llama 3.1 (factor 8) and 3.2 (factor 32) both scale 8,192 positions, to the same 131,072."""
+    rope = {**LLAMA3, "factor": factor, "original_max_position_embeddings": 8192}
+    config = hf_config("llama", max_position_embeddings=131072, rope_parameters=rope)
+    assert BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2)).positions == 131072
 
 
 def test_yarn_extends_how_long_a_row_may_be() -> None:

@@ -31,7 +31,10 @@ def test_batch_equals_rows_alone(family: str, case: Case, sides: list[bool], ext
     lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64)
     rows = [tokens(length, seed=i) for i, length in enumerate(case.lengths)]
     sides = sides[: len(rows)]
-    labels = [row.where(torch.rand(len(row), generator=torch.Generator().manual_seed(i)) > 0.3, -100) for i, row in enumerate(rows)]
+    labels = [
+        row.where(torch.rand(len(row), generator=torch.Generator().manual_seed(i)) > 0.3, -100)
+        for i, row in enumerate(rows)
+    ]
     ids, mask = pad(rows, sides, extra), pad([torch.ones_like(row) for row in rows], sides, 0)
     # labels and ids on padding are any token: nothing may come of them
     out = lm(ids, mask, pad(labels, sides, 5), ratios=case.ratios, unfinished=case.unfinished)
@@ -113,7 +116,9 @@ def test_bad_batches_are_refused(name: str) -> None:
 
 
 @examples(50)
-@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), sides=st.lists(st.booleans(), min_size=4, max_size=4))
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), sides=st.lists(st.booleans(), min_size=4, max_size=4)
+)
 def test_pack_and_unpack(lengths: list[int], sides: list[bool]) -> None:
     sides = sides[: len(lengths)]
     mask = pad([torch.ones(length).long() for length in lengths], sides, 0)

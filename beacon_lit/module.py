@@ -1,0 +1,121 @@
+"""The Lightning shell of a beacon model: loss, optimizer, and checkpoints that hold what is trained and no more."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedTokenizerBase
+
+from beacon_lit.arch import BeaconLM, Draw
+from beacon_lit.arch.checkpoint import check_names, settings
+
+PREFIX = "lm."
+
+
+class BeaconModule(lightning.LightningModule):
+    """Train the beacons of a model.
+
+    Args:
+        lm: the model; what of it requires gradients is trained (by default the beacons).
+        tokenizer: its tokenizer, for evaluation.
+        optimizer: called with the parameters to train.
+        schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate.
+        seed: of the random ratios.
+        checkpoint_layers: layers whose activations are computed again in the backward pass; 0 none, None all.
+        compile: fuse pointwise operations with `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        lm: BeaconLM,
+        tokenizer: PreTrainedTokenizerBase,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        schedule: Callable[..., Any] | None = None,
+        seed: int = 0,
+        checkpoint_layers: int | None = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.step = 0  # training steps of this rank, accumulated ones included: counts the draws of ratios
+        if checkpoint_layers != 0:
+            lm.checkpoint_activations(checkpoint_layers)
+        if compile:
+            lm.compile_pointwise()
+
+    @property
+    def strict_loading(self) -> bool:
+        """Checkpoints leave out the frozen backbone; `on_load_checkpoint` checks the rest."""
+        return False
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
+        """Move token ids and labels. The mask stays: the model reads it on the CPU."""
+        moved = {name: batch[name].to(device, non_blocking=True) for name in ("input_ids", "labels")}
+        return {**batch, **moved}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The mean loss of the batch's labelled tokens, at ratios drawn by the model's policy."""
+        self.lm.draw = Draw(self.seed, self.global_rank, self.step)
+        self.step += 1
+        loss = self._loss(batch, None)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Loss at each of the model's ratios, and their mean as "val/loss"."""
+        losses = [self._loss(batch, ratio) for ratio in self.lm.beacon.ratios]
+        named = {f"val/loss_ratio_{ratio}": loss for ratio, loss in zip(self.lm.beacon.ratios, losses, strict=True)}
+        size = int((batch["labels"] != -100).sum())
+        self.log_dict({"val/loss": torch.stack(losses).mean(), **named}, batch_size=size, sync_dist=True)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient norm, before it is clipped."""
+        gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
+        if gradients:
+            self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def configure_optimizers(self) -> Any:
+        """One group of parameters; the schedule moves with every optimizer step."""
+        optimizer = self.optimizer(list(self._trained().values()))
+        if self.schedule is None:
+            return optimizer
+        schedule = self.schedule(optimizer=optimizer, num_training_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trained weights only; add the beacon settings, the backbone's fingerprint and the draw counter."""
+        trained = self._trained()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["beacon_settings"] = settings(self.lm)
+        checkpoint["draw"] = asdict(Draw(self.seed, 0, self.step))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the weights are those this module trains, and go on with its draws.
+
+        Raises:
+            ValueError: other beacon settings, or other parameters.
+        """
+        saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
+        for name, value in own.items():
+            if saved.get(name) != value:
+                raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
+        check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
+        self.seed, self.step = checkpoint["draw"]["seed"], checkpoint["draw"]["step"]
+
+    def _loss(self, batch: dict[str, Any], ratios: int | None) -> Tensor:
+        out = self.lm(
+            batch["input_ids"], batch["attention_mask"], labels=batch["labels"], ratios=ratios, return_logits=False
+        )
+        return out.loss
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

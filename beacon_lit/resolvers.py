@@ -1,0 +1,19 @@
+"""What the configs may ask of the machine: `${on_gpu:yes,no}`, `${smollm2:}`, `${times:a,b}`."""
+
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from beacon_lit.demo import smollm2
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf."""
+    OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
+    OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+
+
+def _on_gpu(yes: Any, no: Any) -> Any:
+    return yes if torch.cuda.is_available() else no

@@ -1,0 +1,64 @@
+"""Evaluate beacons. `python evaluate.py --help` explains; the settings are in conf/evaluate.yaml."""
+
+import logging
+from pathlib import Path
+
+import hydra
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from beacon_lit import BeaconLM, resolvers
+from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
+from beacon_lit.evaluation.runner import draw, flat_metrics, run, save
+from beacon_lit.evaluation.table import score_table
+from beacon_lit.runs import find_beacons, quiet
+
+log = logging.getLogger(__name__)
+resolvers.register()
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float]:
+    """Run what `cfg` describes (conf/evaluate.yaml) and return its metrics by name."""
+    folder = Path(cfg.run_folder)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    lm, tokenizer = _subject(cfg)
+    ratios = lm.beacon.ratios if cfg.ratio is None else cfg.ratio
+    chosen = [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only
+    chosen += ratios if isinstance(ratios, tuple | list | ListConfig) else [ratios]
+    modes = choose_modes(lm, chosen)
+    tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
+    cfg.data.window = lm.beacon.window
+    documents = instantiate(cfg.data, tokenizer=tokenizer).validation_documents()
+
+    results = run(tasks, lm, tokenizer, modes, documents)
+    save(folder, results, draw(tasks, {"": results}))
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    Console().print(score_table({"": results}, title=str(cfg.checkpoint or cfg.model.path)))
+    log.info(f"written to {folder}")
+    return flat_metrics(results)
+
+
+def _subject(cfg: DictConfig) -> tuple:
+    """The model, on the best device there is, and its tokenizer."""
+    if cfg.checkpoint is None:
+        lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
+    else:
+        options = {name: cfg.model.backbone[name] for name in ("attn", "dtype")}
+        lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
+        tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
+    return lm.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    quiet()
+    evaluate(cfg)
+
+
+if __name__ == "__main__":
+    main()

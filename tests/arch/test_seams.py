@@ -1,0 +1,159 @@
+"""What `arch` takes for granted about transformers. A failure here after an upgrade says what has changed."""
+
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import rotate_half
+
+from beacon_lit.arch.attention import rotate
+from beacon_lit.arch.checkpoint import ROPE_TYPES
+from tests.arch.tiny import DENSE, FAMILIES, hf_config, tokens
+
+pytestmark = pytest.mark.parametrize("family", FAMILIES)
+
+
+def modeling(family: str) -> ModuleType:
+    return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+
+
+def dense(family: str, **values: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return DENSE[family](hf_config(family, **values))
+
+
+def test_parts_have_their_names(family: str) -> None:
+    model = dense(family)
+    assert type(model.model.embed_tokens) is nn.Embedding and type(model.lm_head) is nn.Linear
+    assert model.lm_head.bias is None
+    assert callable(model.model.norm) and callable(model.model.rotary_emb)
+    for layer in model.model.layers:
+        assert {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"} <= dict(
+            layer.named_children()
+        ).keys()
+        attention = layer.self_attn
+        assert type(attention).__name__ == f"{family.capitalize()}Attention"
+        assert attention.head_dim == 8 and attention.scaling == 8**-0.5
+        for name in "qkvo":
+            projection = getattr(attention, f"{name}_proj")
+            assert type(projection) is nn.Linear
+            assert (projection.bias is not None) == (family == "qwen2" and name != "o")
+        assert hasattr(attention, "q_norm") == hasattr(attention, "k_norm") == (family == "qwen3")
+
+
+def test_attention_is_called_with_these_arguments_and_returns_a_pair(family: str) -> None:
+    parameters = inspect.signature(type(dense(family).model.layers[0].self_attn).forward).parameters
+    names = {"hidden_states", "position_embeddings", "attention_mask", "past_key_values"}
+    assert names <= parameters.keys()
+    assert any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def test_a_layer_passes_unknown_arguments_on_to_its_attention(family: str) -> None:
+    model, seen = dense(family), []
+    layer = model.model.layers[0]
+
+    def attention(hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        seen.append(kwargs)
+        return torch.zeros_like(hidden_states), None
+
+    layer.self_attn.forward = attention
+    x, rope, step = torch.randn(1, 5, 32), (torch.zeros(1, 5, 8),) * 2, object()
+    out = layer(x, attention_mask=None, position_embeddings=rope, beacon=step)
+    assert isinstance(out, torch.Tensor)
+    assert seen[0]["beacon"] is step and seen[0]["position_embeddings"] is rope
+    torch.testing.assert_close(out, x + layer.mlp(layer.post_attention_layernorm(x)))
+
+
+def test_a_layer_checkpoints_itself(family: str) -> None:
+    model = dense(family).train()
+    assert all(isinstance(layer, GradientCheckpointingLayer) for layer in model.model.layers)
+    assert not any(layer.gradient_checkpointing for layer in model.model.layers)
+    assert callable(model._set_gradient_checkpointing)
+    calls = []
+
+    def function(forward: Any, *args: Any) -> torch.Tensor:
+        calls.append(forward)
+        return forward(*args)
+
+    model._set_gradient_checkpointing(True, function)
+    assert all(layer.gradient_checkpointing for layer in model.model.layers)
+    model.model.layers[1].gradient_checkpointing = False
+    model(tokens(1, 5))
+    assert len(calls) == 1
+    model.eval()(tokens(1, 5))
+    assert len(calls) == 1
+
+
+def test_rope_takes_slots_and_gives_cos_and_sin(family: str) -> None:
+    rope = dense(family).model.rotary_emb
+    slots = torch.tensor([[3, 0, 3, 500]])
+    cos, sin = rope(torch.zeros(1, dtype=torch.float64), slots)
+    assert cos.shape == sin.shape == (1, 4, 8) and cos.dtype == sin.dtype == torch.float64
+    angle = slots[0, :, None] * 1e4 ** (-torch.arange(0, 8, 2) / 8)
+    torch.testing.assert_close(cos[0].float(), torch.cat([angle, angle], -1).cos(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(sin[0].float(), torch.cat([angle, angle], -1).sin(), atol=1e-4, rtol=0)
+
+
+def test_rotation_is_the_familys_to_the_bit(family: str) -> None:
+    module = modeling(family)
+    q, k = torch.randn(2, 7, 4, 8)
+    cos, sin = torch.randn(2, 7, 8)
+    expected = module.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1)
+    assert torch.equal(rotate(q, cos, sin), expected[0]) and torch.equal(rotate(k, cos, sin), expected[1])
+    assert inspect.getsource(module.rotate_half) == inspect.getsource(rotate_half)
+
+
+def test_the_model_is_embedding_layers_norm_and_head(family: str) -> None:
+    """Nothing else happens between ids and logits, such as scaling, dropout or a cap."""
+    model, ids = dense(family), tokens(1, 9)
+    x = model.model.embed_tokens(ids)
+    rope = model.model.rotary_emb(x, torch.arange(9)[None])
+    for layer in model.model.layers:
+        x = layer(x, attention_mask=None, position_embeddings=rope)
+    assert torch.equal(model.lm_head(model.model.norm(x)), model(ids).logits)
+
+
+def test_rope_settings_are_in_one_place(family: str) -> None:
+    rope = hf_config(family).rope_parameters
+    assert rope["rope_type"] == "default" and rope["rope_theta"] > 0
+    assert set(ROPE_TYPES) - {"default"} <= ROPE_INIT_FUNCTIONS.keys()
+    assert {"dynamic", "longrope"} <= ROPE_INIT_FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("rope", ["linear", "llama3", "yarn"])
+def test_frequencies_of_allowed_types_do_not_depend_on_the_length(family: str, rope: str) -> None:
+    values = {"rope_type": rope, "factor": 4.0, "rope_theta": 1e4}
+    if rope != "linear":
+        values["original_max_position_embeddings"] = 32
+    if rope == "llama3":
+        values |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    embedding = dense(family, rope_parameters=values).model.rotary_emb
+    before = embedding.inv_freq.clone()
+    short = embedding(torch.zeros(1), torch.arange(10)[None])[0]
+    long = embedding(torch.zeros(1), torch.arange(5000)[None])[0]
+    assert torch.equal(embedding.inv_freq, before) and torch.equal(long[:, :10], short)
+
+
+def test_configs_round_trip_through_dicts(family: str) -> None:
+    config = hf_config(family, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e4})
+    values = config.to_dict()
+    again = type(config).from_dict(values)
+    assert values["model_type"] == family and again.rope_parameters == config.rope_parameters
+    assert again.to_dict() == values
+
+
+def test_unknown_fields_of_a_config_survive(family: str, tmp_path: Any) -> None:
+    """Published checkpoints keep their settings in `beacon_*` fields of a plain config.json."""
+    config: PretrainedConfig = hf_config(family)
+    config.beacon_window = 8
+    config.save_pretrained(tmp_path)
+    again, rest = AutoConfig.from_pretrained(tmp_path, return_unused_kwargs=True, max_position_embeddings=64, other=1)
+    assert again.beacon_window == 8 and again.to_dict()["beacon_window"] == 8
+    assert again.max_position_embeddings == 64 and rest == {"other": 1}

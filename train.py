@@ -1,0 +1,64 @@
+"""Train beacons. `python train.py --help` explains; the settings are in conf/train.yaml."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from beacon_lit import resolvers
+from beacon_lit.arch.checkpoint import load_beacons
+from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.runs import find_beacons, link_latest, quiet
+
+log = logging.getLogger(__name__)
+resolvers.register()
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Run what `cfg` describes (conf/train.yaml) and return its last metrics by name."""
+    folder = Path(cfg.run_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    instantiate(cfg.beacon)  # a bad setting ends here, before anything is loaded
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+
+    tokenizer = instantiate(cfg.model.tokenizer)
+    data = instantiate(cfg.data, tokenizer=tokenizer)
+    lm = instantiate(cfg.model.backbone)
+    if cfg.init_from is not None:
+        load_beacons(lm, find_beacons(cfg.init_from))
+    module = instantiate(cfg.module, lm=lm, tokenizer=tokenizer)
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values()]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values()]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+
+    trained = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
+    log.info(f"{type(lm).__name__}: {trained:,} of {lm.num_parameters():,} parameters are trained")
+    trainer.fit(module, data, ckpt_path=cfg.resume)
+    if trainer.is_global_zero:
+        lm.save_pretrained(folder / "beacons")
+        link_latest(folder)
+        log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}; tensorboard --logdir {folder}")
+    return _metrics(trainer)
+
+
+def _metrics(trainer: Any) -> dict[str, float]:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in trainer.callbacks:
+        metrics |= flat_metrics(getattr(callback, "last", {}))
+    return metrics
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    quiet()
+    train(cfg)
+
+
+if __name__ == "__main__":
+    main()
