@@ -40,7 +40,7 @@ class BeaconModule(lightning.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm = lm.train()  # Hugging Face loads in eval mode, and Lightning leaves modes as they are
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.schedule = schedule

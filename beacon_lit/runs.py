@@ -43,5 +43,6 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*Checkpoint directory .* exists.*",
         ".*lr_scheduler.step.*",
+        ".*overridden `transfer_batch_to_device` in `LightningModule`.*",
     ):
         warnings.filterwarnings("ignore", message=message)

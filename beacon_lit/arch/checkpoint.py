@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
@@ -42,8 +42,8 @@ def positions(config: PretrainedConfig) -> int:
     """Position slots that a backbone supports, RoPE scaling included."""
     rope = config.rope_parameters
     original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    scaled = rope["rope_type"] in ("yarn", "llama3")
-    return max(config.max_position_embeddings, int(original * rope["factor"]) if scaled else 0)
+    scaled = int(original * rope["factor"]) if rope["rope_type"] == "yarn" else 0  # a Llama-3 config says what it has
+    return max(config.max_position_embeddings, scaled)
 
 
 def beacon_model(
@@ -115,17 +115,20 @@ def load(
     path = str(path)
     saved = _read_settings(path)
     source = path if saved is None else str(backbone or saved["backbone"]["name"])
+    if not source:
+        raise ValueError(f"{path} does not say which backbone its beacons are for; name it: backbone=...")
+    hint = "" if saved is None else f" (the backbone of {path}; if it has moved, say where to: backbone=...)"
     if source.endswith(".gguf"):
         source = str(convert_gguf(Path(source)))
     hf_config = options.pop("config", None)
     if hf_config is None:
-        with _as_value_error(source):
+        with _as_value_error(source + hint):
             hf_config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **options)
     chosen = beacon or _own_settings(saved, hf_config) or BeaconConfig()
     model_class, config = beacon_model(families, hf_config, chosen, attn)
     if saved is not None:
         _check_shapes(saved["backbone"]["config"], shapes(config), path)
-    with _as_value_error(source), _quiet():
+    with _as_value_error(source + hint), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
             model_class, source, config=config, output_loading_info=True, **options
         )
@@ -134,6 +137,8 @@ def load(
         wanted = getattr(torch, beacon_dtype) if isinstance(beacon_dtype, str) else beacon_dtype
         for parameter in model.beacon_parameters():
             parameter.data = parameter.data.to(wanted)
+        if has_beacons:  # they were read in the backbone's dtype, which may be narrower than the file's
+            model.load_state_dict(_beacon_tensors(source), strict=False)
     model.attn = attn
     model.freeze()
     if saved is not None:
@@ -223,9 +228,21 @@ def _read_settings(path: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not {"beacon", "backbone"} <= found.keys():
+        raise ValueError(f"{file} has {', '.join(found) or 'nothing'}; it needs beacon and backbone")
+    return found
+
+
+def _beacon_tensors(folder: str) -> dict[str, Tensor]:
+    """Beacon tensors of a local folder of safetensors, as they are on disk."""
+    tensors = {}
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys() if is_beacon(name)}  # noqa: SIM118
+    return tensors
 
 
 def _read_training(file: Path) -> dict[str, Any]:

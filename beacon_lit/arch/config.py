@@ -1,7 +1,7 @@
 """What defines a beacon model besides its backbone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -22,6 +22,11 @@ _PUBLISHED_PLACEMENTS = {
 def is_count(value: object, least: int = 0) -> bool:
     """Whether `value` is an integer (not a bool) of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def as_tuple(value: object) -> tuple:
+    """A list or other collection as a tuple; a single value, a string too, as a tuple of one."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class BeaconConfig:
     unfinished: str = "raw"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", (self.ratios,) if isinstance(self.ratios, int) else tuple(self.ratios))
-        object.__setattr__(self, "params", tuple(self.params))
+        object.__setattr__(self, "ratios", as_tuple(self.ratios))
+        object.__setattr__(self, "params", as_tuple(self.params))
         _require(is_count(self.window, 1), "window", self.window, "an integer >= 1")
         _require(len(self.ratios) > 0, "ratios", self.ratios, "one ratio or more")
         for ratio in self.ratios:
@@ -107,8 +112,7 @@ class BeaconConfig:
         allowed = "; ".join(f"{position} with {attention}" for position, attention in _PUBLISHED_PLACEMENTS)
         _require(rule in _PUBLISHED_PLACEMENTS, "beacon_pos, beacon_attn", rule, allowed)
         _require(values.get("beacon_attend_prev", True), "beacon_attend_prev", False, "true")
-        ratios = values.get("beacon_ratio", [2, 4, 8, 16, 32])
-        ratios = (ratios,) if isinstance(ratios, int) else tuple(ratios)
+        ratios = as_tuple(values.get("beacon_ratio", [2, 4, 8, 16, 32]))
         policy = values.get("beacon_ratio_mix", "step-random")
         return cls(
             window=window,

@@ -129,9 +129,12 @@ class BeaconLM(_Backbone):
         """
         for layer in self.model.layers:
             layer.self_attn.initialize()
-        token = getattr(self.config, f"{self.beacon.embed_init}_token_id", None)
+        field = f"{self.beacon.embed_init}_token_id"
+        token = getattr(self.config, field, None)
         token = token[0] if isinstance(token, list) else token
         table = self.model.embed_tokens.weight
+        if token is not None and not 0 <= token < len(table):
+            raise ValueError(f"{field}={token} is not allowed; allowed: 0 to {len(table) - 1}, or none")
         row = table.float().mean(0) if token is None else table[token]
         self.model.beacon_embed_tokens.weight.copy_(row[None])
 
@@ -222,7 +225,7 @@ class BeaconLM(_Backbone):
         """The untouched backbone's forward."""
         return super().forward(*args, **kwargs)
 
-    def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, labels: Tensor) -> Tensor:
         """The untouched backbone's (B, L) float32 token losses, as `BeaconOutput.token_loss`."""
         rows = Rows.of(input_ids, attention_mask)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from beacon_lit.arch.config import BeaconConfig, check_ratio
+from beacon_lit.arch.config import BeaconConfig, as_tuple, check_ratio
 
 Ratio: TypeAlias = int | str  # α >= 1, 0 (keep the window raw) or "drop"
 Ratios: TypeAlias = Ratio | Sequence[Ratio] | Sequence[Sequence[Ratio]]
@@ -44,12 +44,13 @@ def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[l
     Raises:
         ValueError: a ratio is not allowed, a row has too few, or the rows are not `len(windows)`.
     """
-    if isinstance(ratios, int | str):
-        rows: list[list[Ratio]] = [[ratios] * count for count in windows]
-    elif all(isinstance(entry, int | str) for entry in ratios):
-        rows = [list(ratios) for _ in windows]  # type: ignore[arg-type]
+    given = as_tuple(ratios)
+    if given == (ratios,):
+        rows: list[list[Any]] = [[ratios] * count for count in windows]
+    elif not any(is_row(entry) for entry in given):
+        rows = [list(given) for _ in windows]
     else:
-        rows = [list(entry) if isinstance(entry, Sequence) else [entry] for entry in ratios]
+        rows = [list(as_tuple(entry)) for entry in given]
         if len(rows) != len(windows):
             raise ValueError(f"ratios={ratios!r} has {len(rows)} rows; the batch has {len(windows)}")
     for row, count in zip(rows, windows, strict=True):
@@ -58,6 +59,11 @@ def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[l
         if len(row) < count:
             raise ValueError(f"ratios={ratios!r} has {len(row)} entries for {count} windows; one per window is needed")
     return [row[:count] for row, count in zip(rows, windows, strict=True)]
+
+
+def is_row(entry: object) -> bool:
+    """Whether an entry of `ratios` is itself a sequence, the ratios of one row."""
+    return as_tuple(entry) != (entry,)
 
 
 def policy_ratios(

@@ -120,7 +120,7 @@ class EvaluationCallback(Callback):
         fixed = [mode for mode in modes if self._known and not mode.uses_beacons and only_beacons_train(lm)]
         changed = [mode for mode in modes if mode not in fixed]
         with trainer.precision_plugin.forward_context():
-            fresh = run(self.tasks, lm, tokenizer, changed, documents)
+            fresh = run(self.tasks, lm, tokenizer, changed, documents, progress=trainer.is_global_zero)
         self._known = {
             task: {mode.name: (self._known if mode in fixed else fresh)[task][mode.name] for mode in modes}
             for task in self.tasks

@@ -74,7 +74,7 @@ class Passkey:
         """See Task."""
         label, newest = list(runs.items())[-1]
         panels = {name: _cells(score.predictions) for name, score in newest.items()}
-        return {"by_depth_and_length": heat_maps(panels, f"Passkey accuracy, {label}")}
+        return {"by_depth_and_length": heat_maps(panels, f"Passkey accuracy, {label}" if label else "Passkey accuracy")}
 
 
 def _answer(subject: Subject, mode: Mode, sample: PasskeySample) -> dict[str, Any]:

@@ -71,12 +71,16 @@ class Perplexity:
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
-        newest = list(runs.values())[-1]
+        label, newest = list(runs.items())[-1]
         some_score = next(iter(newest.values()))
         curves = {name: list(score.details.values()) for name, score in newest.items()}
         return {
             "by_ratio": score_by_mode(runs, "perplexity"),
-            "by_position": perplexity_by_position(curves, some_score.predictions[0]["tokens_by_window"]),
+            "by_position": perplexity_by_position(
+                curves,
+                some_score.predictions[0]["tokens_by_window"],
+                f"Perplexity by position, {label}" if label else "Perplexity by position",
+            ),
         }
 
 

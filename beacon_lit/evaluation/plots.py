@@ -25,7 +25,7 @@ def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
     """One line per run over the ratios; dense and window-only as horizontal lines.
 
     Args:
-        runs: label -> scores by mode; the baselines are those of the last run.
+        runs: label ("" for a lone run) -> scores by mode; the baselines are those of the last run.
         quantity: what a score is, for the axis.
     """
     figure, axes = _canvas(7, 4.4)
@@ -37,7 +37,7 @@ def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
     shown = list(runs)[-len(RUN_COLORS) :]
     for label, color in zip(shown, reversed(RUN_COLORS[: len(shown)]), strict=True):
         values = [runs[label][name].value if name in runs[label] else float("nan") for name in names]
-        axes.plot(names, values, "o-", color=color, label=label, markersize=7)
+        axes.plot(names, values, "o-", color=color, label=label or "beacons", markersize=7)
         for spot in zip(names, values, strict=True):
             text = axes.annotate(f"{spot[1]:.2f}", spot, (0, 8), textcoords="offset points", ha="center", fontsize=9)
             text.set(color=color, path_effects=[withStroke(linewidth=3, foreground="white")])
@@ -49,12 +49,13 @@ def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
     return figure
 
 
-def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequence[int]) -> Figure:
+def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequence[int], title: str) -> Figure:
     """Perplexity along a piece, one line per mode.
 
     Args:
         curves: mode name -> perplexity of each window.
         tokens: scored tokens of each window (the first token of a piece is not scored).
+        title: of the figure.
     """
     figure, axes = _canvas(7, 4.4)
     ends = [1 + sum(tokens[: i + 1]) for i in range(len(tokens))]
@@ -72,7 +73,7 @@ def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequen
     _scale(axes, [value for values in curves.values() for value in values])
     axes.set_xlabel("position in the text (tokens, one point per window)")
     axes.set_ylabel("perplexity")
-    axes.set_title("Perplexity by position")
+    axes.set_title(title)
     _legend_beside(axes)
     return figure
 
@@ -109,7 +110,7 @@ def _heat_map(
         color = "white" if abs(value - 0.5) > 0.38 else "#222222"
         spot = (lengths.index(length), depths.index(depth))
         axes.text(*spot, f"{value:.2g}", ha="center", va="center", fontsize=9, color=color)
-    slant = dict(rotation=45, ha="right") if len(lengths) > 3 else {}
+    slant: dict[str, Any] = dict(rotation=45, ha="right") if len(lengths) > 3 else {}
     axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], **slant)
     axes.set_yticks(range(len(depths)), [f"{depth:g} %" for depth in depths])
     # white lines between the cells

@@ -20,6 +20,7 @@ def run(
     tokenizer: PreTrainedTokenizerBase,
     modes: Sequence[Mode],
     documents: Sequence[Document] = (),
+    progress: bool = True,
 ) -> dict[str, dict[str, Score]]:
     """Scores by task name and mode name.
 
@@ -28,10 +29,14 @@ def run(
     Args:
         tasks: by the name that tables, metrics and files give them.
         documents: (id, token ids) of held-out texts, for tasks that read them.
+        progress: show a bar.
     """
     subject = Subject(lm, tokenizer, documents)
     results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
-    with evaluating(lm), tqdm(desc="evaluation", total=len(tasks) * len(modes), leave=False) as bar:
+    with (
+        evaluating(lm),
+        tqdm(desc="evaluation", total=len(tasks) * len(modes), leave=False, disable=not progress) as bar,
+    ):
         for name, task in tasks.items():
             for mode in modes:
                 bar.set_description(f"{name}, {mode.name}")

@@ -58,5 +58,8 @@ class Task(Protocol):
         ...
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
-        """Figures by name. `runs` maps a label ("before training") to that run's scores; the last is the newest."""
+        """Figures by name. `runs` maps a label ("before training", or "" for a lone run) to its scores.
+
+        The last run is the newest; the others may come without their predictions.
+        """
         ...

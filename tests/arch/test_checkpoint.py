@@ -361,7 +361,7 @@ def test_a_window_beyond_the_positions_is_refused_before_weights_are_read(
 
 
 def test_attention_dropout_is_refused() -> None:
-    with pytest.raises(ValueError, match="attention_dropout=0.1"):
+    with pytest.raises(ValueError, match=r"attention_dropout=0\.1"):
         BeaconLM.from_config(hf_config("qwen2", attention_dropout=0.1), BEACON)
 
 

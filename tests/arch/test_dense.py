@@ -98,17 +98,17 @@ def test_dense_token_loss_is_cross_entropy(family: str) -> None:
     logits = plain(lm, family)(ids, attention_mask=mask).logits[:, :-1]
     expected = F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     expected[0, 4] = 0  # padding predicts nothing, not even the row's first token
-    actual = lm.dense_token_loss(ids, mask, labels)
+    actual = lm.dense_token_loss(ids, mask, labels=labels)
     assert actual.dtype == torch.float32 and actual.shape == ids.shape and not actual[:, 0].any()
     torch.testing.assert_close(actual[:, 1:], expected, atol=1e-5, rtol=1e-5)
     mean = lm.dense(ids[:, 5:], labels=labels[:, 5:]).loss
-    losses = lm.dense_token_loss(ids[:, 5:], None, labels[:, 5:])
+    losses = lm.dense_token_loss(ids[:, 5:], labels=labels[:, 5:])
     torch.testing.assert_close(losses.sum() / (labels[:, 6:] != -100).sum(), mean)
 
 
 def test_dense_token_loss_of_unpadded_rows_needs_no_mask() -> None:
     lm, ids = tiny("qwen2", BEACON), tokens(2, 20)
-    assert torch.equal(lm.dense_token_loss(ids, labels=ids), lm.dense_token_loss(ids, None, ids))
+    assert torch.equal(lm.dense_token_loss(ids, labels=ids), lm.dense_token_loss(ids, None, labels=ids))
 
 
 @pytest.mark.parametrize("token", [97, -1])
@@ -117,7 +117,7 @@ def test_dense_checks_labels(token: int) -> None:
     labels = ids.clone()
     labels[0, 5] = token
     with pytest.raises(ValueError, match=f"labels has the token id {token}"):
-        lm.dense_token_loss(ids, None, labels)
+        lm.dense_token_loss(ids, None, labels=labels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -158,7 +158,7 @@ def test_logits_of_a_step_never_exist_whole(trained: bool, dense: bool, monkeypa
 
     def step() -> None:
         if dense:
-            loss = lm.dense_token_loss(ids, None, ids).sum()
+            loss = lm.dense_token_loss(ids, None, labels=ids).sum()
         else:
             loss = lm(ids, labels=ids, ratios=4, return_logits=False).loss
         if loss.requires_grad:

@@ -78,7 +78,7 @@ def test_eval_never_draws(name: str) -> None:
 
 
 def adapt_rule(config: BeaconConfig, length: int, positions: int) -> int:
-    """`s + windows * w/α + o + w + w/α <= positions`, as it is written; else the largest ratio."""
+    """`sink + windows * w/ratio + overlap + w + w/ratio <= positions` as it is written; else the largest ratio."""
     w = config.window
     for ratio in sorted(config.ratios):
         windows = length // w

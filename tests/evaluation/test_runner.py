@@ -118,3 +118,13 @@ def test_figures_show_every_run_and_the_newest_alone_where_there_is_one_panel(re
     assert [axes.get_title() for axes in panels] == ["dense", "window-only", "ratio 2", "ratio 4"]
     assert [[text.get_text() for text in axes.texts] for axes in panels[:2]] == [["1"] * 4, ["0"] * 4]
     assert (panels[1].images[0].get_array() == 0).all()
+
+
+def test_figures_of_a_lone_run_and_of_scores_that_are_no_numbers(results):
+    lone = draw(TASKS, {"": results})
+    assert lone["perplexity_by_position"].axes[0].get_title() == "Perplexity by position"
+    assert lone["passkey_by_depth_and_length"].get_suptitle() == "Passkey accuracy"
+    diverged = draw(TASKS, {"before": results, "after": evaluate(FakeLM(penalty=float("nan")))})
+    assert diverged["perplexity_by_position"].axes[0].get_title() == "Perplexity by position, after"
+    for figure in [*lone.values(), *diverged.values()]:
+        figure.canvas.draw()
