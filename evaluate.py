@@ -31,7 +31,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     chosen += ratios if isinstance(ratios, tuple | list | ListConfig) else [ratios]
     modes = choose_modes(lm, chosen)
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
-    cfg.data.window = lm.beacon.window
+    cfg.beacon.update(lm.beacon.to_dict())
     documents = instantiate(cfg.data, tokenizer=tokenizer).validation_documents()
 
     results = run(tasks, lm, tokenizer, modes, documents)

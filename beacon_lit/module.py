@@ -45,16 +45,12 @@ class BeaconModule(lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.seed = seed
+        self.strict_loading = False  # the frozen backbone is left out; `on_load_checkpoint` checks the rest
         self.step = 0  # training steps of this rank, accumulated ones included: counts the draws of ratios
         if checkpoint_layers != 0:
             lm.checkpoint_activations(checkpoint_layers)
         if compile:
             lm.compile_pointwise()
-
-    @property
-    def strict_loading(self) -> bool:
-        """Checkpoints leave out the frozen backbone; `on_load_checkpoint` checks the rest."""
-        return False
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
         """Move token ids and labels. The mask stays: the model reads it on the CPU."""

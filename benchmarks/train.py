@@ -70,7 +70,9 @@ def steps(model: BeaconLM, ids: torch.Tensor, ratios: list[int]) -> list[tuple[s
         model.zero_grad(set_to_none=True)
         model.dense_token_loss(ids, labels=ids).mean().backward()
 
-    runs: list[tuple[str, Callable[[], None]]] = [(f"ratio {ratio}", lambda r=ratio: beacon_step(r)) for ratio in ratios]
+    runs: list[tuple[str, Callable[[], None]]] = [
+        (f"ratio {ratio}", lambda r=ratio: beacon_step(r)) for ratio in ratios
+    ]
     return [*runs, ("dense", dense_step)]
 
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from beacon_lit import resolvers
 from beacon_lit.datamodule import BeaconDataModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -182,7 +183,8 @@ def test_no_training_source(tokenizer) -> None:
 @pytest.mark.parametrize("name", ["demo", "text", "pretrain", "finetune"])
 def test_configs_instantiate(name: str, tokenizer, files, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BEACON_DATA", str(tmp_path))
-    config = OmegaConf.create({"beacon": {"window": 16}, "data": OmegaConf.load(CONF / f"{name}.yaml")})
+    resolvers.register()
+    config = OmegaConf.create({"seed": 0, "beacon": {"window": 16}, "data": OmegaConf.load(CONF / f"{name}.yaml")})
     assert (CONF / f"{name}.yaml").read_text().startswith("# ")
     if name == "text":
         config.data.train, config.data.validation = [files[0]], [files[1]]

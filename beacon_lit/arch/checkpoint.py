@@ -56,7 +56,9 @@ def beacon_model(
     """
     family = hf_config.model_type.removeprefix("beacon_")
     if family not in families:
-        raise ValueError(f"model_type={hf_config.model_type!r} is not supported; allowed: {', '.join(sorted(families))}")
+        raise ValueError(
+            f"model_type={hf_config.model_type!r} is not supported; allowed: {', '.join(sorted(families))}"
+        )
     rope = hf_config.rope_parameters["rope_type"]
     if rope not in ROPE_TYPES:
         raise ValueError(
@@ -70,6 +72,11 @@ def beacon_model(
         raise ValueError(
             f"window={beacon.window} needs {slots} position slots (sink, overlap, window and its beacons at ratio "
             f"{min(beacon.ratios)}); allowed: at most the backbone's {limit} (max_position_embeddings)"
+        )
+    sliding = getattr(hf_config, "sliding_window", None)
+    if sliding is not None and beacon.window > sliding:
+        raise ValueError(
+            f"window={beacon.window} is not allowed; allowed: at most the backbone's sliding_window={sliding}"
         )
     check_kernel(attn, beacon.placement)
     config_class = families[family].config_class
@@ -238,7 +245,7 @@ def _read_settings(path: str) -> dict[str, Any] | None:
 
 def _beacon_tensors(folder: str) -> dict[str, Tensor]:
     """Beacon tensors of a local folder of safetensors, as they are on disk."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             tensors |= {name: opened.get_tensor(name) for name in opened.keys() if is_beacon(name)}  # noqa: SIM118
@@ -275,7 +282,8 @@ def _check_shapes(saved: Mapping[str, Any], own: Mapping[str, Any], path: str) -
     for name, value in saved.items():
         if own.get(name) != value:
             raise ValueError(
-                f"the beacons in {path} were trained on a backbone with {name}={value!r}; this one has {own.get(name)!r}"
+                f"the beacons in {path} were trained on a backbone with {name}={value!r}; "
+                f"this one has {own.get(name)!r}"
             )
 
 

@@ -82,6 +82,7 @@ class BeaconConfig:
         _require(self.placement in PLACEMENTS, "placement", self.placement, f"one of {', '.join(PLACEMENTS)}")
         for name in self.params:
             _require(name in PROJECTIONS, "params", name, f"projections among {', '.join(PROJECTIONS)}")
+        _require(len(set(self.params)) == len(self.params), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
         _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
 

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from functools import cache
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,14 +32,12 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Ten
     """The same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11). CUDA, bf16 or fp16."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(
-        q, k, v, layout.cu_q, layout.cu_k, layout.max_q, layout.max_k,
-        scale=scale, window_size=(-1, 0), **_gqa_option(),
-    )  # fmt: skip
+    lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
+    return cast(Tensor, varlen_attn(q, k, v, *lengths, scale=scale, window_size=(-1, 0), **_gqa_option()))
 
 
 @cache
-def _gqa_option() -> dict[str, bool]:
+def _gqa_option() -> dict[str, Any]:
     """torch 2.11 groups queries unasked; later releases want to be told."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -100,4 +99,3 @@ def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
 @cache
 def _has_flash_attn() -> bool:
     return importlib.util.find_spec("flash_attn") is not None
-

@@ -16,6 +16,7 @@ and aligned at the end. A window of 4 tokens at ratio 2, after one of the same w
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ class Layout:
         """The same with its tensors on `device`."""
         if self.q_index.device == device:
             return self
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         if device.type == "cuda":  # from pinned memory the copies queue behind the running step
             tensors = {name: value.pin_memory() for name, value in tensors.items()}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
@@ -125,10 +126,12 @@ def check_positions(rows: Sequence[Sequence[Window]], config: BeaconConfig, posi
             needed = memory + tail + window.length + window.beacons
             if needed > positions:
                 length = sum(part.length for part in row)
-                supported = ", ".join(f"{longest(config, ratio, positions)} at ratio {ratio}" for ratio in config.ratios)
+                supported = ", ".join(
+                    f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
+                )
                 raise ValueError(
                     f"row {number} of {length} tokens needs {needed} position slots in window {i}, the backbone has "
-                    f"{positions} (max_position_embeddings); longest supported: {supported}"
+                    f"{positions} (max_position_embeddings); longest supported, with room to go on: {supported}"
                 )
             memory += _kept(window, config.sink - sum(part.length for part in row[:i]))
 

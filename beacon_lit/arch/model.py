@@ -274,12 +274,12 @@ class BeaconLM(_Backbone):
         return cos[0], sin[0]
 
     def _token_loss(self, hidden: Tensor, rows: Rows, labels: Tensor) -> Tensor:
-        """(R,) float32: each packed token's loss."""
+        """(R,) float32: the loss of each packed token's own label."""
         if labels.shape != (len(rows.lengths), rows.width):
             raise ValueError(f"labels has shape {tuple(labels.shape)}; input_ids {(len(rows.lengths), rows.width)}")
         targets = rows.targets(labels)
         check_ids(targets[targets != -100], self.config.vocab_size, "labels")
-        return rows.shift_back(cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device)))
+        return cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device)).roll(1)
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:

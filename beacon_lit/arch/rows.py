@@ -77,13 +77,11 @@ class Rows:
         return picked.masked_fill(empty, 0)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """(B, L) labels -> (R,): for each packed token the label it predicts, the next one's of its row, or -100."""
+        """(B, L) labels -> (R,): for each packed token the label it predicts, the next one's of its row, or -100.
+
+        Rolling what was computed for them forward by one puts it at the predicted tokens.
+        """
         packed = self.pack(labels)
         targets = packed.roll(-1)
         last = torch.tensor(self.lengths).cumsum(0) - 1
         return targets.index_fill(0, last.to(targets.device), -100)
-
-    def shift_back(self, values: Tensor) -> Tensor:
-        """(R,) values at predicting tokens -> (R,) the same at the predicted ones; 0 at each row's first token."""
-        first = torch.tensor((0, *self.lengths[:-1])).cumsum(0)
-        return values.roll(1).index_fill(0, first.to(values.device), 0)

@@ -86,9 +86,10 @@ class EvaluationCallback(Callback):
         """The last evaluation, unless the last step had one; its figures say so in any case."""
         if not self.at_end:
             return
-        if not self.last or trainer.global_step != self._last_step:
+        fresh = not self.last or trainer.global_step != self._last_step
+        if fresh:
             self.last, self._last_step = self._evaluate(trainer, pl_module), trainer.global_step
-        self._publish(trainer, self._runs(AFTER), self.folder)
+        self._publish(trainer, self._runs(AFTER), self.folder, scalars=fresh)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The table, when the progress bar is gone."""
@@ -131,20 +132,21 @@ class EvaluationCallback(Callback):
         """The first results, and the last under a label; without those there are none of."""
         return {name: results for name, results in ((BEFORE, self.first), (label, self.last)) if results}
 
-    def _publish(self, trainer: Trainer, runs: Mapping[str, Results], folder: Path) -> None:
-        """Log and write the last of the runs; the figures show them all."""
+    def _publish(self, trainer: Trainer, runs: Mapping[str, Results], folder: Path, scalars: bool = True) -> None:
+        """Log and write the last of the runs, with or without its scalars; the figures show all runs."""
         if not trainer.is_global_zero:
             return
         results = list(runs.values())[-1]
         figures = draw(self.tasks, runs)
         save(folder, results, figures)
         headlines = flat_metrics(results, details=False)
-        scalars = {f"eval/{name}": value for name, value in headlines.items()}
-        scalars |= {
+        values = {f"eval/{name}": value for name, value in headlines.items()}
+        values |= {
             f"eval_details/{name}": value for name, value in flat_metrics(results).items() if name not in headlines
         }
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
+            if scalars:
+                logger.log_metrics(values, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
                 for name, figure in figures.items():
                     logger.experiment.add_figure(f"eval/{name}", figure, trainer.global_step)

@@ -170,5 +170,5 @@ def test_a_row_that_is_too_long_names_the_longest_length() -> None:
         lm(tokens(1, length), ratios=ratio)
         with pytest.raises(ValueError, match="longest supported") as error:
             lm(tokens(1, length + 3 * beacon.window), ratios=ratio)
-        assert f"{lengths[2]} at ratio 2, {lengths[4]} at ratio 4" in str(error.value)
+        assert f"{lengths[2]} tokens at ratio 2, {lengths[4]} tokens at ratio 4" in str(error.value)
         assert "max_position_embeddings" in str(error.value) and " 64 " in str(error.value)

@@ -147,6 +147,15 @@ def test_chunks_change_nothing(chunk: int, trained: bool, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("trained", [False, True])
+def test_no_logits_are_kept_for_the_backward_pass(chunk: int, trained: bool) -> None:
+    layer, (hidden, targets), kept = head(trained), data(20), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        losses = layer(hidden, targets)
+    assert losses.requires_grad and kept
+    assert all(VOCABULARY not in shape or shape == layer.weight.shape for shape in kept)
+
+
+@pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("dense", [False, True])
 def test_logits_of_a_step_never_exist_whole(trained: bool, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """256 tokens of a vocabulary of 997, at most 32 of them at once. Weights are 997 x 32 elements."""

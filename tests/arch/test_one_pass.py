@@ -160,6 +160,7 @@ def test_on_a_gpu(checkpointing: bool) -> None:
         assert_close(out.logits.cpu(), expected.logits, 1e-4, "logits")
         for name, gradient in gradients(lm, out.loss).items():
             assert_close(gradient.cpu(), wanted[name], 1e-4, name)
+    assert lm.state_dict().keys() == half.state_dict().keys()
     loss = half(ids.cuda(), labels=ids.cuda(), ratios=RATIOS).loss
     assert abs(loss.item() - expected.loss.item()) < 0.1
     assert all(gradient.isfinite().all() for gradient in gradients(half, loss).values())

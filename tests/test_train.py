@@ -1,0 +1,207 @@
+"""The main job through the real configs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from beacon_lit import BeaconLM, resolvers
+from evaluate import evaluate
+from tests.configs import ROOT, composed, small_backbone, small_run, small_text
+from train import train
+
+resolvers.register()
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
+
+
+@pytest.fixture(scope="module")
+def run(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """One run of six steps, a checkpoint in the middle."""
+    folder = tmp_path_factory.mktemp("runs") / "day" / "run"
+    overrides = [*small_run(*inputs, folder), "trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=3"]
+    overrides += ["callbacks.checkpoint.save_top_k=-1", "callbacks.evaluation.every_n_steps=2", "optimizer.lr=3e-3"]
+    return folder, train(composed("train", *overrides))
+
+
+def test_a_run_leaves_everything_in_its_folder(run: tuple[Path, dict[str, float]]) -> None:
+    folder, metrics = run
+    names = {file.name for file in folder.iterdir()}
+    assert {"beacons", "checkpoints", "config.yaml", "metrics.json", "predictions.jsonl", "tensorboard"} <= names
+    assert {"perplexity_by_ratio.png", "perplexity_by_position.png", "passkey_by_depth_and_length.png"} <= names
+    assert (folder.parent.parent / "latest").resolve() == folder.resolve()
+    saved = json.loads((folder / "metrics.json").read_text())
+    assert saved["perplexity/ratio_2"] == metrics["perplexity/ratio_2"]
+
+
+def test_training_helps_beacons_and_leaves_the_backbone(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path]
+) -> None:
+    folder, metrics = run
+    before = json.loads((folder / "before_training" / "metrics.json").read_text())
+    for ratio in (2, 4):
+        assert metrics[f"perplexity/ratio_{ratio}"] < before[f"perplexity/ratio_{ratio}"]
+    for mode in ("dense", "window-only"):
+        assert metrics[f"perplexity/{mode}"] == before[f"perplexity/{mode}"]
+    lm = BeaconLM.from_pretrained(str(folder / "beacons"))
+    for name, value in load_file(inputs[0] / "model.safetensors").items():
+        assert torch.equal(lm.state_dict()[name], value)
+
+
+def test_tensorboard_has_the_curves(run: tuple[Path, dict[str, float]]) -> None:
+    events = EventAccumulator(str(run[0] / "tensorboard"))
+    events.Reload()
+    wanted = {"train/loss", "train/gradient_norm", "train/tokens_per_second", "eval/perplexity/ratio_2", "lr-AdamW"}
+    assert wanted <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("eval/perplexity/ratio_2")] == [0, 2, 4, 6]
+    assert any("perplexity" in tag for tag in events.Tags()["images"])
+
+
+def test_checkpoints_hold_what_is_trained_and_no_backbone(run: tuple[Path, dict[str, float]]) -> None:
+    checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"] and all(".beacon_" in name for name in checkpoint["state_dict"])
+    assert checkpoint["draw"] == {"seed": 0, "rank": 0, "step": 6}
+    assert checkpoint["optimizer_states"] and checkpoint["lr_schedulers"]
+    assert checkpoint["BeaconDataModule"]["train"]
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, metrics = run
+    overrides = [*small_run(*inputs, tmp_path), "trainer.max_steps=6", "callbacks.evaluation.every_n_steps=2"]
+    overrides += ["optimizer.lr=3e-3", f"resume={folder}/checkpoints/step-000003.ckpt"]
+    resumed = train(composed("train", *overrides))
+    assert resumed["train/loss"] == metrics["train/loss"]
+    one, two = (load_file(path / "beacons" / "beacon.safetensors") for path in (folder, tmp_path))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    restarted = [override for override in overrides if not override.startswith("resume=")]
+    assert train(composed("train", *restarted, "seed=1"))["train/loss"] != metrics["train/loss"]
+
+
+def test_resuming_with_other_beacons_is_refused(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    overrides = [*small_run(*inputs, tmp_path), f"resume={run[0]}/checkpoints/last.ckpt", "beacon.sink=2"]
+    with pytest.raises(ValueError, match=r"beacon\.sink=2"):
+        train(composed("train", *overrides))
+
+
+@pytest.mark.parametrize("start", ["", "beacons", "checkpoints/last.ckpt"])
+def test_training_starts_from_given_beacons(
+    start: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    overrides = [*small_run(*inputs, tmp_path), "trainer.max_steps=1", f"init_from={run[0] / start}"]
+    train(composed("train", *overrides))
+    before = json.loads((tmp_path / "before_training" / "metrics.json").read_text())
+    assert before["perplexity/ratio_4"] == pytest.approx(run[1]["perplexity/ratio_4"], rel=1e-6)
+
+
+@pytest.mark.parametrize("checkpoint", ["", "beacons", "checkpoints/last.ckpt"])
+def test_evaluation_finds_what_training_found(
+    checkpoint: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    overrides = [f"checkpoint={run[0] / checkpoint}", "ratio=4", "data=text", f"data.train=[{inputs[1]}]"]
+    overrides += [f"data.validation=[{inputs[1]}]", "data.max_length=160", "task.perplexity.length=128"]
+    overrides += ["task.perplexity.max_pieces=2", "task.passkey.lengths=[300]", "task.passkey.depths=[50]"]
+    metrics = evaluate(composed("evaluate", *overrides, f"run_folder={tmp_path}"))
+    for name in ("perplexity/dense", "perplexity/window-only", "perplexity/ratio_4", "passkey/ratio_4"):
+        assert metrics[name] == pytest.approx(run[1][name], rel=1e-6)
+    assert "perplexity/ratio_2" not in metrics
+    assert {"metrics.json", "predictions.jsonl", "config.yaml"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = BeaconLM.forward
+
+    def broken(self: BeaconLM, *args: object, **kwargs: object) -> object:
+        out = original(self, *args, **kwargs)
+        if self.training and self.draw.step == 3:
+            out.loss = out.loss * float("nan")
+        return out
+
+    monkeypatch.setattr(BeaconLM, "forward", broken)
+    with pytest.raises(ValueError, match="step 3, samples"):
+        train(composed("train", *small_run(*inputs, tmp_path), "~callbacks.evaluation"))
+    saved = torch.load(tmp_path / "not-finite-step-3.pt", weights_only=True)
+    assert saved["index"] and saved["batch"]["input_ids"].shape[0] == len(saved["index"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ratio=3", "ratios=3 is not allowed"),
+        ("ratio=-2", "ratios=-2 is not allowed"),
+        ("ratio=2.5", "ratios=2.5 is not allowed"),
+        ("beacon.sink=32", "sink=32 is not allowed"),
+        ("beacon.params=[q,z]", "params='z' is not allowed"),
+        ("beacon.window=2048 data.max_length=5000", "window=2048 needs"),
+        ("model.backbone.attn=fast", "attn='fast' is not allowed"),
+        ("model.path=/nowhere", "/nowhere"),
+    ],
+)
+def test_bad_settings_end_the_run_early(override: str, message: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=message.replace("[", r"\[")):
+        train(composed("train", *small_run(*inputs, tmp_path), *override.split()))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_run_on_small_stand_ins(name: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    stand_in = small_run(*inputs, tmp_path)[1:2] + small_run(*inputs, tmp_path)[5:]
+    stand_in = [override for override in stand_in if override != "data=text"]
+    if "finetune" in name:
+        turns = [
+            {"role": "user", "content": "What is the key? " * 8},
+            {"role": "assistant", "content": "It is 5. " * 9},
+        ]
+        lines = [json.dumps({"conversations": turns}) for _ in range(8)]
+        (tmp_path / "chat.jsonl").write_text("\n".join(lines) + "\n")
+        stand_in.append(f"data.train=[{tmp_path}/chat.jsonl]")
+    shrink = [
+        "beacon.window=64",
+        "beacon.overlap=8",
+        "data.min_length=80",
+        "data.max_length=900",
+        "data.max_tokens=900",
+    ]
+    shrink.append("module.compile=false")
+    modes = "callbacks.evaluation.modes=[dense,2]"
+    cfg = composed("train", f"experiment={name}", *stand_in, *shrink, modes, "trainer.accelerator=cpu")
+    assert train(cfg)["perplexity/ratio_2"] > 1
+
+
+@pytest.mark.parametrize("model", ["qwen2", "qwen2_5", "qwen3", "llama3", "mistral", "tiny"])
+@pytest.mark.parametrize("trainer", ["auto", "cpu", "gpu", "ddp", "deepspeed_stage3"])
+def test_every_model_composes_with_every_trainer(model: str, trainer: str) -> None:
+    cfg = composed("train", f"model={model}", f"trainer={trainer}", "ratio=8", "run_folder=x")
+    assert instantiate(cfg.beacon).ratios == (8,)
+    assert cfg.model.backbone._target_.startswith("beacon_lit.BeaconLM.")
+
+
+def test_a_sweep_runs_each_ratio_in_its_own_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    overrides = [override for override in small_run(*inputs, tmp_path) if "run_folder" not in override]
+    overrides += ["trainer.max_steps=1", "~callbacks.evaluation", "ratio=2,4", f"hydra.sweep.dir={tmp_path}/sweep"]
+    overrides.remove("ratio=[2,4]")
+    subprocess.run([sys.executable, ROOT / "train.py", "-m", *overrides], check=True, cwd=tmp_path, capture_output=True)
+    settings = [json.loads((tmp_path / f"sweep/{i}/beacons/beacon_config.json").read_text()) for i in (0, 1)]
+    assert [found["beacon"]["ratios"] for found in settings] == [[2], [4]]
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_explains(script: str, tmp_path: Path) -> None:
+    shown = subprocess.run([sys.executable, ROOT / script, "--help"], check=True, cwd=tmp_path, capture_output=True)
+    text = shown.stdout.decode()
+    assert f"python {script}" in text and "ratio=" in text and "model: " in text
