@@ -13,6 +13,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 8
 
 demo: $(READY)
 	$(RUN) train.py
+	$(RUN) evaluate.py checkpoint=outputs/latest
 
 test: $(READY)
 	$(RUN) -m pytest $(PYTEST_ARGS)

@@ -49,6 +49,7 @@ def _subject(cfg: DictConfig) -> tuple:
     else:
         options = {name: cfg.model.backbone[name] for name in ("attn", "dtype")}
         lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
+        cfg.model.path = lm.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
     return lm.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 

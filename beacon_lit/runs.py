@@ -5,6 +5,8 @@ import os
 import warnings
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from beacon_lit.arch.checkpoint import SETTINGS_FILE
 
 
@@ -35,6 +37,7 @@ def link_latest(folder: Path) -> None:
 
 def quiet() -> None:
     """Silence notices that tell a user of this project nothing."""
+    disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
