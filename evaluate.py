@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from beacon_lit import BeaconLM, resolvers
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
-from beacon_lit.evaluation.runner import draw, flat_metrics, run, save
+from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.runs import find_beacons, quiet
 
@@ -30,12 +30,12 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     chosen = [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only
     chosen += ratios if isinstance(ratios, tuple | list | ListConfig) else [ratios]
     modes = choose_modes(lm, chosen)
-    tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
     cfg.beacon.update(lm.beacon.to_dict())
+    tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
     documents = instantiate(cfg.data, tokenizer=tokenizer).validation_documents()
 
     results = run(tasks, lm, tokenizer, modes, documents)
-    save(folder, results, draw(tasks, {"": results}))
+    save(folder, results, make_figures(tasks, {"": results}))
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     Console().print(score_table({"": results}, title=str(cfg.checkpoint or cfg.model.path)))
     log.info(f"written to {folder}")
@@ -47,7 +47,8 @@ def _subject(cfg: DictConfig) -> tuple:
     if cfg.checkpoint is None:
         lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
     else:
-        options = {name: cfg.model.backbone[name] for name in ("attn", "dtype")}
+        options = {name: cfg.model.backbone.get(name) for name in ("attn", "dtype") if name in cfg.model.backbone}
+        options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
         lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
         cfg.model.path = lm.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)

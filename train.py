@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from beacon_lit import resolvers
 from beacon_lit.arch.checkpoint import load_beacons
 from beacon_lit.evaluation.runner import flat_metrics
-from beacon_lit.runs import find_beacons, link_latest, quiet
+from beacon_lit.runs import check_length, export, find_beacons, link_latest, quiet
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -29,20 +29,23 @@ def train(cfg: DictConfig) -> dict[str, float]:
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
     lm = instantiate(cfg.model.backbone)
+    check_length("data.max_length", data.rule.max_length, lm)
     if cfg.init_from is not None:
         load_beacons(lm, find_beacons(cfg.init_from))
     module = instantiate(cfg.module, lm=lm, tokenizer=tokenizer)
-    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values()]
-    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values()]
+    loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
+    chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
+    callbacks = [instantiate(node) for node in chosen.values()]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
 
     trained = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
     log.info(f"{type(lm).__name__}: {trained:,} of {lm.num_parameters():,} parameters are trained")
-    trainer.fit(module, data, ckpt_path=cfg.resume)
     if trainer.is_global_zero:
-        lm.save_pretrained(folder / "beacons")
         link_latest(folder)
-        log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}; tensorboard --logdir {folder}")
+    trainer.fit(module, data, ckpt_path=cfg.resume)
+    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    export(lm, folder / "beacons", trainer.is_global_zero)
+    log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
 
 

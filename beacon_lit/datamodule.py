@@ -12,7 +12,7 @@ from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.packing import BatchOrder
 from beacon_lit.data.sample import LengthRule, Sample, check_int
 from beacon_lit.data.sources import JsonSource, Source
-from beacon_lit.data.tokenize import draw, encode, make_samples
+from beacon_lit.data.tokenize import encode, make_samples, subsample
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class BeaconDataModule(lightning.LightningDataModule):
         self.tokenizer = tokenizer
         self.train_sources = _sources(train, data_root)
         self.validation_sources = _sources(validation, data_root)
-        if not self.train_sources:
-            raise ValueError(f"train={train!r} must name at least one source")
         self._train_loader: TrainLoader | None = None
         self._resumed: dict[str, int] | None = None
 
     @cached_property
     def train_samples(self) -> list[Sample]:
         """All training samples, tokenised on first use."""
+        if not self.train_sources:
+            raise ValueError("data.train is empty; it must name at least one source")
         return make_samples("train", self.train_sources, self.tokenizer, self.rule)
 
     @cached_property
@@ -99,9 +99,13 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     def validation_documents(self) -> list[tuple[str, list[int]]]:
         """(id, token ids) of whole validation documents: not cut, no special tokens but a chat template's."""
+        return self._validation_documents
+
+    @cached_property
+    def _validation_documents(self) -> list[tuple[str, list[int]]]:
         found = []
         for source in self.validation_sources:
-            documents = draw(list(source), source, self.rule.seed)
+            documents = subsample(list(source), source, self.rule.seed)
             encoded = encode(documents, source.name, self.tokenizer, special_tokens=False)
             found += [(document["id"], ids) for document, ids, _ in encoded]
         return found

@@ -1,7 +1,7 @@
 """The Lightning shell of a beacon model: loss, optimizer, and checkpoints that hold what is trained and no more."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning
@@ -11,9 +11,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
-from beacon_lit.arch.checkpoint import check_names, settings
-
-PREFIX = "lm."
+from beacon_lit.arch.checkpoint import check_backbone, check_names, is_beacon, settings
 
 
 class BeaconModule(lightning.LightningModule):
@@ -44,13 +42,16 @@ class BeaconModule(lightning.LightningModule):
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.schedule = schedule
-        self.seed = seed
+        lm.draw = Draw(seed)  # the model counts on with every training step
         self.strict_loading = False  # the frozen backbone is left out; `on_load_checkpoint` checks the rest
-        self.step = 0  # training steps of this rank, accumulated ones included: counts the draws of ratios
         if checkpoint_layers != 0:
             lm.checkpoint_activations(checkpoint_layers)
         if compile:
             lm.compile_pointwise()
+
+    def on_fit_start(self) -> None:
+        """Each rank draws its own ratios."""
+        self.lm.draw = replace(self.lm.draw, rank=self.global_rank)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
         """Move token ids and labels. The mask stays: the model reads it on the CPU."""
@@ -59,8 +60,6 @@ class BeaconModule(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The mean loss of the batch's labelled tokens, at ratios drawn by the model's policy."""
-        self.lm.draw = Draw(self.seed, self.global_rank, self.step)
-        self.step += 1
         loss = self._loss(batch, None)
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -83,29 +82,41 @@ class BeaconModule(lightning.LightningModule):
         optimizer = self.optimizer(list(self._trained().values()))
         if self.schedule is None:
             return optimizer
-        schedule = self.schedule(optimizer=optimizer, num_training_steps=int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("the schedule needs the number of steps: set trainer.max_steps or trainer.max_epochs")
+        schedule = self.schedule(optimizer=optimizer, num_training_steps=int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only; add the beacon settings, the backbone's fingerprint and the draw counter."""
         trained = self._trained()
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        if "state_dict" in checkpoint:  # DeepSpeed writes the weights itself
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
-        checkpoint["draw"] = asdict(Draw(self.seed, 0, self.step))
+        checkpoint["draw"] = asdict(self.lm.draw)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the weights are those this module trains, and go on with its draws.
 
         Raises:
-            ValueError: other beacon settings, or other parameters.
+            ValueError: other beacon settings, another backbone, other parameters, or no step left to train.
         """
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
-        check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
-        self.seed, self.step = checkpoint["draw"]["seed"], checkpoint["draw"]["step"]
+        if "state_dict" in checkpoint:
+            check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
+            if all(is_beacon(name) for name in checkpoint["state_dict"]):
+                check_backbone(checkpoint["beacon_settings"], self.lm, "the checkpoint")
+        if 0 < self.trainer.max_steps <= checkpoint["global_step"]:
+            raise ValueError(
+                f"trainer.max_steps={self.trainer.max_steps} is not allowed: the checkpoint has trained "
+                f"{checkpoint['global_step']} steps already; allowed: more"
+            )
+        self.lm.draw = Draw(**checkpoint["draw"])
 
     def _loss(self, batch: dict[str, Any], ratios: int | None) -> Tensor:
         out = self.lm(

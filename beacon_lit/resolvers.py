@@ -1,4 +1,4 @@
-"""What the configs may ask of the machine: `${on_gpu:yes,no}`, `${smollm2:}`, `${times:a,b}`."""
+"""What the configs may ask for: `${on_gpu:accelerator,yes,no}`, `${smollm2:}`, `${times:a,b}`."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ def register() -> None:
     """Make the resolvers known to OmegaConf."""
     OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
     OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
 
 
-def _on_gpu(yes: Any, no: Any) -> Any:
-    return yes if torch.cuda.is_available() else no
+def _on_gpu(accelerator: str, yes: Any, no: Any) -> Any:
+    """`yes` where the trainer will use a GPU."""
+    return yes if accelerator != "cpu" and torch.cuda.is_available() else no

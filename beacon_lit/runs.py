@@ -1,13 +1,16 @@
-"""Run folders: where their beacons are, which one is the latest; and a terminal without other people's chatter."""
+"""Run folders: what goes into them, which one is the latest; and a terminal without other people's chatter."""
 
 import logging
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from beacon_lit.arch.checkpoint import SETTINGS_FILE
+from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import SETTINGS_FILE, is_beacon
+from beacon_lit.arch.ratio import longest
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -24,11 +27,41 @@ def find_beacons(path: str | Path) -> Path:
     return path
 
 
+def check_length(name: str, length: int, lm: BeaconLM) -> None:
+    """ValueError if texts of `length` tokens are beyond the backbone's positions even at the largest ratio."""
+    limit = longest(lm.beacon, max(lm.beacon.ratios), lm.positions)
+    if length > limit:
+        raise ValueError(
+            f"{name}={length} is not allowed; allowed: at most {limit} tokens, the longest that "
+            f"{lm.positions} position slots hold at ratio {max(lm.beacon.ratios)}"
+        )
+
+
+def export(lm: BeaconLM, folder: Path, write: bool) -> None:
+    """Save what was trained: the beacons, or with the backbone if that was trained, too. Call it on every rank.
+
+    Args:
+        lm: the model; parameters that DeepSpeed has spread over the ranks are gathered.
+        folder: where to.
+        write: whether this rank writes.
+    """
+    parameters = [parameter for parameter in lm.parameters() if hasattr(parameter, "ds_id")]
+    gathered: AbstractContextManager = nullcontext()
+    if parameters:
+        import deepspeed
+
+        gathered = deepspeed.zero.GatheredParameters(parameters)
+    with gathered:
+        if write:
+            beacon_only = all(is_beacon(name) for name, value in lm.named_parameters() if value.requires_grad)
+            lm.save_pretrained(folder, beacon_only=beacon_only)
+
+
 def link_latest(folder: Path) -> None:
     """Point `latest`, beside the dated folders of runs (outputs/DATE/TIME), to `folder`."""
     root = folder.parent.parent
     link = root / "latest"
-    if folder.parent == folder.parent.parent or (link.exists() and not link.is_symlink()):
+    if root.name != "outputs" or (link.exists() and not link.is_symlink()):
         return
     temporary = root / f".latest-{os.getpid()}"
     temporary.symlink_to(os.path.relpath(folder, root))

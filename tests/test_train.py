@@ -1,6 +1,7 @@
 """The main job through the real configs."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from beacon_lit import BeaconLM, resolvers
+from beacon_lit.arch.ratio import longest
 from evaluate import evaluate
 from tests.configs import ROOT, composed, small_backbone, small_run, small_text
 from train import train
@@ -29,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def run(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     """One run of six steps, a checkpoint in the middle."""
-    folder = tmp_path_factory.mktemp("runs") / "day" / "run"
+    folder = tmp_path_factory.mktemp("runs") / "outputs" / "day" / "run"
     overrides = [*small_run(*inputs, folder), "trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=3"]
     overrides += ["callbacks.checkpoint.save_top_k=-1", "callbacks.evaluation.every_n_steps=2", "optimizer.lr=3e-3"]
     return folder, train(composed("train", *overrides))
@@ -98,6 +100,72 @@ def test_resuming_with_other_beacons_is_refused(
         train(composed("train", *overrides))
 
 
+def test_resuming_a_finished_run_is_refused(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    overrides = [*small_run(*inputs, tmp_path), f"resume={run[0]}/checkpoints/last.ckpt", "trainer.max_steps=6"]
+    with pytest.raises(ValueError, match=r"trainer\.max_steps=6 is not allowed"):
+        train(composed("train", *overrides))
+
+
+@pytest.mark.parametrize("setting", ["resume", "init_from"])
+def test_beacons_of_another_backbone_are_refused(
+    setting: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    other = small_backbone(tmp_path / "other")
+    overrides = [*small_run(other, inputs[1], tmp_path), f"{setting}={run[0]}/checkpoints/step-000003.ckpt"]
+    with pytest.raises(ValueError, match="other weights"):
+        train(composed("train", *overrides, "trainer.max_steps=6"))
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*small_run(*inputs, tmp_path), "trainer.max_steps=6", "optimizer.lr=3e-3"]
+    original = BeaconLM.forward
+
+    def interrupted(self: BeaconLM, *args: object, **kwargs: object) -> object:
+        if self.training and self.draw.step == 4:
+            raise RuntimeError("pulled the plug")
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="pulled the plug"):
+        patch.setattr(BeaconLM, "forward", interrupted)
+        train(composed("train", *overrides))
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    resumed = train(composed("train", *overrides, f"resume='{checkpoint}'"))
+    assert resumed["train/loss"] == run[1]["train/loss"]
+
+
+def test_a_model_trained_as_a_whole_comes_back(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BeaconLM, "freeze", lambda self: self.requires_grad_(True))
+    train(composed("train", *small_run(*inputs, tmp_path), "optimizer.lr=1e-2", "module.checkpoint_layers=1"))
+    monkeypatch.undo()
+    one = BeaconLM.from_pretrained(str(tmp_path / "checkpoints" / "last.ckpt")).state_dict()
+    two = BeaconLM.from_pretrained(str(tmp_path / "beacons")).state_dict()
+    plain = load_file(inputs[0] / "model.safetensors")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["model.norm.weight"], plain["model.norm.weight"])
+
+
+def test_yarn_as_documented_on_the_command_line(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    line = next(
+        line for line in (ROOT / "conf/model/qwen2_5.yaml").read_text().splitlines() if "rope_parameters" in line
+    )
+    override = line.strip("# '").replace("32768", "2048").replace("1e6", "1e4")
+    train(composed("train", *small_run(*inputs, tmp_path), "trainer.max_steps=1", override))
+    lm = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    assert lm.positions == 8192 and lm.config.rope_parameters["rope_type"] == "yarn"
+
+
+def test_training_without_a_logger(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    train(composed("train", *small_run(*inputs, tmp_path), "trainer.max_steps=1", "logger=none"))
+    assert (tmp_path / "metrics.json").is_file() and not (tmp_path / "tensorboard").exists()
+
+
 @pytest.mark.parametrize("start", ["", "beacons", "checkpoints/last.ckpt"])
 def test_training_starts_from_given_beacons(
     start: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
@@ -120,6 +188,45 @@ def test_evaluation_finds_what_training_found(
         assert metrics[name] == pytest.approx(run[1][name], rel=1e-6)
     assert "perplexity/ratio_2" not in metrics
     assert {"metrics.json", "predictions.jsonl", "config.yaml"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_evaluation_of_beacons_whose_backbone_has_moved(
+    run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(run[0] / "beacons", tmp_path / "beacons")
+    settings = tmp_path / "beacons" / "beacon_config.json"
+    settings.write_text(settings.read_text().replace(str(inputs[0]), "/nowhere"))
+    overrides = [f"checkpoint={tmp_path}/beacons", "ratio=4", "data=text", f"data.validation=[{inputs[1]}]"]
+    overrides += [
+        "task=[perplexity]",
+        "task.perplexity.length=128",
+        f"run_folder={tmp_path}/out",
+        "data.max_length=160",
+    ]
+    with pytest.raises(ValueError, match="backbone="):
+        evaluate(composed("evaluate", *overrides))
+    found = evaluate(composed("evaluate", *overrides, f"backbone={inputs[0]}"))
+    assert found["perplexity/dense"] > 1
+    with pytest.raises(ValueError, match="ratio=3 is not allowed"):
+        evaluate(composed("evaluate", *overrides, f"backbone={inputs[0]}", "ratio=3"))
+
+
+def test_evaluation_without_a_checkpoint(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    overrides = ["model=tiny", "beacon.window=32", "data=text", f"data.validation=[{inputs[1]}]", "task=[perplexity]"]
+    found = evaluate(composed("evaluate", *overrides, f"run_folder={tmp_path}"))
+    assert {"perplexity/dense", "perplexity/ratio_2", "perplexity/ratio_8"} <= found.keys()
+    assert found["perplexity/ratio_2"] != found["perplexity/dense"]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if "_llama3" in name or "_qwen2" in name])
+def test_recipes_stay_within_the_positions_of_their_backbone(name: str) -> None:
+    cfg = composed("train", f"experiment={name}", "run_folder=x")
+    positions = 8192 if "llama3" in name else 32768
+    beacon = instantiate(cfg.beacon)
+    assert cfg.data.max_length <= longest(beacon, max(beacon.ratios), positions)
+    lengths = [cfg.task.perplexity.length, *cfg.task.passkey.lengths]
+    assert max(lengths) <= min(positions, longest(beacon, min(beacon.ratios), positions))
+    assert min(lengths) > beacon.window
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
@@ -151,6 +258,8 @@ def test_a_loss_that_is_no_number_stops_the_run(
         ("beacon.window=2048 data.max_length=5000", "window=2048 needs"),
         ("model.backbone.attn=fast", "attn='fast' is not allowed"),
         ("model.path=/nowhere", "/nowhere"),
+        ("data.max_length=20000", "data.max_length=20000 is not allowed"),
+        ("model.backbone.beacon_dtype=float33", "beacon_dtype='float33' is not allowed"),
     ],
 )
 def test_bad_settings_end_the_run_early(override: str, message: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:

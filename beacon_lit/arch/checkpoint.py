@@ -25,10 +25,12 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies 
 SETTINGS_FILE = "beacon_config.json"
 WEIGHTS_FILE = "beacon.safetensors"
 TRAINING_SUFFIX = ".ckpt"
+MODULE_PREFIX = "lm."  # of a training checkpoint's parameter names
 _SHAPE_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "vocab_size",
 )  # fmt: skip
+_POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
 Families = Mapping[str, type["BeaconLM"]]
 
@@ -128,20 +130,25 @@ def load(
     if source.endswith(".gguf"):
         source = str(convert_gguf(Path(source)))
     hf_config = options.pop("config", None)
+    asked = set(options)
     if hf_config is None:
         with _as_value_error(source + hint):
             hf_config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **options)
+    if saved is not None:
+        _check_shapes(saved, hf_config, path)
+        for field in set(_POSITION_FIELDS) - asked:  # the scaling that the beacons were trained with
+            setattr(hf_config, field, saved["backbone"]["positions"][field])
     chosen = beacon or _own_settings(saved, hf_config) or BeaconConfig()
     model_class, config = beacon_model(families, hf_config, chosen, attn)
-    if saved is not None:
-        _check_shapes(saved["backbone"]["config"], shapes(config), path)
     with _as_value_error(source + hint), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
             model_class, source, config=config, output_loading_info=True, **options
         )
     has_beacons = _check_keys(model, info, source)
     if beacon_dtype is not None:
-        wanted = getattr(torch, beacon_dtype) if isinstance(beacon_dtype, str) else beacon_dtype
+        wanted = getattr(torch, beacon_dtype, None) if isinstance(beacon_dtype, str) else beacon_dtype
+        if not isinstance(wanted, torch.dtype):
+            raise ValueError(f"beacon_dtype={beacon_dtype!r} is not allowed; allowed: float32, bfloat16, float16")
         for parameter in model.beacon_parameters():
             parameter.data = parameter.data.to(wanted)
         if has_beacons:  # they were read in the backbone's dtype, which may be narrower than the file's
@@ -149,9 +156,7 @@ def load(
     model.attn = attn
     model.freeze()
     if saved is not None:
-        if not allow_other_backbone:
-            _check_sample(saved["backbone"]["sample"], sample(model), path)
-        load_beacons(model, path)
+        load_beacons(model, path, allow_other_backbone)
     elif not has_beacons:
         model.initialize_beacons()
     return model
@@ -170,32 +175,56 @@ def save_beacons(model: "BeaconLM", folder: str | Path, state: Mapping[str, Tens
 def settings(model: "BeaconLM") -> dict[str, Any]:
     """What `beacon_config.json` holds: the beacon settings, the backbone's name and its fingerprint."""
     backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
-    return {"beacon": model.beacon.to_dict(), "backbone": backbone}
+    scaling = {name: getattr(model.config, name) for name in _POSITION_FIELDS}
+    return {"beacon": model.beacon.to_dict(), "backbone": {**backbone, "positions": scaling}}
 
 
-def load_beacons(model: "BeaconLM", path: str | Path) -> None:
-    """Read beacons into a model, in the model's dtypes.
+def load_beacons(model: "BeaconLM", path: str | Path, allow_other_backbone: bool = False) -> None:
+    """Read beacons into a model, in the model's dtypes; from a training checkpoint all that was trained.
 
     Args:
         model: the model.
         path: a folder written by `save_beacons`, or a training checkpoint (`.ckpt`).
+        allow_other_backbone: put them on a backbone of the same shape but with other weights.
 
     Raises:
-        ValueError: the file is missing or damaged, or its beacons are on other projections than the model's.
+        ValueError: the file is missing or damaged, or its beacons are on other projections than the model's, or of
+            another backbone.
     """
     path = Path(path)
-    file = path if path.suffix == TRAINING_SUFFIX else path / WEIGHTS_FILE
+    saved = _read_settings(str(path))
+    if saved is None:
+        raise ValueError(
+            f"{path} holds no beacons; allowed: a folder with {SETTINGS_FILE}, or a {TRAINING_SUFFIX} file"
+        )
+    training = path.suffix == TRAINING_SUFFIX
+    file = path if training else path / WEIGHTS_FILE
     with _as_value_error(str(file)):
-        found = _read_training(file)["state_dict"] if path.suffix == TRAINING_SUFFIX else load_file(file)
-    tensors = {name[name.index("model.") :]: value for name, value in found.items() if is_beacon(name)}
+        found = _read_training(file)["state_dict"] if training else load_file(file)
+    tensors = {name.removeprefix(MODULE_PREFIX): value for name, value in found.items()}
     expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
-    check_names(expected, set(tensors), str(file))
+    check_names(expected, {name for name in tensors if is_beacon(name)}, str(file))
+    _check_shapes(saved, model.config, str(path))
     model.load_state_dict(tensors, strict=False)
+    if not allow_other_backbone:  # after loading: a backbone that was trained, too, is that of the checkpoint now
+        check_backbone(saved, model, str(path))
+
+
+def check_backbone(saved: Mapping[str, Any], model: "BeaconLM", path: str) -> None:
+    """ValueError unless `model` has the shape and the weights of the backbone that `saved` (`settings`) tells of."""
+    _check_shapes(saved, model.config, path)
+    own = sample(model)
+    for name, values in saved["backbone"]["sample"].items():
+        if not torch.allclose(torch.tensor(own[name]), torch.tensor(values), rtol=2e-2, atol=1e-6):
+            raise ValueError(
+                f"the beacons in {path} were trained on a backbone with other weights ({name} differs); "
+                f"allow_other_backbone=True loads them all the same"
+            )
 
 
 def shapes(config: PretrainedConfig) -> dict[str, Any]:
     """What of a backbone's config beacons depend on."""
-    fields = {name: getattr(config, name) for name in _SHAPE_FIELDS}
+    fields = {name: getattr(config, name, None) for name in _SHAPE_FIELDS}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     family = config.model_type.removeprefix("beacon_")
     return {"family": family, **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
@@ -278,21 +307,13 @@ def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool
     return bool(found)
 
 
-def _check_shapes(saved: Mapping[str, Any], own: Mapping[str, Any], path: str) -> None:
-    for name, value in saved.items():
+def _check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:
+    own = shapes(config)
+    for name, value in saved["backbone"]["config"].items():
         if own.get(name) != value:
             raise ValueError(
                 f"the beacons in {path} were trained on a backbone with {name}={value!r}; "
                 f"this one has {own.get(name)!r}"
-            )
-
-
-def _check_sample(saved: Mapping[str, list[float]], own: Mapping[str, list[float]], path: str) -> None:
-    for name, values in saved.items():
-        if not torch.allclose(torch.tensor(own[name]), torch.tensor(values), rtol=2e-2, atol=1e-6):
-            raise ValueError(
-                f"the beacons in {path} were trained on a backbone with other weights ({name} differs); "
-                f"allow_other_backbone=True loads them all the same"
             )
 
 

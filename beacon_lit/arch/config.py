@@ -36,9 +36,9 @@ class BeaconConfig:
     Args:
         window: raw tokens per window (`w`).
         ratios: compression ratios `α`, each a divisor of `window`: one beacon per `α` raw tokens. An int means one.
-        ratio_policy: how a window's ratio is chosen when none is passed and there are several: "random" (per window),
-            "random-per-sequence", "cycle" (in order), "adapt-N" (the smallest ratio whose memory fits the backbone's
-            positions for the sequence and N more tokens).
+        ratio_policy: how a window's ratio is chosen when none is passed and there are several: "random" (per window,
+            among those whose memory fits the sequence), "random-per-sequence", "cycle" (in order), "adapt-N" (the
+            smallest whose memory fits the backbone's positions for the sequence and N more tokens).
         eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
         sink: first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
         overlap: last raw tokens of a window that stay visible for one window more (0 = the paper).

@@ -209,12 +209,13 @@ class BeaconLM(_Backbone):
         rows = Rows.of(input_ids, attention_mask)
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
+        targets = None if labels is None else self._targets(rows, labels)
         layout = self._layout(rows, ratios, unfinished)
         hidden = self._hidden(ids, layout.to(ids.device))
         output = BeaconOutput()
-        if labels is not None:
-            output.token_loss = rows.unpack(self._token_loss(hidden, rows, labels))
-            labelled = (rows.targets(labels) != -100).sum().to(hidden.device)
+        if targets is not None:
+            output.token_loss = self._token_loss(hidden, rows, targets)
+            labelled = (targets != -100).sum().to(hidden.device)
             output.loss = output.token_loss.sum() / labelled.clamp(min=1)
         if return_logits:
             columns = range(rows.width)[-logits_to_keep:]
@@ -228,8 +229,9 @@ class BeaconLM(_Backbone):
     def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, labels: Tensor) -> Tensor:
         """The untouched backbone's (B, L) float32 token losses, as `BeaconOutput.token_loss`."""
         rows = Rows.of(input_ids, attention_mask)
+        targets = self._targets(rows, labels)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        return rows.unpack(self._token_loss(rows.pack(hidden), rows, labels))
+        return self._token_loss(rows.pack(hidden), rows, targets)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Hugging Face's `generate`. The prompt is read again for each token."""
@@ -273,13 +275,18 @@ class BeaconLM(_Backbone):
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
 
-    def _token_loss(self, hidden: Tensor, rows: Rows, labels: Tensor) -> Tensor:
-        """(R,) float32: the loss of each packed token's own label."""
+    def _targets(self, rows: Rows, labels: Tensor) -> Tensor:
+        """(R,) int64: the label that each packed token predicts, -100 for none."""
         if labels.shape != (len(rows.lengths), rows.width):
             raise ValueError(f"labels has shape {tuple(labels.shape)}; input_ids {(len(rows.lengths), rows.width)}")
         targets = rows.targets(labels)
         check_ids(targets[targets != -100], self.config.vocab_size, "labels")
-        return cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device)).roll(1)
+        return targets
+
+    def _token_loss(self, hidden: Tensor, rows: Rows, targets: Tensor) -> Tensor:
+        """(R, D) hidden states -> (B, L) float32: the loss of each token's own label."""
+        losses = cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device))
+        return rows.unpack(losses.roll(1))
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:

@@ -96,9 +96,10 @@ def policy_ratios(
             f"{', '.join(map(str, config.ratios))}, 0, 'drop', or one per window) or set eval_ratio"
         )
     per_window = config.ratio_policy == "random"
+    fitting = [[r for r in config.ratios if length <= longest(config, r, positions)] for length in lengths]
     return [
-        [draw.pick(row, i if per_window else 0, config.ratios) for i in range(count)]
-        for row, count in enumerate(windows)
+        [draw.pick(row, i if per_window else 0, choices or config.ratios) for i in range(count)]
+        for row, (count, choices) in enumerate(zip(windows, fitting, strict=True))
     ]
 
 

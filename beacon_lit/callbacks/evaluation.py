@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from beacon_lit.evaluation.modes import Model, choose_modes
-from beacon_lit.evaluation.runner import draw, flat_metrics, run, save
+from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Results, Score, Task
 
@@ -137,7 +137,7 @@ class EvaluationCallback(Callback):
         if not trainer.is_global_zero:
             return
         results = list(runs.values())[-1]
-        figures = draw(self.tasks, runs)
+        figures = make_figures(self.tasks, runs)
         save(folder, results, figures)
         headlines = flat_metrics(results, details=False)
         values = {f"eval/{name}": value for name, value in headlines.items()}

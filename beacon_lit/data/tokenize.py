@@ -96,12 +96,12 @@ def source_samples(source: Source, tokenizer: Any, rule: LengthRule) -> tuple[li
             samples += _from_text(document["id"], ids, tokenizer, rule, left_out)
         else:
             samples += _from_chat(document["id"], ids, trained, rule, left_out)
-    drawn = draw(samples, source, rule.seed)
+    drawn = subsample(samples, source, rule.seed)
     left_out["not_drawn"] = len(samples) - len(drawn)
     return drawn, +left_out
 
 
-def draw(items: list[Item], source: Source, seed: int) -> list[Item]:
+def subsample(items: list[Item], source: Source, seed: int) -> list[Item]:
     """As many of the items as the source's limit allows, at random, in their order."""
     if source.limit is None or source.limit >= len(items):
         return items

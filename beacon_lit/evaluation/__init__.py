@@ -3,7 +3,7 @@
 from beacon_lit.evaluation.modes import Mode, choose_modes, parse_mode
 from beacon_lit.evaluation.passkey import Passkey
 from beacon_lit.evaluation.perplexity import Perplexity
-from beacon_lit.evaluation.runner import draw, flat_metrics, run, save
+from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Score, Subject, Task
 
@@ -15,8 +15,8 @@ __all__ = [
     "Subject",
     "Task",
     "choose_modes",
-    "draw",
     "flat_metrics",
+    "make_figures",
     "parse_mode",
     "run",
     "save",

@@ -25,11 +25,6 @@ class Mode:
     ratios: int | str | None
 
     @property
-    def slug(self) -> str:
-        """The name as a part of metric names: "ratio_8"."""
-        return self.name.replace(" ", "_")
-
-    @property
     def uses_beacons(self) -> bool:
         """Whether trained beacons can change what this mode scores."""
         return isinstance(self.ratios, int)
@@ -72,9 +67,14 @@ def choose_modes(lm: Model, values: Sequence[str | int] | None = None) -> tuple[
     """The modes written in `values`; None means dense, window-only and every ratio that the model was built with.
 
     Raises:
-        ValueError: an empty list, a repeated mode, or one that `parse_mode` refuses.
+        ValueError: an empty list, a repeated mode, one that `parse_mode` refuses, or a ratio that does not divide the
+            model's window.
     """
     chosen = (DENSE, WINDOW_ONLY, *sorted(lm.beacon.ratios)) if values is None else tuple(values)
     if not chosen or len(set(chosen)) != len(chosen):
         raise ValueError(f"modes: got {list(chosen)}; they must be at least one, and each only once")
-    return tuple(parse_mode(value) for value in chosen)
+    modes = tuple(parse_mode(value) for value in chosen)
+    for mode in modes:
+        if isinstance(mode.ratios, int) and lm.beacon.window % mode.ratios:
+            raise ValueError(f"ratio={mode.ratios} is not allowed; allowed: divisors of the window, {lm.beacon.window}")
+    return modes

@@ -71,7 +71,7 @@ def flat_metrics(results: Results, details: bool = True) -> dict[str, float]:
     return metrics
 
 
-def draw(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict[str, Figure]:
+def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict[str, Figure]:
     """Figures by name ("perplexity_by_ratio"). `runs` maps labels to results; the last is the newest."""
     figures: dict[str, Figure] = {}
     for name, task in tasks.items():

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.checkpoint import load_beacons
 from tests.arch.tiny import DENSE, FAMILIES, hf_config, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
@@ -394,3 +395,27 @@ def test_beacons_of_a_random_model_name_no_backbone(tmp_path: Path) -> None:
     lm.save_pretrained(tmp_path / "beacons")
     with pytest.raises(ValueError, match="backbone="):
         BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+
+
+def test_rope_scaling_comes_back_with_the_beacons(backbone: Path, tmp_path: Path) -> None:
+    theta = BeaconLM.from_pretrained(str(backbone), BEACON).config.rope_parameters["rope_theta"]
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": theta}
+    lm = trained(backbone, rope_parameters=yarn)
+    lm.save_pretrained(tmp_path / "beacons")
+    again = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    assert again.config.rope_parameters["rope_type"] == "yarn"
+    assert_same(lm, again)
+    plain = BeaconLM.from_pretrained(
+        str(tmp_path / "beacons"), rope_parameters={"rope_type": "default", "rope_theta": theta}
+    )
+    assert not torch.equal(plain.eval()(IDS, ratios=2).logits, lm.eval()(IDS, ratios=2).logits)
+
+
+def test_load_beacons_refuses_another_backbone(backbone: Path, tmp_path: Path) -> None:
+    trained(backbone).save_pretrained(tmp_path / "beacons")
+    other = BeaconLM.from_pretrained(str(save_backbone(tmp_path / "other", seed=9)), BEACON)
+    with pytest.raises(ValueError, match="other weights"):
+        load_beacons(other, tmp_path / "beacons")
+    load_beacons(other, tmp_path / "beacons", allow_other_backbone=True)
+    with pytest.raises(ValueError, match="holds no beacons"):
+        load_beacons(other, backbone)

@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from beacon_lit.data.sample import LengthRule
-from beacon_lit.data.tokenize import draw, encode, make_samples, source_samples
+from beacon_lit.data.tokenize import encode, make_samples, source_samples, subsample
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
@@ -94,7 +94,7 @@ def test_a_limit_draws_after_the_lengths_are_filtered(tokenizer) -> None:
     assert left_out == {"too_short": 20, "not_drawn": 15}
     assert ids == [sample.id for sample in source_samples(source, tokenizer, rule())[0]]
     assert ids != [sample.id for sample in source_samples(source, tokenizer, rule(seed=1))[0]]
-    assert draw([1, 2], source, 0) == [1, 2]
+    assert subsample([1, 2], source, 0) == [1, 2]
 
 
 def test_counts_are_logged_once_over_all_sources(tokenizer, caplog) -> None:

@@ -7,7 +7,6 @@ from tests.evaluation.fakes import FakeLM
 def test_the_default_modes_are_those_of_the_model():
     modes = choose_modes(FakeLM())
     assert [mode.name for mode in modes] == ["dense", "window-only", "ratio 2", "ratio 4"]
-    assert [mode.slug for mode in modes] == ["dense", "window-only", "ratio_2", "ratio_4"]
     assert [mode.uses_beacons for mode in modes] == [False, False, True, True]
 
 

@@ -5,7 +5,7 @@ import numpy
 import pytest
 import torch
 
-from beacon_lit.evaluation import Passkey, Perplexity, choose_modes, draw, flat_metrics, run, save, score_table
+from beacon_lit.evaluation import Passkey, Perplexity, choose_modes, flat_metrics, make_figures, run, save, score_table
 from beacon_lit.evaluation.runner import evaluating
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 
@@ -66,7 +66,7 @@ def test_metric_names_are_flat(results):
 
 def test_files_of_a_run(results, tmp_path):
     folder = tmp_path / "new" / "run"
-    save(folder, results, draw(TASKS, {"": results}))
+    save(folder, results, make_figures(TASKS, {"": results}))
     assert json.loads((folder / "metrics.json").read_text()) == flat_metrics(results)
     records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(records) == 4 * 2 + 4 * 4
@@ -106,7 +106,7 @@ def test_table_of_two_runs_puts_each_task_side_by_side(results):
 
 def test_figures_show_every_run_and_the_newest_alone_where_there_is_one_panel(results):
     after = evaluate(FakeLM(penalty=0.5))
-    figures = draw(TASKS, {"before": results, "after": after})
+    figures = make_figures(TASKS, {"before": results, "after": after})
     lines = figures["perplexity_by_ratio"].axes[0].get_lines()
     by_label = {line.get_label(): list(line.get_ydata()) for line in lines}
     for label, run_results in (("before", results), ("after", after)):
@@ -121,10 +121,10 @@ def test_figures_show_every_run_and_the_newest_alone_where_there_is_one_panel(re
 
 
 def test_figures_of_a_lone_run_and_of_scores_that_are_no_numbers(results):
-    lone = draw(TASKS, {"": results})
+    lone = make_figures(TASKS, {"": results})
     assert lone["perplexity_by_position"].axes[0].get_title() == "Perplexity by position"
     assert lone["passkey_by_depth_and_length"].get_suptitle() == "Passkey accuracy"
-    diverged = draw(TASKS, {"before": results, "after": evaluate(FakeLM(penalty=float("nan")))})
+    diverged = make_figures(TASKS, {"before": results, "after": evaluate(FakeLM(penalty=float("nan")))})
     assert diverged["perplexity_by_position"].axes[0].get_title() == "Perplexity by position, after"
     for figure in [*lone.values(), *diverged.values()]:
         figure.canvas.draw()
