@@ -23,7 +23,7 @@ class EvaluationCallback(Callback):
     so that sharded parameters can be gathered; rank zero writes. Modes that beacons cannot change are scored once if
     the beacons alone are trained. A resumed run keeps the first results of the run that it goes on with.
 
-    Logged: "eval/perplexity/ratio_8" and so on, a task's further numbers under "eval_details/". Written to `folder`:
+    Logged: "eval/perplexity/ratio_8" and so on, a task's further numbers under "more_eval/". Written to `folder`:
     `metrics.json`, `predictions.jsonl` and figures of the newest results; `before_training/` holds the first.
 
     Args:
@@ -142,7 +142,7 @@ class EvaluationCallback(Callback):
         headlines = flat_metrics(results, details=False)
         values = {f"eval/{name}": value for name, value in headlines.items()}
         values |= {
-            f"eval_details/{name}": value for name, value in flat_metrics(results).items() if name not in headlines
+            f"more_eval/{name}": value for name, value in flat_metrics(results).items() if name not in headlines
         }
         for logger in trainer.loggers:
             if scalars:

@@ -97,7 +97,7 @@ def test_scalars_and_figures_reach_the_loggers(tmp_path):
     scalars = events.Scalars("eval/perplexity/ratio_2")
     assert [event.step for event in scalars] == [0, 4, 6]
     assert scalars[-1].value == pytest.approx(callback.last["perplexity"]["ratio 2"].value)
-    assert "eval_details/passkey/ratio_4/token_accuracy" in events.Tags()["scalars"]
+    assert "more_eval/passkey/ratio_4/token_accuracy" in events.Tags()["scalars"]
     assert {f"eval/{name}" for name in FIGURES} <= set(events.Tags()["images"])
     assert "eval/passkey/dense" in (tmp_path / "csv" / "version_0" / "metrics.csv").read_text()
 
