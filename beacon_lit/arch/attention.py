@@ -1,6 +1,6 @@
 """Attention over `[memory | window]`: route the projections, rotate, call one kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import rotate_half
 
+from beacon_lit.arch.cache import LayerState
 from beacon_lit.arch.config import PROJECTIONS
 from beacon_lit.arch.gather import gather
 from beacon_lit.arch.kernels import pick_kernel
@@ -23,12 +24,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What every layer of one pass shares: the layout, cos and sin at the slots of queries and keys, the kernel."""
+    """What every layer of one pass shares.
+
+    Attributes:
+        layout: where queries and keys come from.
+        q_rope, k_rope, fresh_rope: cos and sin at the slots of queries, keys, and keys new in the next cache.
+        kernel: attention kernel, see `kernels.pick_kernel`.
+        before: each layer's keys and values of the cache; with `layout.cached` only.
+        after: those of the next cache, put here by each layer under its index.
+    """
 
     layout: Layout
     q_rope: Rope
     k_rope: Rope
     kernel: str
+    fresh_rope: Rope | None = None
+    before: tuple[LayerState, ...] = ()
+    after: dict[int, LayerState] = field(default_factory=dict)
 
 
 class BeaconLinear(nn.Linear):
@@ -78,6 +90,24 @@ class BeaconAttention(_Attention):
         # With no beacon in the step the empty product keeps the parameters in the graph, with zero gradient.
         return base(stream) if beacon is None else torch.cat([base(stream[:raw]), beacon(stream[raw:])])
 
+    def keys_and_values(self, k: Tensor, v: Tensor, beacon: Step) -> tuple[Tensor, Tensor]:
+        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated; cached ones come in, the next are put by."""
+        layout, cached = beacon.layout, beacon.layout.cached
+        if cached is None:
+            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
+            return self.rotate(k, *beacon.k_rope), v
+        before = beacon.before[self.layer_idx]
+        moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
+        rotated = self.rotate(moving_k[layout.k_index], *beacon.k_rope)
+        fresh = self.rotate(moving_k[cached.fresh_index], *beacon.fresh_rope)  # type: ignore[misc]
+        beacon.after[self.layer_idx] = LayerState(
+            k=torch.cat([before.k, fresh])[cached.fixed].detach(),
+            v=torch.cat([before.v, moving_v[cached.fresh_index]])[cached.fixed].detach(),
+            moving_k=moving_k[cached.moving].detach(),
+            moving_v=moving_v[cached.moving].detach(),
+        )
+        return torch.cat([rotated, before.k])[cached.keys], torch.cat([moving_v, before.v])[cached.values]
+
     def forward(self, hidden_states: Tensor, *args: Any, beacon: Step | None = None, **kwargs: Any) -> Any:
         """The family's forward, or with `beacon` attention over windows: (1, P, D) in stream order -> the same."""
         if beacon is None:
@@ -85,9 +115,8 @@ class BeaconAttention(_Attention):
         layout, stream = beacon.layout, hidden_states[0]
         q, k, v = (self.project(name, stream, layout.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
         q, k = self.normalize(q, k)
-        q = gather(q, layout.q_index, layout.stream_index, layout.none)
-        k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
-        q, k = self.rotate(q, *beacon.q_rope), self.rotate(k, *beacon.k_rope)
+        q = self.rotate(gather(q, layout.q_index, layout.stream_index, layout.none), *beacon.q_rope)
+        k, v = self.keys_and_values(k, v, beacon)
         attend = pick_kernel(beacon.kernel, q, layout)
         out = attend(q, k, v, layout, self.scaling).flatten(1)
         out = gather(out, layout.stream_index, layout.q_index, layout.none)

@@ -23,16 +23,8 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.ratio import Ratio, longest
-
-
-@dataclass(frozen=True)
-class Window:
-    """One window of a row: raw tokens, ratio (α, 0 = kept raw, "drop"), and how many beacons it holds."""
-
-    length: int
-    ratio: Ratio
-    beacons: int
+from beacon_lit.arch.ratio import Ratio
+from beacon_lit.arch.windows import Row, Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +43,7 @@ class Layout:
         cu_q, cu_k: (W + 1,) int32, cumulative lengths of the windows' queries and keys.
         lengths: (queries, keys) of each window.
         blind: raw tokens do not see the beacons of their own window, so causal is not all of the visibility rule.
+        cached: how to go on from a cache and make the next one; None without caches.
     """
 
     raw: int
@@ -67,6 +60,7 @@ class Layout:
     cu_k: Tensor
     lengths: tuple[tuple[int, int], ...]
     blind: bool
+    cached: "CachedLayout | None" = None
 
     @property
     def max_q(self) -> int:
@@ -85,136 +79,211 @@ class Layout:
         tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         if device.type == "cuda":  # from pinned memory the copies queue behind the running step
             tensors = {name: value.pin_memory() for name, value in tensors.items()}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        return replace(self, cached=None if self.cached is None else self.cached.to(device), **moved)
 
 
-def window_counts(lengths: Sequence[int], window: int) -> list[int]:
-    """Windows of each row, an unfinished last one included."""
-    return [-(-length // window) for length in lengths]
+@dataclass(frozen=True, eq=False)
+class CachedLayout:
+    """Where keys and values of a cache come in, and where those of the next cache come from.
 
+    Places are counted over `[stream | moving]`, what this call computes and the cache's keys that are not rotated, and
+    over `[rotated | fixed]`, keys that this call rotates and the cache's that stay as they are.
 
-def plan(
-    lengths: Sequence[int], ratios: Sequence[Sequence[Ratio]], config: BeaconConfig, unfinished: str
-) -> tuple[tuple[Window, ...], ...]:
-    """Cut rows into windows.
-
-    Args:
-        lengths: raw tokens of each row.
-        ratios: for each row, the ratio of each window.
-        config: the beacon settings.
-        unfinished: "raw": the last window of a row, full or not, holds no beacons; "beacons": it does.
+    Attributes:
+        keys: (S,) int64, places over `[rotated | fixed]`; `Layout.k_index`, `k_slot` say what is rotated.
+        values: (S,) int64, places over `[stream | moving | fixed]`.
+        fresh_index, fresh_slot: (n,) int64, places over `[stream | moving]` of what becomes fixed, and its slots.
+        fixed: (F,) int64, the next cache's fixed entries, places over `[fixed | fresh]`.
+        moving: (C,) int64, its moving entries, places over `[stream | moving]`.
+        new: (N,) int64, stream positions of the raw tokens that are new in this call, not run again.
     """
-    rows = []
-    for length, chosen in zip(lengths, ratios, strict=True):
-        row, count = [], len(chosen)
-        for i, ratio in enumerate(chosen):
-            size = min(config.window, length - i * config.window)
-            is_open = i == count - 1
-            filled = size == config.window or config.placement == "interleave"
-            has_beacons = isinstance(ratio, int) and ratio > 0 and filled and not (is_open and unfinished == "raw")
-            row.append(Window(size, ratio, size // int(ratio) if has_beacons else 0))
-        rows.append(tuple(row))
-    return tuple(rows)
 
+    keys: Tensor
+    values: Tensor
+    fresh_index: Tensor
+    fresh_slot: Tensor
+    fixed: Tensor
+    moving: Tensor
+    new: Tensor
 
-def check_positions(rows: Sequence[Sequence[Window]], config: BeaconConfig, positions: int) -> None:
-    """ValueError, with the longest supported length, if a row needs more slots than the backbone has positions."""
-    for number, row in enumerate(rows):
-        memory = 0
-        for i, window in enumerate(row):
-            tail = config.overlap if i and row[i - 1].beacons else 0
-            needed = memory + tail + window.length + window.beacons
-            if needed > positions:
-                length = sum(part.length for part in row)
-                supported = ", ".join(
-                    f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
-                )
-                raise ValueError(
-                    f"row {number} of {length} tokens needs {needed} position slots in window {i}, the backbone has "
-                    f"{positions} (max_position_embeddings); longest supported, with room to go on: {supported}"
-                )
-            memory += _kept(window, config.sink - sum(part.length for part in row[:i]))
-
-
-def _kept(window: Window, sink: int) -> int:
-    """Memory slots that a closed window leaves, `sink` of the sequence's sink tokens still being in it or behind."""
-    if window.ratio == "drop":
-        return 0
-    if window.ratio == 0:
-        return window.length
-    return min(max(sink, 0), window.length) + window.beacons
+    def to(self, device: torch.device) -> "CachedLayout":
+        """The same with its tensors on `device`."""
+        return CachedLayout(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
 @lru_cache(maxsize=8)  # random ratios never repeat; evaluation does
-def build_layout(rows: tuple[tuple[Window, ...], ...], config: BeaconConfig) -> Layout:
-    """Lay out windows for one attention call. Tensors are on the CPU.
+def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = False, moving: bool = False) -> Layout:
+    """Lay out one call. Tensors are on the CPU.
 
     Args:
-        rows: windows of each row, see `plan`.
+        rows: what the call does to each row, see `windows.plan`.
         config: sink, overlap and placement are read.
+        cached: whether the call goes on from a cache or makes one.
+        moving: whether open windows hold beacons, which will move.
     """
-    raw = sum(window.length for row in rows for window in row)
-    q_index, q_slot, k_index, k_slot, own_place = [], [], [], [], []
-    first, beacon, keys = 0, raw, 0  # next raw and beacon stream position, and key place
+    raw = sum(window.length for row in rows for window in row.windows)
+    packed = raw + sum(window.beacons for row in rows for window in row.windows)
+    parts: list[_Window] = []
+    ends: list[_End] = []
+    at = _Cursor(0, raw, packed, 0)
     for row in rows:
-        start = first
-        memory = np.empty(0, np.int64)
-        tail = memory
-        for window in row:
-            tokens = np.arange(first, first + window.length)
-            beacons = np.arange(beacon, beacon + window.beacons)
-            first, beacon = first + window.length, beacon + window.beacons
-            own, offset = _arrange(tokens, beacons, window, config.placement)
-            base = len(memory) + len(tail)
-            q_index.append(own)
-            q_slot.append(base + offset)
-            k_index += [memory, tail, own]
-            k_slot += [np.arange(base), base + offset]
-            own_place.append(keys + base + np.arange(len(own)))
-            keys += base + len(own)
-            if window.ratio == "drop":
-                tail = tail[:0]
-            elif window.ratio == 0:
-                memory, tail = np.concatenate([memory, tokens]), tail[:0]
-            else:
-                memory = np.concatenate([memory, tokens[tokens < start + config.sink], beacons])
-                tail = tokens[max(window.length - config.overlap, 0) :]
-    queries, places = np.concatenate(q_index), np.concatenate(own_place)
-    stream = np.empty_like(queries)
-    stream[queries] = np.arange(len(queries))
-    lengths = tuple((len(q), sum(map(len, k_index[3 * i : 3 * i + 3]))) for i, q in enumerate(q_index))
+        found, end, at = _walk(row, config, at, moving)
+        parts += found
+        ends.append(end)
+    own = np.concatenate([part.own for part in parts])
+    keys = np.concatenate([part.keys for part in parts])
+    lengths = tuple((len(part.own), len(part.keys)) for part in parts)
+    own_places = np.concatenate([
+        end - len(part.own) + np.arange(len(part.own))
+        for part, end in zip(parts, np.cumsum([keys for _, keys in lengths]), strict=True)
+    ])  # fmt: skip
+    stream = np.empty(packed, np.int64)
+    stream[own] = np.arange(packed)
+    rotated = keys >= 0
+    slots = np.concatenate([part.slots for part in parts])
     return Layout(
         raw=raw,
-        beacons=beacon - raw,
-        q_index=torch.from_numpy(queries),
-        q_slot=torch.from_numpy(np.concatenate(q_slot)),
-        k_index=torch.from_numpy(np.concatenate(k_index)),
-        k_slot=torch.from_numpy(np.concatenate(k_slot)),
+        beacons=packed - raw,
+        q_index=torch.from_numpy(own),
+        q_slot=torch.from_numpy(np.concatenate([part.slots[len(part.slots) - len(part.own) :] for part in parts])),
+        k_index=torch.from_numpy(keys[rotated]),
+        k_slot=torch.from_numpy(slots[rotated]),
         stream_index=torch.from_numpy(stream),
-        k_own=torch.from_numpy(places[stream]),
-        k_shared=torch.from_numpy(np.setdiff1d(np.arange(keys), places, assume_unique=True)),
+        k_own=torch.from_numpy(own_places[stream]),
+        k_shared=torch.from_numpy(np.setdiff1d(np.arange(len(keys)), own_places, assume_unique=True)),
         none=torch.empty(0, dtype=torch.int64),
         cu_q=_cumulative([queries for queries, _ in lengths]),
         cu_k=_cumulative([keys for _, keys in lengths]),
         lengths=lengths,
-        blind=config.placement == "step-expansion" and beacon > raw,
+        blind=config.placement == "step-expansion" and packed > raw,
+        cached=_cached_layout(keys, ends, at.moving, rows) if cached else None,
     )
 
 
+# References to keys: p >= 0 is the p-th of [stream | moving], r < 0 the (-r - 1)-th of the cache's fixed entries.
+@dataclass(frozen=True)
+class _Window:
+    """References to a window's own tokens in visibility order, and to its keys with their slots."""
+
+    own: np.ndarray
+    keys: np.ndarray
+    slots: np.ndarray
+
+
+@dataclass(frozen=True)
+class _End:
+    """References to what a row leaves: fixed entries with their slots, and moving ones."""
+
+    fixed: np.ndarray
+    slots: np.ndarray
+    moving: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """The next raw token, beacon, moving and fixed cache entry."""
+
+    token: int
+    beacon: int
+    moving: int
+    fixed: int
+
+
+def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[list[_Window], _End, _Cursor]:
+    """One row, window by window."""
+    memory = -1 - np.arange(at.fixed, at.fixed + row.memory)
+    tail = np.arange(at.moving, at.moving + row.overlap)
+    past = -1 - np.arange(at.fixed + row.memory, at.fixed + row.memory + row.open_slots)
+    past_moving = np.arange(at.moving + row.overlap, at.moving + row.overlap + (row.open_slots if moving else 0))
+    token, beacon, position = at.token, at.beacon, row.start - row.windows[0].past
+    empty = np.empty(0, np.int64)
+    parts, opened, opened_slots, opened_moving = [], empty, empty, empty
+    for i, window in enumerate(row.windows):
+        before = past[: window.past_slots] if i == 0 else empty
+        before_moving = past_moving[: window.past_slots] if i == 0 else empty
+        tokens, beacons = np.arange(token, token + window.length), np.arange(beacon, beacon + window.beacons)
+        token, beacon = token + window.length, beacon + window.beacons
+        own, offset = _arrange(tokens, beacons, window, config.placement)
+        base = len(memory) + len(tail)
+        slots = base + np.concatenate([np.arange(len(before)), len(before) + offset])
+        parts.append(
+            _Window(own, np.concatenate([memory, tail, before, own]), np.concatenate([np.arange(base), slots]))
+        )
+        size = window.past + window.length
+        if window.closes:
+            is_beacon = _past_beacons(window)
+            raw_tokens = np.concatenate([before_moving[~is_beacon[: len(before_moving)]], tokens])
+            all_beacons = np.concatenate([before_moving[is_beacon[: len(before_moving)]], beacons])
+            memory, tail = _join(memory, raw_tokens, all_beacons, window.ratio, position, config)
+        else:
+            opened, opened_slots = np.concatenate([before, own]), slots
+            opened_moving = np.concatenate([before_moving, own]) if moving else empty
+        position += size
+    end = _End(
+        np.concatenate([memory, opened]),
+        np.concatenate([np.arange(len(memory)), opened_slots]),
+        np.concatenate([tail, opened_moving]),
+    )
+    moved = row.overlap + (row.open_slots if moving else 0)
+    return parts, end, _Cursor(token, beacon, at.moving + moved, at.fixed + row.memory + row.open_slots)
+
+
+def _join(
+    memory: np.ndarray, tokens: np.ndarray, beacons: np.ndarray, ratio: Ratio, position: int, config: BeaconConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Memory and overlap after a window of these tokens has closed, its first at `position` of the sequence."""
+    if ratio == "drop":
+        return memory, tokens[:0]
+    if ratio == 0:
+        return np.concatenate([memory, tokens]), tokens[:0]
+    sink = tokens[: max(config.sink - position, 0)]
+    return np.concatenate([memory, sink, beacons]), tokens[max(len(tokens) - config.overlap, 0) :]
+
+
+def _past_beacons(window: Window) -> np.ndarray:
+    """Which of a window's cached slots are beacons."""
+    if window.past_slots == window.past:
+        return np.zeros(window.past_slots, bool)
+    step = int(window.ratio) + 1
+    return np.arange(window.past_slots) % step == step - 1
+
+
 def _arrange(tokens: np.ndarray, beacons: np.ndarray, window: Window, placement: str) -> tuple[np.ndarray, np.ndarray]:
-    """A window's own tokens in visibility order, and the slot of each counted from the window's first."""
+    """A window's new tokens in visibility order, and the slot of each counted from the first of them."""
     size, count = len(tokens), len(beacons)
     if placement == "append" or count == 0:
         return np.concatenate([tokens, beacons]), np.arange(size + count)
     ratio = int(window.ratio)
     own = np.empty(size + count, np.int64)
-    beacon_at = (np.arange(count) + 1) * (ratio + 1) - 1
-    token_at = np.arange(size) + np.minimum(np.arange(size) // ratio, count)
+    lead = window.past % ratio  # raw tokens since the last beacon
+    beacon_at = (np.arange(count) + 1) * (ratio + 1) - 1 - lead
+    token_at = np.arange(size) + np.minimum((np.arange(size) + lead) // ratio, count)
     own[token_at], own[beacon_at] = tokens, beacons
     offset = np.arange(size + count)
     if placement == "step-expansion":  # a slot counts what is seen before it, and raw tokens see no beacons
         offset[token_at] = np.arange(size)
     return own, offset
+
+
+def _cached_layout(keys: np.ndarray, ends: Sequence[_End], moving_end: int, rows: Sequence[Row]) -> CachedLayout:
+    rotated = keys >= 0
+    places = np.where(rotated, np.cumsum(rotated) - 1, rotated.sum() - 1 - keys)
+    fixed, slots = (np.concatenate([getattr(end, name) for end in ends]) for name in ("fixed", "slots"))
+    fresh = fixed >= 0
+    held = sum(row.memory + row.open_slots for row in rows)
+    starts = np.cumsum([0, *(sum(window.length for window in row.windows) for row in rows)])
+    new = [np.arange(start + row.again, end) for start, end, row in zip(starts, starts[1:], rows, strict=False)]
+    arrays = (
+        places,
+        np.where(rotated, keys, moving_end - 1 - keys),
+        fixed[fresh],
+        slots[fresh],
+        np.where(fresh, held + np.cumsum(fresh) - 1, -1 - fixed),
+        np.concatenate([end.moving for end in ends]),
+        np.concatenate(new),
+    )
+    return CachedLayout(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 
 def _cumulative(lengths: Sequence[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """BeaconLM: a Hugging Face causal language model whose windows see earlier ones through beacons."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,18 +13,33 @@ from transformers.utils import ModelOutput
 
 from beacon_lit.arch import checkpoint
 from beacon_lit.arch.attention import BeaconAttention, Step
+from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
 from beacon_lit.arch.checkpoint import is_beacon
-from beacon_lit.arch.config import UNFINISHED, BeaconConfig
-from beacon_lit.arch.layout import Layout, build_layout, check_positions, plan, window_counts
+from beacon_lit.arch.config import UNFINISHED, BeaconConfig, is_count
+from beacon_lit.arch.layout import Layout, build_layout
 from beacon_lit.arch.loss import LossHead, loss_and_slope
-from beacon_lit.arch.ratio import Draw, Ratios, passed_ratios, policy_ratios
+from beacon_lit.arch.ratio import Draw, Ratio, Ratios, passed_ratios, policy_ratios
 from beacon_lit.arch.rows import Rows
+from beacon_lit.arch.windows import Row, advance, check_positions, plan, sizes
 
 # The mixin comes before a family's ...ForCausalLM; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM as _Backbone
 else:
     _Backbone = object
+
+
+CHUNK_WINDOWS = 8  # windows that `compress` reads at once
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call does: windows of each row, states before it, the ratio of the window left open, the mode."""
+
+    rows: tuple[Row, ...]
+    states: tuple[RowState, ...]
+    open_ratios: tuple[Ratio | None, ...]
+    unfinished: str
 
 
 @dataclass
@@ -35,11 +50,18 @@ class BeaconOutput(ModelOutput):
         loss: sum of token losses over the number of labelled tokens; set if labels are given. Scalar float32.
         logits: (B, L, V), or fewer columns with `logits_to_keep`: every raw token, beacons removed; 0 at padding.
         token_loss: (B, L) float32 nats: at [b, t] the loss of label [b, t]; 0 where there is none.
+        cache: what to go on from; set if `cache` or `use_cache` is given.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     token_loss: Tensor | None = None
+    cache: BeaconCache | None = None
+
+    @property
+    def past_key_values(self) -> BeaconCache | None:
+        """Another name for `cache`."""
+        return self.cache
 
 
 class BeaconLM(_Backbone):
@@ -188,39 +210,124 @@ class BeaconLM(_Backbone):
         unfinished: str | None = None,
         return_logits: bool = True,
         logits_to_keep: int = 0,
+        cache: BeaconCache | None = None,
+        use_cache: bool = False,
+        past_key_values: BeaconCache | None = None,
         return_dict: bool = True,
+        total_length: int | None = None,
     ) -> BeaconOutput | tuple:
         """All windows of all rows in one pass.
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L) of 0 and 1, left or right padding. On the CPU it costs no synchronisation.
+            attention_mask: (B, L) of 0 and 1, left or right padding; of a longer one the last columns count. On the
+                CPU it costs no synchronisation.
             labels: (B, L) int64, unshifted; -100 and padding are ignored.
-            ratios: None (the policy), one ratio, one per window, or a sequence per row; see `ratio.passed_ratios`.
-            unfinished: "raw" or "beacons"; default: "raw" in training mode, else the config's.
+            ratios: None (the policy), one ratio, one per window that the call touches, or a sequence per row; see
+                `ratio.passed_ratios`.
+            unfinished: "raw" or "beacons"; default: the cache's, else "raw" in training mode, else the config's.
             return_logits: False leaves them out; a loss alone never holds the logits of a whole step.
             logits_to_keep: only the last columns' logits; 0 for all.
+            cache: continue that sequence; logits and losses are of the new tokens.
+            use_cache: return a cache (always so when one is given).
+            past_key_values: another name for `cache`.
             return_dict: False gives a tuple.
+            total_length: tokens that the sequence will have, for the policy "adapt-N"; default: those read so far.
 
         Raises:
-            ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed,
-                or more slots than the backbone has positions.
+            ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
+                cache of another batch size or mode, or more slots than the backbone has positions.
         """
-        rows = Rows.of(input_ids, attention_mask)
+        cache = past_key_values if cache is None else cache
+        rows = Rows.of(input_ids, None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :])
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
         targets = None if labels is None else self._targets(rows, labels)
-        layout = self._layout(rows, ratios, unfinished)
-        hidden = self._hidden(ids, layout.to(ids.device))
-        output = BeaconOutput()
+        call = self._plan(rows, ratios, unfinished, cache, total_length, more=False)
+        hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)
+        output = BeaconOutput(cache=after)
         if targets is not None:
-            output.token_loss = self._token_loss(hidden, rows, targets)
-            labelled = (targets != -100).sum().to(hidden.device)
-            output.loss = output.token_loss.sum() / labelled.clamp(min=1)
+            output.token_loss, output.loss = self._losses(hidden, rows, targets, labels, cache)
         if return_logits:
             columns = range(rows.width)[-logits_to_keep:]
             output.logits = self.lm_head(rows.unpack(hidden, columns))
         return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def compress(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: BeaconCache | None = None,
+        ratios: Ratios | None = None,
+        skip: int = 0,
+        total_length: int | None = None,
+    ) -> BeaconCache:
+        """Read text into a cache, without logits, a few windows at a time; see `compress_iter`."""
+        for reached, _ in self.compress_iter(input_ids, attention_mask, cache, ratios, skip, total_length):
+            cache = reached
+        assert cache is not None
+        return cache
+
+    @torch.no_grad()
+    def compress_iter(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: BeaconCache | None = None,
+        ratios: Ratios | None = None,
+        skip: int = 0,
+        total_length: int | None = None,
+    ) -> Iterator[tuple[BeaconCache, float]]:
+        """Read text into a cache, without logits, a few windows at a time.
+
+        Args:
+            input_ids: (B, L) int64. Rows of different lengths are read in one piece.
+            attention_mask: (B, L) of 0 and 1.
+            cache: continue that sequence.
+            ratios: as for `forward`, for all windows that the text touches.
+            skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
+            total_length: for the policy "adapt-N"; default: what the sequence has at the end of this text.
+
+        Yields:
+            The cache so far, and the share of the text that it has read.
+
+        Raises:
+            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text.
+        """
+        rows = Rows.of(input_ids, attention_mask)
+        if not is_count(skip) or skip > min(rows.lengths) or (skip and cache is not None):
+            raise ValueError(
+                f"skip={skip!r} is not allowed; allowed: 0 to the text's {min(rows.lengths)}, 0 with a cache"
+            )
+        cache = self._empty_cache(len(rows.lengths), skip or self.beacon.window) if cache is None else cache
+        done = cache.seen_tokens
+        total_length = total_length or done + rows.width
+        counts = [
+            len(sizes(state, length, self.beacon.window))
+            for state, length in zip(cache.rows, rows.lengths, strict=True)
+        ]
+        given = None if ratios is None else passed_ratios(ratios, counts, self.beacon.window)
+        if skip:
+            given = [[0, *row[1:]] for row in given] if given else None
+        start = 0
+        while start < rows.width:
+            state = cache.rows[0]
+            room = state.capacity - len(state.open_ids)
+            end = (
+                rows.width if rows.padded else min(start + room + (CHUNK_WINDOWS - 1) * self.beacon.window, rows.width)
+            )
+            ids = input_ids[:, start:end]
+            part = Rows.of(ids, attention_mask if rows.padded else None)
+            call = self._plan(part, given, None, cache, total_length, more=end < rows.width, head=bool(skip))
+            packed = part.pack(ids)
+            check_ids(packed, self.config.vocab_size, "input_ids")
+            _, after = self._read(packed, part, call, cache, keep=True)
+            assert after is not None
+            cache, start, skip = after, end, 0
+            if given is not None:
+                given = [row[len(planned.windows) :] for row, planned in zip(given, call.rows, strict=True)]
+            yield cache, start / rows.width
 
     def dense(self, *args: Any, **kwargs: Any) -> Any:
         """The untouched backbone's forward."""
@@ -234,42 +341,125 @@ class BeaconLM(_Backbone):
         return self._token_loss(rows.pack(hidden), rows, targets)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Hugging Face's `generate`. The prompt is read again for each token."""
+        """Hugging Face's `generate`; with `cache=` the ids given are the new text. With beams the text is read anew."""
         return super().generate(*args, **{**kwargs, "use_cache": False})
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What `generate` passes to `forward` for one more token."""
-        passed = {name: kwargs.get(name) for name in ("attention_mask", "ratios", "unfinished")}
-        return {"input_ids": input_ids, "logits_to_keep": 1, **passed}
+        names = ("attention_mask", "ratios", "unfinished", "cache", "total_length")
+        passed = {name: kwargs.get(name) for name in names}
+        new = input_ids[:, -1:] if kwargs.get("started") else input_ids
+        return {"input_ids": new, "logits_to_keep": 1, "use_cache": kwargs.get("beams", 1) == 1, **passed}
 
-    def _layout(self, rows: Rows, ratios: Ratios | None, unfinished: str | None) -> Layout:
-        unfinished = unfinished or ("raw" if self.training else self.beacon.unfinished)
-        if unfinished not in UNFINISHED:
-            raise ValueError(f"unfinished={unfinished!r} is not allowed; allowed: {', '.join(UNFINISHED)}")
-        counts = window_counts(rows.lengths, self.beacon.window)
+    def _update_model_kwargs_for_generation(
+        self, outputs: BeaconOutput, model_kwargs: dict[str, Any], **options: Any
+    ) -> Any:
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
+        if outputs.cache is not None:
+            model_kwargs |= {"cache": outputs.cache, "started": True, "ratios": None}
+        return model_kwargs
+
+    def _mode(self, unfinished: str | None, cache: BeaconCache | None) -> str:
+        default = "raw" if self.training else self.beacon.unfinished
+        mode = unfinished or (default if cache is None else cache.unfinished)
+        if mode not in UNFINISHED:
+            raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {', '.join(UNFINISHED)}")
+        if cache is not None and mode != cache.unfinished and cache.window_slots:
+            raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {cache.unfinished!r}, the cache's")
+        return mode
+
+    def _empty_cache(self, batch: int, capacity: int) -> BeaconCache:
+        """A cache that has read nothing."""
+        weight = self.model.embed_tokens.weight
+        config = self.config
+        empty = weight.new_empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim)
+        layers = (LayerState(empty, empty, empty, empty),) * len(self.model.layers)
+        rows = (RowState(capacity),) * batch
+        return BeaconCache(rows, layers, weight.new_zeros(batch, config.hidden_size), self._mode(None, None))
+
+    def _plan(
+        self,
+        rows: Rows,
+        ratios: Ratios | None,
+        unfinished: str | None,
+        cache: BeaconCache | None,
+        total_length: int | None,
+        more: bool,
+        head: bool = False,
+    ) -> Call:
+        """Choose ratios and cut windows. `head`: the first window is kept raw."""
+        if cache is not None and len(cache.rows) != len(rows.lengths):
+            raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
+        mode, window = self._mode(unfinished, cache), self.beacon.window
+        states = (RowState(window),) * len(rows.lengths) if cache is None else cache.rows
+        counts = [len(sizes(state, n, window)) for state, n in zip(states, rows.lengths, strict=True)]
+        adapted: Sequence[int | None] = [state.adapted for state in states]
         if ratios is not None:
-            chosen = passed_ratios(ratios, counts, self.beacon.window)
-        elif max(counts) == 1 and unfinished == "raw":
+            chosen = passed_ratios(ratios, counts, window)
+        elif max(counts) == 1 and mode == "raw" and not more:
             chosen = [[self.beacon.ratios[0]]] * len(counts)  # nothing closes: no ratio is needed
         else:
-            chosen = policy_ratios(
-                self.beacon, rows.lengths, counts, self.positions, self.draw if self.training else None
-            )
+            totals = [total_length or state.seen_tokens + n for state, n in zip(states, rows.lengths, strict=True)]
+            upto = [state.windows + count for state, count in zip(states, counts, strict=True)]
+            draw = self.draw if self.training else None
+            chosen = policy_ratios(self.beacon, totals, upto, self.positions, draw, adapted)
+            chosen = [row[-count:] for row, count in zip(chosen, counts, strict=True)]
+            if self.beacon.adapt is not None and len(self.beacon.ratios) > 1:
+                adapted = [cast(int, row[0]) for row in chosen]
         if self.training:
             self.draw = self.draw.next()
-        windows = plan(rows.lengths, chosen, self.beacon, unfinished)
-        check_positions(windows, self.beacon, self.positions)
-        return build_layout(windows, self.beacon)
+        chosen = [
+            [0 if head else _first(state, row[0], ratios is not None), *row[1:]]
+            for state, row in zip(states, chosen, strict=True)
+        ]
+        plans = plan(rows.lengths, chosen, self.beacon, mode, states, more)
+        check_positions(plans, self.beacon, self.positions)
+        open_ratios = tuple(
+            row[-1] if ratios is not None or mode == "beacons" else state.ratio if count == 1 else None
+            for state, row, count in zip(states, chosen, counts, strict=True)
+        )
+        states = tuple(replace(state, adapted=a) for state, a in zip(states, adapted, strict=True))
+        return Call(plans, states, open_ratios, mode)
 
-    def _hidden(self, ids: Tensor, layout: Layout) -> Tensor:
-        """(R,) ids -> (R, D) final hidden states of raw tokens."""
+    def _read(
+        self, ids: Tensor, rows: Rows, call: Call, cache: BeaconCache | None, keep: bool
+    ) -> tuple[Tensor, BeaconCache | None]:
+        """(R,) new ids -> (R, D) their final hidden states, and the cache after them."""
+        moving = call.unfinished == "beacons" and self.beacon.placement == "interleave"
+        layout = build_layout(call.rows, self.beacon, keep, moving).to(ids.device)
+        if not keep:
+            return self._hidden(ids, layout, ())[0], None
+        cache = self._empty_cache(len(rows.lengths), self.beacon.window) if cache is None else cache
+        parts = ids.split(rows.lengths)
+        again = [ids.new_tensor(state.open_ids[: row.again]) for state, row in zip(call.states, call.rows, strict=True)]
+        stream = torch.cat([part for pair in zip(again, parts, strict=True) for part in pair])
+        hidden, layers = self._hidden(stream, layout, cache.layers)
+        assert layout.cached is not None
+        hidden = hidden[layout.cached.new]
+        last = hidden[torch.tensor(rows.lengths).cumsum(0).to(hidden.device) - 1].detach()
+        after = [
+            advance(state, row, part.tolist(), self.beacon)
+            for state, row, part in zip(call.states, call.rows, parts, strict=True)
+        ]
+        after = [
+            replace(state, ratio=ratio if state.open_ids else None)
+            for state, ratio in zip(after, call.open_ratios, strict=True)
+        ]
+        return hidden, BeaconCache(tuple(after), layers, last, call.unfinished)
+
+    def _hidden(
+        self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...]
+    ) -> tuple[Tensor, tuple[LayerState, ...]]:
+        """Ids of raw tokens in stream order -> their (., D) final hidden states, and each layer's next cache state."""
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(layout.beacons))
         raw = self.model.embed_tokens(ids)
         hidden = torch.cat([raw, beacons.to(raw.dtype)])[None]
-        step = Step(layout, self._rope(raw, layout.q_slot), self._rope(raw, layout.k_slot), self.attn)
+        fresh = None if layout.cached is None else self._rope(raw, layout.cached.fresh_slot)
+        q_rope, k_rope = self._rope(raw, layout.q_slot), self._rope(raw, layout.k_slot)
+        step = Step(layout, q_rope, k_rope, self.attn, fresh, before)
         for layer in self.model.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=step.q_rope, beacon=step)
-        return self.model.norm(hidden)[0, : layout.raw]
+            hidden = layer(hidden, attention_mask=None, position_embeddings=q_rope, beacon=step)
+        return self.model.norm(hidden)[0, : layout.raw], tuple(step.after[i] for i in range(len(step.after)))
 
     def _rope(self, like: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = self.model.rotary_emb(like, slots[None])
@@ -287,6 +477,30 @@ class BeaconLM(_Backbone):
         """(R, D) hidden states -> (B, L) float32: the loss of each token's own label."""
         losses = cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device))
         return rows.unpack(losses.roll(1))
+
+    def _losses(
+        self, hidden: Tensor, rows: Rows, targets: Tensor, labels: Tensor, cache: BeaconCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Token losses (B, L), and their mean over labelled tokens. The cache's last state scores the first labels."""
+        losses = self._token_loss(hidden, rows, targets)
+        count = (targets != -100).sum().to(hidden.device)
+        if cache is not None:
+            columns = torch.arange(len(rows.lengths)), torch.tensor(rows.starts)
+            read = torch.tensor([state.seen_tokens > 0 for state in cache.rows])
+            first = labels.to("cpu")[columns].masked_fill(~read, -100).to(hidden.device)
+            own = cast(LossHead, self.lm_head)(cache.last_hidden, first)
+            losses = losses.index_put(tuple(column.to(hidden.device) for column in columns), own)
+            count = count + (first != -100).sum()
+        return losses, losses.sum() / count.clamp(min=1)
+
+
+def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
+    """The ratio of the window that is open: the smallest that calls gave for it, "drop" being the largest."""
+    if state.ratio is None or not state.open_ids:
+        return ratio
+    if not given:
+        return state.ratio
+    return min(state.ratio, ratio, key=lambda value: float("inf") if value == "drop" else float(value))
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:

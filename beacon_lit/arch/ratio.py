@@ -67,7 +67,12 @@ def is_row(entry: object) -> bool:
 
 
 def policy_ratios(
-    config: BeaconConfig, lengths: Sequence[int], windows: Sequence[int], positions: int, draw: Draw | None
+    config: BeaconConfig,
+    lengths: Sequence[int],
+    windows: Sequence[int],
+    positions: int,
+    draw: Draw | None,
+    adapted: Sequence[int | None] = (),
 ) -> list[list[Ratio]]:
     """Ratios by the config's policy.
 
@@ -77,6 +82,7 @@ def policy_ratios(
         windows: number of windows of each row.
         positions: position slots that the backbone supports (for "adapt-N").
         draw: the counter of a training step; None in eval mode, where nothing random happens.
+        adapted: what "adapt-N" chose for each row before, if it did.
 
     Raises:
         ValueError: eval mode with a random policy, several ratios and no `eval_ratio`.
@@ -86,8 +92,11 @@ def policy_ratios(
     if len(config.ratios) == 1:
         return [[config.ratios[0]] * count for count in windows]
     if config.adapt is not None:
-        adapted = [adapt_ratio(config, length + config.adapt, positions) for length in lengths]
-        return [[ratio] * count for ratio, count in zip(adapted, windows, strict=True)]
+        before = adapted or [None] * len(lengths)
+        chosen = [
+            old or adapt_ratio(config, n + config.adapt, positions) for old, n in zip(before, lengths, strict=True)
+        ]
+        return [[ratio] * count for ratio, count in zip(chosen, windows, strict=True)]
     if config.ratio_policy == "cycle":
         return [[config.ratios[i % len(config.ratios)] for i in range(count)] for count in windows]
     if draw is None:

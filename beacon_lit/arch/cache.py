@@ -1,0 +1,121 @@
+"""What a model remembers of a sequence, as a value: made by one call, passed to the next, never changed."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.ratio import Ratio
+
+
+@dataclass(frozen=True)
+class RowState:
+    """Counts of one row. Slots are numbered `[memory | overlap | open window]`.
+
+    Attributes:
+        seen_tokens: raw tokens read.
+        windows: windows closed.
+        sink_slots: memory slots of the sequence's first tokens.
+        kept_slots: memory slots of other raw tokens, of windows kept raw.
+        beacon_slots: memory slots of beacons.
+        overlap_slots: raw tokens of the previous window that are still visible.
+        open_ids: raw tokens of the open window.
+        window_slots: raw and beacon slots of the open window.
+        capacity: raw tokens at which the open window is full.
+        ratio: of the open window: the one in use ("beacons"), or the smallest that calls gave for it ("raw").
+        adapted: the sequence's ratio under the policy "adapt-N", once it is chosen.
+    """
+
+    capacity: int
+    seen_tokens: int = 0
+    windows: int = 0
+    sink_slots: int = 0
+    kept_slots: int = 0
+    beacon_slots: int = 0
+    overlap_slots: int = 0
+    open_ids: tuple[int, ...] = ()
+    window_slots: int = 0
+    ratio: Ratio | None = None
+    adapted: int | None = None
+
+    @property
+    def memory_slots(self) -> int:
+        """Slots of memory."""
+        return self.sink_slots + self.kept_slots + self.beacon_slots
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """Keys and values of one layer, all rows end to end.
+
+    Attributes:
+        k, v: (F, K, H), for each row `[memory | open window]`; keys are rotated and never move again.
+        moving_k, moving_v: (C, K, H), for each row `[overlap | open window]`; keys are not rotated, they will get
+            another slot. The open window is among them only where its beacons are inserted as tokens come.
+    """
+
+    k: Tensor
+    v: Tensor
+    moving_k: Tensor
+    moving_v: Tensor
+
+    def to(self, *args: torch.device | torch.dtype) -> "LayerState":
+        """The same on another device or in another dtype."""
+        return LayerState(*(getattr(self, name).to(*args) for name in ("k", "v", "moving_k", "moving_v")))
+
+
+@dataclass(frozen=True, eq=False)
+class BeaconCache:
+    """Memory and open window of a batch of sequences.
+
+    Attributes:
+        rows: counts of each row.
+        layers: keys and values of each layer.
+        last_hidden: (B, D), each row's last final hidden state; it scores the first label of the next call.
+        unfinished: "raw" or "beacons", what the open window holds.
+    """
+
+    rows: tuple[RowState, ...]
+    layers: tuple[LayerState, ...] = field(repr=False)
+    last_hidden: Tensor = field(repr=False)
+    unfinished: str = "raw"
+
+    @property
+    def sink_slots(self) -> int:
+        """Memory slots of sink tokens, 0 until the first window closes; the most where rows differ."""
+        return max(row.sink_slots for row in self.rows)
+
+    @property
+    def beacon_slots(self) -> int:
+        """Memory slots of beacons."""
+        return max(row.beacon_slots for row in self.rows)
+
+    @property
+    def overlap_slots(self) -> int:
+        """Raw tokens of the previous window that are still visible."""
+        return max(row.overlap_slots for row in self.rows)
+
+    @property
+    def window_slots(self) -> int:
+        """Raw and beacon slots of the open window."""
+        return max(row.window_slots for row in self.rows)
+
+    @property
+    def seen_tokens(self) -> int:
+        """Raw tokens read."""
+        return max(row.seen_tokens for row in self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
+        return sum(tensor.nbytes for tensor in [*tensors, self.last_hidden])
+
+    def fork(self) -> "BeaconCache":
+        """A second cache that can grow on its own. It shares this one's storage: nothing is ever written to it."""
+        return replace(self)
+
+    def to(self, *args: torch.device | torch.dtype) -> "BeaconCache":
+        """The same on another device or in another dtype."""
+        layers = tuple(layer.to(*args) for layer in self.layers)
+        return replace(self, layers=layers, last_hidden=self.last_hidden.to(*args))

@@ -1,0 +1,161 @@
+"""Cut what a call reads into windows: which tokens run, which windows close, how many beacons they get."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from beacon_lit.arch.cache import RowState
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.ratio import Ratio, longest
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window that a call touches.
+
+    Attributes:
+        length: raw tokens that run in this call.
+        ratio: α, 0 (kept raw) or "drop".
+        beacons: beacons that run in this call.
+        past: raw tokens of it that earlier calls left in the cache, and do not run again.
+        past_slots: their slots, with those of beacons among them.
+        closes: whether it joins memory in this call.
+    """
+
+    length: int
+    ratio: Ratio
+    beacons: int
+    past: int = 0
+    past_slots: int = 0
+    closes: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a call does to one row.
+
+    Attributes:
+        windows: the windows that it touches.
+        start: position in the sequence of the first token that runs.
+        again: tokens of the open window that run once more, since it closes with beacons.
+        memory, overlap, open_slots: slots that earlier calls left in the cache.
+    """
+
+    windows: tuple[Window, ...]
+    start: int = 0
+    again: int = 0
+    memory: int = 0
+    overlap: int = 0
+    open_slots: int = 0
+
+
+def sizes(state: RowState, new: int, window: int) -> list[int]:
+    """Raw tokens of each window that `new` more tokens touch, those already there included."""
+    total = len(state.open_ids) + new
+    first = min(total, state.capacity)
+    rest = total - first
+    return [first, *[window] * (rest // window), *([rest % window] if rest % window else [])]
+
+
+def plan(
+    lengths: Sequence[int],
+    ratios: Sequence[Sequence[Ratio]],
+    config: BeaconConfig,
+    unfinished: str,
+    states: Sequence[RowState] | None = None,
+    more: bool = False,
+) -> tuple[Row, ...]:
+    """Plan a call.
+
+    Args:
+        lengths: new raw tokens of each row.
+        ratios: for each row, the ratio of each window it touches.
+        config: the beacon settings.
+        unfinished: "raw": a window stays open, full or not, and without beacons until a token beyond it arrives, then
+            runs once more; "beacons": it closes when it is full, and gets its beacons as the tokens come.
+        states: where each row stands; default: at its start.
+        more: whether more tokens will follow, so that a full window closes in any case.
+    """
+    if states is None:
+        states = [RowState(config.window)] * len(lengths)
+    planned = zip(states, lengths, ratios, strict=True)
+    return tuple(_plan_row(state, length, chosen, config, unfinished, more) for state, length, chosen in planned)
+
+
+def _plan_row(
+    state: RowState, new: int, ratios: Sequence[Ratio], config: BeaconConfig, unfinished: str, more: bool
+) -> Row:
+    cut = sizes(state, new, config.window)
+    last = len(cut) - 1
+    full = [size == (config.window if i else state.capacity) for i, size in enumerate(cut)]
+    closes = [i < last or (full[i] and (more or unfinished == "beacons")) for i in range(len(cut))]
+    as_they_come = unfinished == "beacons" and config.placement == "interleave"
+    past = len(state.open_ids) if as_they_come or not closes[0] else 0
+    windows = []
+    for i, (size, ratio) in enumerate(zip(cut, ratios, strict=True)):
+        before, slots = (past, state.window_slots) if i == 0 and past else (0, 0)
+        ratio = state.ratio if before and as_they_come and state.ratio is not None else ratio
+        inserts = isinstance(ratio, int) and ratio > 0 and (closes[i] or as_they_come)
+        beacons = size // int(ratio) - before // int(ratio) if inserts else 0
+        windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
+    again = len(state.open_ids) - past
+    start = state.seen_tokens - again
+    return Row(tuple(windows), start, again, state.memory_slots, state.overlap_slots, state.window_slots)
+
+
+def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
+    """Where a row stands after a call that read `new_ids`."""
+    position = state.seen_tokens - len(state.open_ids)  # of the first token of the window
+    ids = (*state.open_ids, *new_ids)
+    for window in row.windows:
+        size = window.past + window.length
+        sunk = min(max(config.sink - position, 0), size)
+        if window.closes:
+            state = _close(state, window, size, sunk, config)
+            position, ids = position + size, ids[size:]
+        else:
+            slots = window.past_slots + window.length + window.beacons
+            state = replace(state, window_slots=slots, ratio=window.ratio)
+    return replace(state, seen_tokens=state.seen_tokens + len(new_ids), open_ids=tuple(ids))
+
+
+def _close(state: RowState, window: Window, size: int, sunk: int, config: BeaconConfig) -> RowState:
+    beacons = window.past_slots - window.past + window.beacons
+    sink, kept, overlap = state.sink_slots, state.kept_slots, 0
+    if window.ratio == 0:
+        sink, kept = sink + sunk, kept + size - sunk
+    elif window.ratio != "drop":
+        sink, overlap = sink + sunk, min(config.overlap, size)
+    return replace(
+        state,
+        windows=state.windows + 1,
+        sink_slots=sink,
+        kept_slots=kept,
+        beacon_slots=state.beacon_slots + beacons,
+        overlap_slots=overlap,
+        window_slots=0,
+        capacity=config.window,
+        ratio=None,
+    )
+
+
+def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -> None:
+    """ValueError, with the longest supported length, if a row needs more slots than the backbone has positions."""
+    for number, row in enumerate(rows):
+        state = RowState(config.window, row.start, kept_slots=row.memory, overlap_slots=row.overlap)
+        position = row.start - row.windows[0].past
+        for i, window in enumerate(row.windows):
+            size = window.past + window.length
+            slots = window.past_slots + window.length + window.beacons
+            needed = state.memory_slots + state.overlap_slots + slots
+            if needed > positions:
+                supported = ", ".join(
+                    f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
+                )
+                raise ValueError(
+                    f"row {number} of {position + size} tokens needs {needed} position slots in window {i}, the "
+                    f"backbone has {positions} (max_position_embeddings); longest supported, with room to go on: "
+                    f"{supported}"
+                )
+            if window.closes:
+                sunk = min(max(config.sink - position, 0), size)
+                state, position = _close(state, window, size, sunk, config), position + size
