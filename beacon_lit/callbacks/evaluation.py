@@ -141,9 +141,7 @@ class EvaluationCallback(Callback):
         save(folder, results, figures)
         headlines = flat_metrics(results, details=False)
         values = {f"eval/{name}": value for name, value in headlines.items()}
-        values |= {
-            f"more_eval/{name}": value for name, value in flat_metrics(results).items() if name not in headlines
-        }
+        values |= {f"more_eval/{name}": value for name, value in flat_metrics(results).items() if name not in headlines}
         for logger in trainer.loggers:
             if scalars:
                 logger.log_metrics(values, step=trainer.global_step)
