@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         link_latest(folder)
     trainer.fit(module, data, ckpt_path=cfg.resume)
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
     export(lm, folder / "beacons", trainer.is_global_zero)
     log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
