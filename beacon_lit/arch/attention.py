@@ -91,7 +91,7 @@ class BeaconAttention(_Attention):
         return base(stream) if beacon is None else torch.cat([base(stream[:raw]), beacon(stream[raw:])])
 
     def keys_and_values(self, k: Tensor, v: Tensor, beacon: Step) -> tuple[Tensor, Tensor]:
-        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated; cached ones come in, the next are put by."""
+        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
         layout, cached = beacon.layout, beacon.layout.cached
         if cached is None:
             k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))

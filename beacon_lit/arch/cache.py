@@ -59,9 +59,9 @@ class LayerState:
     moving_k: Tensor
     moving_v: Tensor
 
-    def to(self, *args: torch.device | torch.dtype) -> "LayerState":
+    def to(self, target: torch.device | torch.dtype) -> "LayerState":
         """The same on another device or in another dtype."""
-        return LayerState(*(getattr(self, name).to(*args) for name in ("k", "v", "moving_k", "moving_v")))
+        return LayerState(*(getattr(self, name).to(target) for name in ("k", "v", "moving_k", "moving_v")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class BeaconCache:
         """A second cache that can grow on its own. It shares this one's storage: nothing is ever written to it."""
         return replace(self)
 
-    def to(self, *args: torch.device | torch.dtype) -> "BeaconCache":
+    def to(self, target: torch.device | torch.dtype) -> "BeaconCache":
         """The same on another device or in another dtype."""
-        layers = tuple(layer.to(*args) for layer in self.layers)
-        return replace(self, layers=layers, last_hidden=self.last_hidden.to(*args))
+        layers = tuple(layer.to(target) for layer in self.layers)
+        return replace(self, layers=layers, last_hidden=self.last_hidden.to(target))  # type: ignore[call-overload]

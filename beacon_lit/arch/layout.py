@@ -140,8 +140,10 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
     ])  # fmt: skip
     stream = np.empty(packed, np.int64)
     stream[own] = np.arange(packed)
-    rotated = keys >= 0
+    shared = np.ones(len(keys), bool)
+    shared[own_places] = False
     slots = np.concatenate([part.slots for part in parts])
+    rotated = keys >= 0 if cached else slice(None)
     return Layout(
         raw=raw,
         beacons=packed - raw,
@@ -151,7 +153,7 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
         k_slot=torch.from_numpy(slots[rotated]),
         stream_index=torch.from_numpy(stream),
         k_own=torch.from_numpy(own_places[stream]),
-        k_shared=torch.from_numpy(np.setdiff1d(np.arange(len(keys)), own_places, assume_unique=True)),
+        k_shared=torch.from_numpy(np.flatnonzero(shared)),
         none=torch.empty(0, dtype=torch.int64),
         cu_q=_cumulative([queries for queries, _ in lengths]),
         cu_k=_cumulative([keys for _, keys in lengths]),

@@ -1,7 +1,7 @@
 """BeaconLM: a Hugging Face causal language model whose windows see earlier ones through beacons."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -14,32 +14,20 @@ from transformers.utils import ModelOutput
 from beacon_lit.arch import checkpoint
 from beacon_lit.arch.attention import BeaconAttention, Step
 from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
+from beacon_lit.arch.call import Call, plan_call
 from beacon_lit.arch.checkpoint import is_beacon
-from beacon_lit.arch.config import UNFINISHED, BeaconConfig, is_count
+from beacon_lit.arch.config import UNFINISHED, BeaconConfig
+from beacon_lit.arch.generation import BeaconGeneration
 from beacon_lit.arch.layout import Layout, build_layout
 from beacon_lit.arch.loss import LossHead, loss_and_slope
-from beacon_lit.arch.ratio import Draw, Ratio, Ratios, passed_ratios, policy_ratios
-from beacon_lit.arch.rows import Rows
-from beacon_lit.arch.windows import Row, advance, check_positions, plan, sizes
+from beacon_lit.arch.ratio import Draw, Ratios
+from beacon_lit.arch.rows import Rows, check_ids
 
 # The mixin comes before a family's ...ForCausalLM; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM as _Backbone
 else:
     _Backbone = object
-
-
-CHUNK_WINDOWS = 8  # windows that `compress` reads at once
-
-
-@dataclass(frozen=True)
-class Call:
-    """What one call does: windows of each row, states before it, the ratio of the window left open, the mode."""
-
-    rows: tuple[Row, ...]
-    states: tuple[RowState, ...]
-    open_ratios: tuple[Ratio | None, ...]
-    unfinished: str
 
 
 @dataclass
@@ -64,7 +52,7 @@ class BeaconOutput(ModelOutput):
         return self.cache
 
 
-class BeaconLM(_Backbone):
+class BeaconLM(BeaconGeneration, _Backbone):
     """Mixin that makes a family's `...ForCausalLM` a beacon model (arXiv 2401.03462).
 
     Made by `from_pretrained` and `from_config`; every model they return is an instance of this class and of the
@@ -220,8 +208,8 @@ class BeaconLM(_Backbone):
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L) of 0 and 1, left or right padding; of a longer one the last columns count. On the
-                CPU it costs no synchronisation.
+            attention_mask: (B, L) of 0 and 1, left or right padding; with a cache the last columns of a longer one
+                count. On the CPU it costs no synchronisation.
             labels: (B, L) int64, unshifted; -100 and padding are ignored.
             ratios: None (the policy), one ratio, one per window that the call touches, or a sequence per row; see
                 `ratio.passed_ratios`.
@@ -239,95 +227,25 @@ class BeaconLM(_Backbone):
                 cache of another batch size or mode, or more slots than the backbone has positions.
         """
         cache = past_key_values if cache is None else cache
-        rows = Rows.of(input_ids, None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :])
+        if attention_mask is not None and cache is not None:
+            attention_mask = attention_mask[:, -input_ids.shape[1] :]
+        rows = Rows.of(input_ids, attention_mask)
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
         targets = None if labels is None else self._targets(rows, labels)
-        call = self._plan(rows, ratios, unfinished, cache, total_length, more=False)
+        draw = self.draw if self.training else None
+        mode = self._mode(unfinished, cache)
+        call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, total_length)
+        if self.training:
+            self.draw = self.draw.next()
         hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)
         output = BeaconOutput(cache=after)
-        if targets is not None:
+        if labels is not None and targets is not None:
             output.token_loss, output.loss = self._losses(hidden, rows, targets, labels, cache)
         if return_logits:
             columns = range(rows.width)[-logits_to_keep:]
             output.logits = self.lm_head(rows.unpack(hidden, columns))
         return output if return_dict else output.to_tuple()
-
-    @torch.no_grad()
-    def compress(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: BeaconCache | None = None,
-        ratios: Ratios | None = None,
-        skip: int = 0,
-        total_length: int | None = None,
-    ) -> BeaconCache:
-        """Read text into a cache, without logits, a few windows at a time; see `compress_iter`."""
-        for reached, _ in self.compress_iter(input_ids, attention_mask, cache, ratios, skip, total_length):
-            cache = reached
-        assert cache is not None
-        return cache
-
-    @torch.no_grad()
-    def compress_iter(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: BeaconCache | None = None,
-        ratios: Ratios | None = None,
-        skip: int = 0,
-        total_length: int | None = None,
-    ) -> Iterator[tuple[BeaconCache, float]]:
-        """Read text into a cache, without logits, a few windows at a time.
-
-        Args:
-            input_ids: (B, L) int64. Rows of different lengths are read in one piece.
-            attention_mask: (B, L) of 0 and 1.
-            cache: continue that sequence.
-            ratios: as for `forward`, for all windows that the text touches.
-            skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
-            total_length: for the policy "adapt-N"; default: what the sequence has at the end of this text.
-
-        Yields:
-            The cache so far, and the share of the text that it has read.
-
-        Raises:
-            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text.
-        """
-        rows = Rows.of(input_ids, attention_mask)
-        if not is_count(skip) or skip > min(rows.lengths) or (skip and cache is not None):
-            raise ValueError(
-                f"skip={skip!r} is not allowed; allowed: 0 to the text's {min(rows.lengths)}, 0 with a cache"
-            )
-        cache = self._empty_cache(len(rows.lengths), skip or self.beacon.window) if cache is None else cache
-        done = cache.seen_tokens
-        total_length = total_length or done + rows.width
-        counts = [
-            len(sizes(state, length, self.beacon.window))
-            for state, length in zip(cache.rows, rows.lengths, strict=True)
-        ]
-        given = None if ratios is None else passed_ratios(ratios, counts, self.beacon.window)
-        if skip:
-            given = [[0, *row[1:]] for row in given] if given else None
-        start = 0
-        while start < rows.width:
-            state = cache.rows[0]
-            room = state.capacity - len(state.open_ids)
-            end = (
-                rows.width if rows.padded else min(start + room + (CHUNK_WINDOWS - 1) * self.beacon.window, rows.width)
-            )
-            ids = input_ids[:, start:end]
-            part = Rows.of(ids, attention_mask if rows.padded else None)
-            call = self._plan(part, given, None, cache, total_length, more=end < rows.width, head=bool(skip))
-            packed = part.pack(ids)
-            check_ids(packed, self.config.vocab_size, "input_ids")
-            _, after = self._read(packed, part, call, cache, keep=True)
-            assert after is not None
-            cache, start, skip = after, end, 0
-            if given is not None:
-                given = [row[len(planned.windows) :] for row, planned in zip(given, call.rows, strict=True)]
-            yield cache, start / rows.width
 
     def dense(self, *args: Any, **kwargs: Any) -> Any:
         """The untouched backbone's forward."""
@@ -339,25 +257,6 @@ class BeaconLM(_Backbone):
         targets = self._targets(rows, labels)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return self._token_loss(rows.pack(hidden), rows, targets)
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Hugging Face's `generate`; with `cache=` the ids given are the new text. With beams the text is read anew."""
-        return super().generate(*args, **{**kwargs, "use_cache": False})
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What `generate` passes to `forward` for one more token."""
-        names = ("attention_mask", "ratios", "unfinished", "cache", "total_length")
-        passed = {name: kwargs.get(name) for name in names}
-        new = input_ids[:, -1:] if kwargs.get("started") else input_ids
-        return {"input_ids": new, "logits_to_keep": 1, "use_cache": kwargs.get("beams", 1) == 1, **passed}
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: BeaconOutput, model_kwargs: dict[str, Any], **options: Any
-    ) -> Any:
-        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
-        if outputs.cache is not None:
-            model_kwargs |= {"cache": outputs.cache, "started": True, "ratios": None}
-        return model_kwargs
 
     def _mode(self, unfinished: str | None, cache: BeaconCache | None) -> str:
         default = "raw" if self.training else self.beacon.unfinished
@@ -377,50 +276,6 @@ class BeaconLM(_Backbone):
         rows = (RowState(capacity),) * batch
         return BeaconCache(rows, layers, weight.new_zeros(batch, config.hidden_size), self._mode(None, None))
 
-    def _plan(
-        self,
-        rows: Rows,
-        ratios: Ratios | None,
-        unfinished: str | None,
-        cache: BeaconCache | None,
-        total_length: int | None,
-        more: bool,
-        head: bool = False,
-    ) -> Call:
-        """Choose ratios and cut windows. `head`: the first window is kept raw."""
-        if cache is not None and len(cache.rows) != len(rows.lengths):
-            raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
-        mode, window = self._mode(unfinished, cache), self.beacon.window
-        states = (RowState(window),) * len(rows.lengths) if cache is None else cache.rows
-        counts = [len(sizes(state, n, window)) for state, n in zip(states, rows.lengths, strict=True)]
-        adapted: Sequence[int | None] = [state.adapted for state in states]
-        if ratios is not None:
-            chosen = passed_ratios(ratios, counts, window)
-        elif max(counts) == 1 and mode == "raw" and not more:
-            chosen = [[self.beacon.ratios[0]]] * len(counts)  # nothing closes: no ratio is needed
-        else:
-            totals = [total_length or state.seen_tokens + n for state, n in zip(states, rows.lengths, strict=True)]
-            upto = [state.windows + count for state, count in zip(states, counts, strict=True)]
-            draw = self.draw if self.training else None
-            chosen = policy_ratios(self.beacon, totals, upto, self.positions, draw, adapted)
-            chosen = [row[-count:] for row, count in zip(chosen, counts, strict=True)]
-            if self.beacon.adapt is not None and len(self.beacon.ratios) > 1:
-                adapted = [cast(int, row[0]) for row in chosen]
-        if self.training:
-            self.draw = self.draw.next()
-        chosen = [
-            [0 if head else _first(state, row[0], ratios is not None), *row[1:]]
-            for state, row in zip(states, chosen, strict=True)
-        ]
-        plans = plan(rows.lengths, chosen, self.beacon, mode, states, more)
-        check_positions(plans, self.beacon, self.positions)
-        open_ratios = tuple(
-            row[-1] if ratios is not None or mode == "beacons" else state.ratio if count == 1 else None
-            for state, row, count in zip(states, chosen, counts, strict=True)
-        )
-        states = tuple(replace(state, adapted=a) for state, a in zip(states, adapted, strict=True))
-        return Call(plans, states, open_ratios, mode)
-
     def _read(
         self, ids: Tensor, rows: Rows, call: Call, cache: BeaconCache | None, keep: bool
     ) -> tuple[Tensor, BeaconCache | None]:
@@ -437,15 +292,8 @@ class BeaconLM(_Backbone):
         assert layout.cached is not None
         hidden = hidden[layout.cached.new]
         last = hidden[torch.tensor(rows.lengths).cumsum(0).to(hidden.device) - 1].detach()
-        after = [
-            advance(state, row, part.tolist(), self.beacon)
-            for state, row, part in zip(call.states, call.rows, parts, strict=True)
-        ]
-        after = [
-            replace(state, ratio=ratio if state.open_ids else None)
-            for state, ratio in zip(after, call.open_ratios, strict=True)
-        ]
-        return hidden, BeaconCache(tuple(after), layers, last, call.unfinished)
+        after = call.advance([part.tolist() for part in parts], self.beacon)
+        return hidden, BeaconCache(after, layers, last, call.unfinished)
 
     def _hidden(
         self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...]
@@ -492,22 +340,3 @@ class BeaconLM(_Backbone):
             losses = losses.index_put(tuple(column.to(hidden.device) for column in columns), own)
             count = count + (first != -100).sum()
         return losses, losses.sum() / count.clamp(min=1)
-
-
-def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
-    """The ratio of the window that is open: the smallest that calls gave for it, "drop" being the largest."""
-    if state.ratio is None or not state.open_ids:
-        return ratio
-    if not given:
-        return state.ratio
-    return min(state.ratio, ratio, key=lambda value: float("inf") if value == "drop" else float(value))
-
-
-def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
-    """ValueError unless all ids are in `0..vocabulary-1`."""
-    if ids.numel() == 0:
-        return
-    low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
-    if low < 0 or high >= vocabulary:
-        wrong: Sequence[int] = [bound for bound in (low, high) if not 0 <= bound < vocabulary]
-        raise ValueError(f"{name} has the token id {wrong[0]}; allowed: 0 to {vocabulary - 1}")

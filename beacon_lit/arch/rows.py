@@ -85,3 +85,13 @@ class Rows:
         targets = packed.roll(-1)
         last = torch.tensor(self.lengths).cumsum(0) - 1
         return targets.index_fill(0, last.to(targets.device), -100)
+
+
+def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
+    """ValueError unless all ids are in `0..vocabulary-1`."""
+    if ids.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
+    if low < 0 or high >= vocabulary:
+        wrong: Sequence[int] = [bound for bound in (low, high) if not 0 <= bound < vocabulary]
+        raise ValueError(f"{name} has the token id {wrong[0]}; allowed: 0 to {vocabulary - 1}")

@@ -151,8 +151,9 @@ def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -
                 supported = ", ".join(
                     f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
                 )
+                length = position + sum(part.past + part.length for part in row.windows[i:])
                 raise ValueError(
-                    f"row {number} of {position + size} tokens needs {needed} position slots in window {i}, the "
+                    f"row {number} of {length} tokens needs {needed} position slots in window {i}, the "
                     f"backbone has {positions} (max_position_embeddings); longest supported, with room to go on: "
                     f"{supported}"
                 )

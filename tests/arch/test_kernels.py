@@ -15,7 +15,8 @@ from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch import kernels
-from beacon_lit.arch.layout import Layout, build_layout, plan
+from beacon_lit.arch.layout import Layout, build_layout
+from beacon_lit.arch.windows import plan
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
 

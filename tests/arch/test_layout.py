@@ -5,36 +5,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.layout import Window, build_layout, check_positions, plan, window_counts
+from beacon_lit.arch.cache import RowState
+from beacon_lit.arch.layout import build_layout
 from beacon_lit.arch.ratio import longest
+from beacon_lit.arch.windows import Row, check_positions, plan, sizes
 from tests.arch.cases import Case, beacons, cases
 from tests.arch.tiny import examples, tiny, tokens
 
 
-def windows_of(case: Case) -> tuple[tuple[Window, ...], ...]:
+def windows_of(case: Case) -> tuple[Row, ...]:
     return plan(case.lengths, case.ratios, case.beacon, case.unfinished)
 
 
-def memory_sizes(row: tuple[Window, ...], beacon: BeaconConfig) -> list[tuple[int, int]]:
+def memory_sizes(row: Row, beacon: BeaconConfig) -> list[tuple[int, int]]:
     """(memory slots, overlap slots) that each window of a row sees, counted from the definition."""
-    sizes, memory, tail = [], 0, 0
-    for i, window in enumerate(row):
-        sizes.append((memory, tail))
+    found, memory, tail = [], 0, 0
+    for i, window in enumerate(row.windows):
+        found.append((memory, tail))
         tail = 0
         if window.ratio == 0:
             memory += window.length
         elif window.ratio != "drop":
             memory += window.beacons + (min(beacon.sink, window.length) if i == 0 else 0)
             tail = min(beacon.overlap, window.length)
-    return sizes
+    return found
+
+
+def count(length: int, window: int) -> int:
+    """Windows of a row."""
+    return len(sizes(RowState(window), length, window))
 
 
 @examples(200)
 @given(case=cases(rows=3))
 def test_plan(case: Case) -> None:
     window = case.beacon.window
-    assert window_counts(case.lengths, window) == [len(row) for row in case.ratios]
-    for length, ratios, row in zip(case.lengths, case.ratios, windows_of(case), strict=True):
+    assert [count(length, window) for length in case.lengths] == [len(row) for row in case.ratios]
+    for length, ratios, planned in zip(case.lengths, case.ratios, windows_of(case), strict=True):
+        row = planned.windows
         assert sum(part.length for part in row) == length
         assert all(part.length == window for part in row[:-1]) and 1 <= row[-1].length <= window
         assert [part.ratio for part in row] == list(ratios)
@@ -51,12 +59,12 @@ def test_every_token_asks_once_and_keys_are_counted(case: Case) -> None:
     layout = build_layout(rows, case.beacon)
     packed = layout.raw + layout.beacons
     assert layout.raw == sum(case.lengths)
-    assert layout.beacons == sum(window.beacons for row in rows for window in row)
+    assert layout.beacons == sum(window.beacons for row in rows for window in row.windows)
     assert sorted(layout.q_index.tolist()) == list(range(packed))
     assert layout.q_index[layout.stream_index].tolist() == list(range(packed))
     expected = []
     for row in rows:
-        for (memory, tail), window in zip(memory_sizes(row, case.beacon), row, strict=True):
+        for (memory, tail), window in zip(memory_sizes(row, case.beacon), row.windows, strict=True):
             own = window.length + window.beacons
             expected.append((own, memory + tail + own))
     assert list(layout.lengths) == expected
@@ -79,13 +87,13 @@ def test_every_token_has_one_key_of_its_own_and_all_others_are_shared(case: Case
 @given(case=cases(rows=3))
 def test_slots_of_a_window_are_contiguous_from_0(case: Case) -> None:
     layout = build_layout(windows_of(case), case.beacon)
-    sizes = [size for row in windows_of(case) for size in memory_sizes(row, case.beacon)]
+    before = [size for row in windows_of(case) for size in memory_sizes(row, case.beacon)]
     for i, (queries, keys) in enumerate(layout.lengths):
         q_slot = layout.q_slot[layout.cu_q[i] : layout.cu_q[i + 1]].tolist()
         k_slot = layout.k_slot[layout.cu_k[i] : layout.cu_k[i + 1]].tolist()
         q_index = layout.q_index[layout.cu_q[i] : layout.cu_q[i + 1]]
         k_index = layout.k_index[layout.cu_k[i] : layout.cu_k[i + 1]]
-        base = sum(sizes[i])
+        base = sum(before[i])
         assert k_index[base:].tolist() == q_index.tolist() and k_slot[base:] == q_slot  # own tokens come last
         assert len(set(k_index.tolist())) == keys  # no key twice
         assert k_slot[:base] == list(range(base))
@@ -105,9 +113,9 @@ def test_rows_do_not_mix(case: Case) -> None:
     assert list(layout.lengths) == [pair for row in rows for pair in build_layout((row,), case.beacon).lengths]
     first_raw, first_beacon, window = 0, layout.raw, 0
     for row in rows:
-        raw = range(first_raw, first_raw + sum(part.length for part in row))
-        beacon = range(first_beacon, first_beacon + sum(part.beacons for part in row))
-        for _ in row:
+        raw = range(first_raw, first_raw + sum(part.length for part in row.windows))
+        beacon = range(first_beacon, first_beacon + sum(part.beacons for part in row.windows))
+        for _ in row.windows:
             keys = layout.k_index[layout.cu_k[window] : layout.cu_k[window + 1]].tolist()
             assert all(key in raw or key in beacon for key in keys)
             window += 1
@@ -157,7 +165,7 @@ def test_positions_are_refused_exactly_where_slots_pass_them(case: Case, positio
 def test_the_longest_row_is_supported(config: BeaconConfig, positions: int, ratio: int, unfinished: bool) -> None:
     chosen = config.ratios[ratio % len(config.ratios)]
     length = longest(config, chosen, positions)
-    ratios = [[chosen] * window_counts([length], config.window)[0]]
+    ratios = [[chosen] * count(length, config.window)]
     rows = plan([length], ratios, config, "beacons" if unfinished else "raw")
     check_positions(rows, config, positions)
 

@@ -159,9 +159,9 @@ def test_forward_takes_ratios_in_every_form() -> None:
 def test_forward_draws_by_its_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[tuple[int | str, ...]]] = []
 
-    def spy(rows: Any, config: BeaconConfig) -> Any:
-        seen.append([tuple(window.ratio for window in row) for row in rows])
-        return build_layout(rows, config)
+    def spy(rows: Any, *args: Any) -> Any:
+        seen.append([tuple(window.ratio for window in row.windows) for row in rows])
+        return build_layout(rows, *args)
 
     monkeypatch.setattr(model_module, "build_layout", spy)
     lm, ids = tiny("qwen2", CONFIG), tokens(3, 101)

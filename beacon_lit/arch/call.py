@@ -1,0 +1,111 @@
+"""What one call of the model does: ratios chosen, windows cut, for rows that may stand anywhere in a sequence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from beacon_lit.arch.cache import BeaconCache, RowState
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.ratio import Draw, Ratio, Ratios, passed_ratios, policy_ratios
+from beacon_lit.arch.windows import Row, advance, check_positions, plan, sizes
+
+
+@dataclass(frozen=True)
+class Call:
+    """A planned call.
+
+    Attributes:
+        rows: what it does to each row.
+        states: where each row stands before it.
+        open_ratios: the ratio that the window left open in each row has been given, if any.
+        unfinished: "raw" or "beacons".
+    """
+
+    rows: tuple[Row, ...]
+    states: tuple[RowState, ...]
+    open_ratios: tuple[Ratio | None, ...]
+    unfinished: str
+
+    def advance(self, new_ids: Sequence[Sequence[int]], config: BeaconConfig) -> tuple[RowState, ...]:
+        """Where each row stands after the call has read these ids."""
+        triples = zip(self.states, self.rows, new_ids, strict=True)
+        after = [advance(state, row, ids, config) for state, row, ids in triples]
+        pairs = zip(after, self.open_ratios, strict=True)
+        return tuple(replace(state, ratio=ratio if state.open_ids else None) for state, ratio in pairs)
+
+
+def plan_call(
+    config: BeaconConfig,
+    positions: int,
+    lengths: Sequence[int],
+    cache: BeaconCache | None,
+    unfinished: str,
+    ratios: Ratios | None,
+    draw: Draw | None,
+    total_length: int | None = None,
+    more: bool = False,
+    head: bool = False,
+) -> Call:
+    """Plan a call.
+
+    Args:
+        config: the beacon settings.
+        positions: position slots of the backbone.
+        lengths: new raw tokens of each row.
+        cache: what was read before.
+        unfinished: "raw" or "beacons".
+        ratios: as passed to the model; None = the policy.
+        draw: counter of a training step, None in eval mode.
+        total_length: tokens that the sequence will have, for the policy "adapt-N".
+        more: whether more tokens will follow, so that a full window closes in any case.
+        head: whether the first window is kept raw.
+
+    Raises:
+        ValueError: see `BeaconLM.forward`.
+    """
+    if cache is not None and len(cache.rows) != len(lengths):
+        raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(lengths)}; allowed: the same")
+    states = (RowState(config.window),) * len(lengths) if cache is None else cache.rows
+    counts = [len(sizes(state, new, config.window)) for state, new in zip(states, lengths, strict=True)]
+    if ratios is not None:
+        chosen = passed_ratios(ratios, counts, config.window)
+    elif max(counts) == 1 and unfinished == "raw" and not more:
+        chosen = [[config.ratios[0]]] * len(counts)  # nothing closes: no ratio is needed
+    else:
+        chosen = _by_policy(config, positions, lengths, states, counts, draw, total_length)
+        if config.adapt is not None and len(config.ratios) > 1:
+            states = tuple(replace(state, adapted=cast(int, row[0])) for state, row in zip(states, chosen, strict=True))
+    chosen = [
+        [0 if head else _first(state, row[0], ratios is not None), *row[1:]]
+        for state, row in zip(states, chosen, strict=True)
+    ]
+    rows = plan(lengths, chosen, config, unfinished, states, more)
+    check_positions(rows, config, positions)
+    given = ratios is not None or unfinished == "beacons"
+    triples = zip(states, chosen, counts, strict=True)
+    open_ratios = tuple(row[-1] if given else state.ratio if count == 1 else None for state, row, count in triples)
+    return Call(rows, states, open_ratios, unfinished)
+
+
+def _by_policy(
+    config: BeaconConfig,
+    positions: int,
+    lengths: Sequence[int],
+    states: Sequence[RowState],
+    counts: Sequence[int],
+    draw: Draw | None,
+    total_length: int | None,
+) -> list[list[Ratio]]:
+    totals = [total_length or state.seen_tokens + new for state, new in zip(states, lengths, strict=True)]
+    upto = [state.windows + count for state, count in zip(states, counts, strict=True)]
+    chosen = policy_ratios(config, totals, upto, positions, draw, [state.adapted for state in states])
+    return [row[-count:] for row, count in zip(chosen, counts, strict=True)]
+
+
+def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
+    """The ratio of the window that is open: the smallest that calls gave for it, "drop" being the largest."""
+    if state.ratio is None or not state.open_ids:
+        return ratio
+    if not given:
+        return state.ratio
+    return min(state.ratio, ratio, key=lambda value: float("inf") if value == "drop" else float(value))

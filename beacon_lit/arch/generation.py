@@ -1,0 +1,118 @@
+"""Reading and writing text with a cache: `compress`, and Hugging Face's `generate`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.call import plan_call
+from beacon_lit.arch.config import is_count
+from beacon_lit.arch.ratio import Ratios, passed_ratios
+from beacon_lit.arch.rows import Rows, check_ids
+from beacon_lit.arch.windows import sizes
+
+_Model: Any = object  # the model's own methods are in `BeaconLM`, which comes after this class
+
+CHUNK_WINDOWS = 8  # windows that `compress` reads at once
+
+
+class BeaconGeneration(_Model):
+    """The part of `BeaconLM` that reads into caches and generates from them."""
+
+    @torch.no_grad()
+    def compress(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: BeaconCache | None = None,
+        ratios: Ratios | None = None,
+        skip: int = 0,
+        total_length: int | None = None,
+    ) -> BeaconCache:
+        """Read text into a cache, without logits, a few windows at a time; see `compress_iter`."""
+        for reached, _ in self.compress_iter(input_ids, attention_mask, cache, ratios, skip, total_length):
+            cache = reached
+        assert cache is not None
+        return cache
+
+    @torch.no_grad()
+    def compress_iter(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: BeaconCache | None = None,
+        ratios: Ratios | None = None,
+        skip: int = 0,
+        total_length: int | None = None,
+    ) -> Iterator[tuple[BeaconCache, float]]:
+        """Read text into a cache, without logits, a few windows at a time.
+
+        Args:
+            input_ids: (B, L) int64. Rows of different lengths are read in one piece.
+            attention_mask: (B, L) of 0 and 1.
+            cache: continue that sequence.
+            ratios: as for `forward`, for all windows that the text touches.
+            skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
+            total_length: for the policy "adapt-N"; default: what the sequence has at the end of this text.
+
+        Yields:
+            The cache so far, and the share of the text that it has read.
+
+        Raises:
+            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text.
+        """
+        rows = Rows.of(input_ids, attention_mask)
+        if not is_count(skip) or skip > min(rows.lengths) or (skip and cache is not None):
+            raise ValueError(
+                f"skip={skip!r} is not allowed; allowed: 0 to the text's {min(rows.lengths)}, 0 with a cache"
+            )
+        cache = self._empty_cache(len(rows.lengths), skip or self.beacon.window) if cache is None else cache
+        done = cache.seen_tokens
+        total_length = total_length or done + rows.width
+        counts = [
+            len(sizes(state, length, self.beacon.window))
+            for state, length in zip(cache.rows, rows.lengths, strict=True)
+        ]
+        given = None if ratios is None else passed_ratios(ratios, counts, self.beacon.window)
+        if skip:
+            given = [[0, *row[1:]] for row in given] if given else None
+        start = 0
+        while start < rows.width:
+            state = cache.rows[0]
+            room = state.capacity - len(state.open_ids)
+            end = (
+                rows.width if rows.padded else min(start + room + (CHUNK_WINDOWS - 1) * self.beacon.window, rows.width)
+            )
+            ids = input_ids[:, start:end]
+            part = Rows.of(ids, attention_mask if rows.padded else None)
+            more, head = end < rows.width, skip > 0
+            mode = self._mode(None, cache)
+            limits = (self.beacon, self.positions)
+            call = plan_call(*limits, part.lengths, cache, mode, given, None, total_length, more, head)
+            packed = part.pack(ids)
+            check_ids(packed, self.config.vocab_size, "input_ids")
+            _, after = self._read(packed, part, call, cache, keep=True)
+            assert after is not None
+            cache, start, skip = after, end, 0
+            if given is not None:
+                given = [row[len(planned.windows) :] for row, planned in zip(given, call.rows, strict=True)]
+            yield cache, start / rows.width
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Hugging Face's `generate`; with `cache=` the ids given are the new text. With beams the text is read anew."""
+        return super().generate(*args, **{**kwargs, "use_cache": False})
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What `generate` passes to `forward` for one more token."""
+        names = ("attention_mask", "ratios", "unfinished", "cache", "total_length")
+        passed = {name: kwargs.get(name) for name in names}
+        new = input_ids[:, -1:] if kwargs.get("started") else input_ids
+        return {"input_ids": new, "logits_to_keep": 1, "use_cache": kwargs.get("beams", 1) == 1, **passed}
+
+    def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
+        if outputs.cache is not None:
+            model_kwargs |= {"cache": outputs.cache, "started": True, "ratios": None}
+        return model_kwargs

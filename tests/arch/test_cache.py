@@ -1,0 +1,180 @@
+"""A sequence read in pieces equals the sequence read at once."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from tests.arch.parity import Case, names
+from tests.arch.tiny import FAMILIES, tiny, tokens
+
+CUTS = st.lists(st.integers(1, 23), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("name", [name for name in names("input_ids.1")])
+@torch.no_grad()
+def test_several_calls_match_the_paper(name: str) -> None:
+    case = Case(name)
+    cache, logits = None, []
+    for i in range(len(case.settings["lengths"])):
+        out = case.model.eval()(case.get(f"input_ids.{i}"), unfinished="beacons", cache=cache, use_cache=True)
+        cache = out.cache
+        logits.append(out.logits)
+    torch.testing.assert_close(torch.cat(logits, 1), case.get("eval.logits"), atol=1e-5, rtol=0)
+    assert slots(cache) == case.settings["eval_memory"]
+
+
+@pytest.mark.parametrize("name", names("eval.logits"))
+@torch.no_grad()
+def test_slots_match_the_paper(name: str) -> None:
+    case = Case(name)
+    ids = case.input_ids[:1]
+    assert slots(case.model.eval()(ids, unfinished="beacons", use_cache=True).cache) == case.settings["eval_memory"]
+    if "train_memory" in case.settings:
+        cache = case.model(ids, unfinished="raw", use_cache=True, ratios=None).cache
+        memory = case.settings["train_memory"]
+        if memory["window"]:  # the paper's training leaves no window open that is full
+            assert slots(cache) == memory
+
+
+def slots(cache: BeaconCache) -> dict[str, int]:
+    return {"sink": cache.sink_slots, "beacon": cache.beacon_slots, "window": cache.window_slots}
+
+
+def model(family: str, placement: str, sink: int, overlap: int, unfinished: str) -> BeaconLM:
+    beacon = BeaconConfig(
+        window=8, ratios=(2, 4), ratio_policy="cycle", sink=sink, overlap=overlap, placement=placement,
+        unfinished=unfinished,
+    )  # fmt: skip
+    return tiny(family, beacon).double().eval()
+
+
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.data())
+@settings(max_examples=15)
+@torch.no_grad()
+def test_the_cut_does_not_matter(family: str, unfinished: str, data: st.DataObject) -> None:
+    placement = data.draw(st.sampled_from(["interleave", "append", "step-expansion"]))
+    sink, overlap = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4))
+    lm = model(family, placement, sink, overlap, unfinished)
+    cut = data.draw(CUTS)
+    ids = tokens(2, sum(cut))
+    whole = lm(ids, use_cache=True)
+    cache, pieces = None, []
+    for part in ids.split(cut, 1):
+        out = lm(part, cache=cache, use_cache=True)
+        cache = out.cache
+        pieces.append(out.logits)
+    assert_same(cache, whole.cache)
+    logits = torch.cat(pieces, 1)
+    opened = len(whole.cache.rows[0].open_ids) if unfinished == "raw" else ids.shape[1]
+    last = logits[:, ids.shape[1] - opened :]
+    torch.testing.assert_close(last, whole.logits[:, ids.shape[1] - opened :], atol=1e-8, rtol=1e-8)
+    assert_same(lm.compress(ids), whole.cache)
+
+
+def assert_same(one: BeaconCache, two: BeaconCache) -> None:
+    assert one.rows == two.rows and one.unfinished == two.unfinished
+    torch.testing.assert_close(one.last_hidden, two.last_hidden, atol=1e-8, rtol=1e-8)
+    for a, b in zip(one.layers, two.layers, strict=True):
+        for name, value in vars(a).items():
+            torch.testing.assert_close(value, getattr(b, name), atol=1e-8, rtol=1e-8)
+
+
+@torch.no_grad()
+def test_a_shifted_cache_is_noticed() -> None:
+    lm = model("qwen2", "interleave", 2, 3, "raw")
+    ids = tokens(1, 29)
+    cache = lm(ids[:, :20], use_cache=True).cache
+    right = lm(ids[:, 20:], cache=cache).logits
+    layers = tuple(type(layer)(layer.k.roll(1, 0), layer.v, layer.moving_k, layer.moving_v) for layer in cache.layers)
+    wrong = lm(ids[:, 20:], cache=BeaconCache(cache.rows, layers, cache.last_hidden, cache.unfinished)).logits
+    assert (right - wrong).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_call_leaves_the_cache_it_was_given_as_it_was() -> None:
+    lm = model("llama", "interleave", 2, 3, "raw")
+    cache = lm.compress(tokens(1, 29))
+    before = [layer.k.clone() for layer in cache.layers]
+    one = lm(tokens(1, 20), cache=cache).logits
+    assert torch.equal(one, lm(tokens(1, 20), cache=cache).logits)
+    assert all(torch.equal(old, layer.k) for old, layer in zip(before, cache.layers, strict=True))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_rows_of_a_batch_equal_the_rows_alone(side: str) -> None:
+    lm = model("qwen3", "interleave", 1, 2, "raw")
+    lengths, width = (5, 30, 17), 30
+    ids, mask = tokens(3, width), torch.zeros(3, width, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, slice(width - length, None) if side == "left" else slice(length)] = 1
+    cache = lm.compress(ids, mask)
+    more = tokens(3, 13)
+    out = lm(more, cache=cache)
+    for row in range(3):
+        alone = lm.compress(ids[row : row + 1, mask[row].bool()])
+        assert alone.rows[0] == cache.rows[row]
+        single = lm(more[row : row + 1], cache=alone)
+        torch.testing.assert_close(single.logits[0], out.logits[row], atol=1e-8, rtol=1e-8)
+
+
+@torch.no_grad()
+def test_losses_of_pieces_are_those_of_the_whole() -> None:
+    lm = model("llama", "interleave", 2, 3, "beacons")
+    ids = tokens(2, 37)
+    whole = lm(ids, labels=ids)
+    cache, losses = None, []
+    for part in ids.split([9, 1, 14, 13], 1):
+        out = lm(part, labels=part, cache=cache, use_cache=True)
+        cache = out.cache
+        losses.append(out.token_loss)
+    torch.testing.assert_close(torch.cat(losses, 1), whole.token_loss, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_a_head_can_be_kept_uncompressed() -> None:
+    lm = model("qwen2", "interleave", 0, 3, "raw")
+    ids = tokens(1, 40)
+    cache = lm.compress(ids, ratios=[4, 2, 2, 2, 2, 2], skip=5)
+    row = cache.rows[0]
+    assert (row.kept_slots, row.beacon_slots, row.windows) == (5, 16, 5) and len(row.open_ids) == 3
+
+
+@torch.no_grad()
+def test_ratios_belong_to_the_windows_a_call_touches() -> None:
+    lm = model("qwen2", "interleave", 0, 0, "raw")
+    cache = lm.compress(tokens(1, 20), ratios=[2, 4, 2])  # two windows close, four tokens stay open at ratio 2
+    assert cache.rows[0].beacon_slots == 4 + 2
+    assert lm(tokens(1, 9), cache=cache, ratios=[4, 4]).cache.rows[0].beacon_slots == 6 + 4  # the smaller one wins
+    with pytest.raises(ValueError, match="one per window"):
+        lm(tokens(1, 9), cache=cache, ratios=[4])
+
+
+@torch.no_grad()
+def test_generation_goes_on_from_a_cache() -> None:
+    lm = model("llama", "interleave", 2, 3, "raw")
+    ids = tokens(1, 33)
+    options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
+    whole = lm.generate(ids, **options)
+    cache = lm.compress(ids[:, :21])
+    assert torch.equal(lm.generate(ids[:, 21:], cache=cache, **options)[:, 12:], whole[:, 33:])
+    current = ids
+    for _ in range(20):
+        current = torch.cat([current, lm(current, logits_to_keep=1).logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(whole, current)
+
+
+@torch.no_grad()
+def test_what_does_not_fit_is_refused() -> None:
+    lm = model("llama", "interleave", 0, 0, "raw")
+    cache = lm.compress(tokens(1, 20))
+    with pytest.raises(ValueError, match="rows"):
+        lm(tokens(2, 4), cache=cache)
+    with pytest.raises(ValueError, match="unfinished='beacons'"):
+        lm(tokens(1, 4), cache=cache, unfinished="beacons")
+    with pytest.raises(ValueError, match="skip=9"):
+        lm.compress(tokens(1, 8), skip=9)
