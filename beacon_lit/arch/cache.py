@@ -1,5 +1,6 @@
 """What a model remembers of a sequence, as a value: made by one call, passed to the next, never changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -59,6 +60,11 @@ class LayerState:
     moving_k: Tensor
     moving_v: Tensor
 
+    def select(self, fixed: Tensor, moving: Tensor) -> "LayerState":
+        """The entries at these places."""
+        fixed, moving = fixed.to(self.k.device), moving.to(self.k.device)
+        return LayerState(self.k[fixed], self.v[fixed], self.moving_k[moving], self.moving_v[moving])
+
     def to(self, target: torch.device | torch.dtype) -> "LayerState":
         """The same on another device or in another dtype."""
         return LayerState(*(getattr(self, name).to(target) for name in ("k", "v", "moving_k", "moving_v")))
@@ -73,12 +79,14 @@ class BeaconCache:
         layers: keys and values of each layer.
         last_hidden: (B, D), each row's last final hidden state; it scores the first label of the next call.
         unfinished: "raw" or "beacons", what the open window holds.
+        interleaved: whether beacons are inserted among a window's tokens, not appended.
     """
 
     rows: tuple[RowState, ...]
     layers: tuple[LayerState, ...] = field(repr=False)
     last_hidden: Tensor = field(repr=False)
     unfinished: str = "raw"
+    interleaved: bool = True
 
     @property
     def sink_slots(self) -> int:
@@ -115,7 +123,34 @@ class BeaconCache:
         """A second cache that can grow on its own. It shares this one's storage: nothing is ever written to it."""
         return replace(self)
 
+    def select(self, rows: Sequence[int]) -> "BeaconCache":
+        """Some of the rows, in any order and any number of times.
+
+        Raises:
+            ValueError: a row that there is not.
+        """
+        for row in rows:
+            if not 0 <= row < len(self.rows):
+                raise ValueError(f"row {row} is not allowed; allowed: 0 to {len(self.rows) - 1}")
+        moving = [row.overlap_slots + (row.window_slots if self.has_moving_window else 0) for row in self.rows]
+        fixed = _spans([row.memory_slots + row.window_slots for row in self.rows], rows)
+        layers = tuple(layer.select(fixed, _spans(moving, rows)) for layer in self.layers)
+        picked = self.last_hidden[torch.tensor(list(rows), device=self.last_hidden.device)]
+        return replace(self, rows=tuple(self.rows[row] for row in rows), layers=layers, last_hidden=picked)
+
+    @property
+    def has_moving_window(self) -> bool:
+        """Whether open windows hold beacons, which get other slots when the window closes."""
+        return self.unfinished == "beacons" and self.interleaved
+
     def to(self, target: torch.device | torch.dtype) -> "BeaconCache":
         """The same on another device or in another dtype."""
         layers = tuple(layer.to(target) for layer in self.layers)
         return replace(self, layers=layers, last_hidden=self.last_hidden.to(target))  # type: ignore[call-overload]
+
+
+def _spans(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
+    """Places of some rows' entries among all, end to end."""
+    starts = [sum(lengths[:row]) for row in rows]
+    spans = [torch.arange(start, start + lengths[row]) for start, row in zip(starts, rows, strict=True)]
+    return torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)

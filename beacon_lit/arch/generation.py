@@ -8,8 +8,8 @@ from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.call import plan_call
-from beacon_lit.arch.config import is_count
-from beacon_lit.arch.ratio import Ratios, passed_ratios
+from beacon_lit.arch.config import as_tuple, is_count
+from beacon_lit.arch.ratio import Ratios, is_row, passed_ratios
 from beacon_lit.arch.rows import Rows, check_ids
 from beacon_lit.arch.windows import sizes
 
@@ -101,18 +101,43 @@ class BeaconGeneration(_Model):
             yield cache, start / rows.width
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Hugging Face's `generate`; with `cache=` the ids given are the new text. With beams the text is read anew."""
-        return super().generate(*args, **{**kwargs, "use_cache": False})
+        """Hugging Face's `generate`. With `cache=` the ids given are the new text; that cache stays as it is.
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        Ratios given per window are for those of the prompt and of what is generated; the last goes on as long as need
+        be. With `return_dict_in_generate=True`, `past_key_values` is the cache at the end.
+        """
+        return super().generate(*args, **{**kwargs, "use_cache": False})  # theirs; ours goes from step to step below
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """What `generate` passes to `forward` for one more token."""
-        names = ("attention_mask", "ratios", "unfinished", "cache", "total_length")
-        passed = {name: kwargs.get(name) for name in names}
-        new = input_ids[:, -1:] if kwargs.get("started") else input_ids
-        return {"input_ids": new, "logits_to_keep": 1, "use_cache": kwargs.get("beams", 1) == 1, **passed}
+        passed = {name: kwargs.get(name) for name in ("attention_mask", "ratios", "unfinished", "total_length")}
+        cache: BeaconCache | None = kwargs.get("past_key_values")
+        new = input_ids if cache is None else input_ids[:, -1:]
+        if cache is None and kwargs.get("cache") is not None:
+            cache = kwargs["cache"]
+            beams = len(input_ids) // len(cache.rows)
+            cache = cache.select([row for row in range(len(cache.rows)) for _ in range(beams)]) if beams > 1 else cache
+        return {"input_ids": new, "cache": cache, "use_cache": True, "logits_to_keep": 1, **passed}
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
+        before: BeaconCache | None = model_kwargs.get("past_key_values") or model_kwargs.get("cache")
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
-        if outputs.cache is not None:
-            model_kwargs |= {"cache": outputs.cache, "started": True, "ratios": None}
-        return model_kwargs
+        ratios = _remaining(model_kwargs.get("ratios"), before, outputs.cache)
+        return model_kwargs | {"past_key_values": outputs.cache, "ratios": ratios}
+
+    def _reorder_cache(self, cache: BeaconCache, beams: Tensor) -> BeaconCache:
+        return cache.select(beams.tolist())
+
+
+def _remaining(ratios: Ratios | None, before: BeaconCache | None, after: BeaconCache) -> Ratios | None:
+    """What is left of ratios per window for the next token: from the open window's on; the last goes on."""
+    given = as_tuple(ratios)
+    if given == (ratios,):
+        return ratios
+    rows = [as_tuple(row) for row in given] if any(map(is_row, given)) else [given] * len(after.rows)
+    left = []
+    for i, (row, state) in enumerate(zip(rows, after.rows, strict=True)):
+        closed = state.windows - (before.rows[i * len(before.rows) // len(rows)].windows if before else 0)
+        rest = row[min(closed, len(row) - 1) :]
+        left.append(rest if len(rest) > 1 else rest * 2)
+    return left

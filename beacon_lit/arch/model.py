@@ -274,13 +274,15 @@ class BeaconLM(BeaconGeneration, _Backbone):
         empty = weight.new_empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim)
         layers = (LayerState(empty, empty, empty, empty),) * len(self.model.layers)
         rows = (RowState(capacity),) * batch
-        return BeaconCache(rows, layers, weight.new_zeros(batch, config.hidden_size), self._mode(None, None))
+        last, mode = weight.new_zeros(batch, config.hidden_size), self._mode(None, None)
+        return BeaconCache(rows, layers, last, mode, self.beacon.placement == "interleave")
 
     def _read(
         self, ids: Tensor, rows: Rows, call: Call, cache: BeaconCache | None, keep: bool
     ) -> tuple[Tensor, BeaconCache | None]:
         """(R,) new ids -> (R, D) their final hidden states, and the cache after them."""
-        moving = call.unfinished == "beacons" and self.beacon.placement == "interleave"
+        interleaved = self.beacon.placement == "interleave"
+        moving = call.unfinished == "beacons" and interleaved
         layout = build_layout(call.rows, self.beacon, keep, moving).to(ids.device)
         if not keep:
             return self._hidden(ids, layout, ())[0], None
@@ -293,7 +295,7 @@ class BeaconLM(BeaconGeneration, _Backbone):
         hidden = hidden[layout.cached.new]
         last = hidden[torch.tensor(rows.lengths).cumsum(0).to(hidden.device) - 1].detach()
         after = call.advance([part.tolist() for part in parts], self.beacon)
-        return hidden, BeaconCache(after, layers, last, call.unfinished)
+        return hidden, BeaconCache(after, layers, last, call.unfinished, interleaved)
 
     def _hidden(
         self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...]

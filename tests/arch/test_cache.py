@@ -1,5 +1,7 @@
 """A sequence read in pieces equals the sequence read at once."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -166,6 +168,58 @@ def test_generation_goes_on_from_a_cache() -> None:
     for _ in range(20):
         current = torch.cat([current, lm(current, logits_to_keep=1).logits[:, -1:].argmax(-1)], 1)
     assert torch.equal(whole, current)
+
+
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@torch.no_grad()
+def test_beams_equal_beams_that_read_everything_anew(unfinished: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model("qwen2", "interleave", 2, 3, unfinished)
+    ids, mask = tokens(2, 30), torch.ones(2, 30, dtype=torch.long)
+    mask[0, :9] = 0
+    options = {"max_new_tokens": 15, "num_beams": 3, "do_sample": False, "eos_token_id": None, "ratios": 2}
+    found = lm.generate(ids, attention_mask=mask, **options)
+
+    def anew(self: BeaconLM, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        return {"input_ids": input_ids, "attention_mask": kwargs["attention_mask"], "ratios": 2, "use_cache": True}
+
+    monkeypatch.setattr(BeaconLM, "prepare_inputs_for_generation", anew)
+    assert torch.equal(found, lm.generate(ids, attention_mask=mask, **options))
+
+
+@torch.no_grad()
+def test_beams_go_on_from_a_cache() -> None:
+    lm = model("llama", "interleave", 0, 2, "raw")
+    ids = tokens(1, 30)
+    options = {"max_new_tokens": 12, "num_beams": 3, "do_sample": False, "eos_token_id": None}
+    cache = lm.compress(ids[:, :19])
+    found = lm.generate(ids[:, 19:], cache=cache, return_dict_in_generate=True, **options)
+    assert torch.equal(found.sequences[:, 11:], lm.generate(ids, **options)[:, 30:])
+    assert found.past_key_values.seen_tokens == 41 and cache.seen_tokens == 19
+
+
+@torch.no_grad()
+def test_ratios_of_a_generation_go_on() -> None:
+    lm = model("llama", "interleave", 0, 2, "raw")
+    ids = tokens(2, 12)
+    options = {"max_new_tokens": 25, "do_sample": False, "eos_token_id": None, "return_dict_in_generate": True}
+    beacons = [
+        lm.generate(ids, ratios=ratios, **options).past_key_values.rows[0].beacon_slots
+        for ratios in (2, 4, [4, 2], [[2, 4], [4, 2]])
+    ]
+    assert beacons == [16, 8, 2 + 4 + 4 + 4, 4 + 2 + 2 + 2]  # 36 tokens read: four windows of 8 have closed
+
+
+@torch.no_grad()
+def test_rows_can_be_selected() -> None:
+    lm = model("llama", "interleave", 1, 2, "beacons")
+    cache = lm.compress(tokens(3, 29), ratios=4)
+    picked = cache.select([2, 0, 2])
+    more = tokens(1, 11).expand(3, -1)
+    out, whole = lm(more, cache=picked, ratios=2), lm(more, cache=cache, ratios=2)
+    for place, row in enumerate((2, 0, 2)):
+        torch.testing.assert_close(out.logits[place], whole.logits[row], atol=1e-10, rtol=0)
+    with pytest.raises(ValueError, match="row 3"):
+        cache.select([3])
 
 
 @torch.no_grad()
