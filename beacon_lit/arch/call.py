@@ -42,7 +42,7 @@ def plan_call(
     unfinished: str,
     ratios: Ratios | None,
     draw: Draw | None,
-    total_length: int | None = None,
+    totals: Sequence[int] | None = None,
     more: bool = False,
     head: bool = False,
 ) -> Call:
@@ -56,7 +56,7 @@ def plan_call(
         unfinished: "raw" or "beacons".
         ratios: as passed to the model; None = the policy.
         draw: counter of a training step, None in eval mode.
-        total_length: tokens that the sequence will have, for the policy "adapt-N".
+        totals: tokens that each row will have, for the policy "adapt-N"; default: those read so far.
         more: whether more tokens will follow, so that a full window closes in any case.
         head: whether the first window is kept raw.
 
@@ -69,22 +69,31 @@ def plan_call(
     counts = [len(sizes(state, new, config.window)) for state, new in zip(states, lengths, strict=True)]
     if ratios is not None:
         chosen = passed_ratios(ratios, counts, config.window)
-    elif max(counts) == 1 and unfinished == "raw" and not more:
-        chosen = [[config.ratios[0]]] * len(counts)  # nothing closes: no ratio is needed
     else:
-        chosen = _by_policy(config, positions, lengths, states, counts, draw, total_length)
-        if config.adapt is not None and len(config.ratios) > 1:
-            states = tuple(replace(state, adapted=cast(int, row[0])) for state, row in zip(states, chosen, strict=True))
+        wanted = [_undecided(*pair, unfinished, more, head) for pair in zip(states, counts, strict=True)]
+        chosen = [[config.ratios[0]] * count for count in counts]  # stands where no ratio is needed
+        if any(wanted) or (totals is not None and config.adapt is not None):
+            chosen, states = _by_policy(config, positions, lengths, states, counts, draw, totals, wanted, unfinished)
     chosen = [
-        [0 if head else _first(state, row[0], ratios is not None), *row[1:]]
+        [0 if head else _first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
         for state, row in zip(states, chosen, strict=True)
     ]
     rows = plan(lengths, chosen, config, unfinished, states, more)
     check_positions(rows, config, positions)
     given = ratios is not None or unfinished == "beacons"
     triples = zip(states, chosen, counts, strict=True)
-    open_ratios = tuple(row[-1] if given else state.ratio if count == 1 else None for state, row, count in triples)
+    open_ratios = tuple(
+        row[-1] if given or (head and count == 1) else state.ratio if count == 1 else None
+        for state, row, count in triples
+    )
     return Call(rows, states, open_ratios, unfinished)
+
+
+def _undecided(state: RowState, count: int, unfinished: str, more: bool, head: bool) -> bool:
+    """Whether a row has a window that closes (raw) or begins (beacons) in this call and has no ratio yet."""
+    decided = head or (state.ratio is not None and bool(state.open_ids))
+    closing = count if unfinished == "beacons" or more else count - 1
+    return closing > (1 if decided else 0)
 
 
 def _by_policy(
@@ -94,16 +103,43 @@ def _by_policy(
     states: Sequence[RowState],
     counts: Sequence[int],
     draw: Draw | None,
-    total_length: int | None,
-) -> list[list[Ratio]]:
-    totals = [total_length or state.seen_tokens + new for state, new in zip(states, lengths, strict=True)]
+    totals: Sequence[int] | None,
+    wanted: Sequence[bool],
+    unfinished: str,
+) -> tuple[list[list[Ratio]], tuple[RowState, ...]]:
+    """Ratios by the policy, and the states with what "adapt-N" chose: once for each row, more if memory overflows."""
+    reached = [state.seen_tokens + new for state, new in zip(states, lengths, strict=True)]
     upto = [state.windows + count for state, count in zip(states, counts, strict=True)]
-    chosen = policy_ratios(config, totals, upto, positions, draw, [state.adapted for state in states])
-    return [row[-count:] for row, count in zip(chosen, counts, strict=True)]
+    chosen = policy_ratios(config, totals or reached, upto, positions, draw, [state.adapted for state in states])
+    chosen = [row[-count:] for row, count in zip(chosen, counts, strict=True)]
+    adapts = config.adapt is not None and len(config.ratios) > 1 and (draw is not None or config.eval_ratio is None)
+    if not adapts:
+        return chosen, tuple(states)
+    after = []
+    for i, (state, new) in enumerate(zip(states, lengths, strict=True)):
+        if wanted[i] or totals is not None:
+            ahead = max(new, totals[i] - state.seen_tokens) if totals is not None else new
+            ratio = _that_fits(config, positions, state, ahead, cast(int, chosen[i][0]), unfinished)
+            chosen[i], state = [ratio] * counts[i], replace(state, adapted=ratio)
+        after.append(state)
+    return chosen, tuple(after)
+
+
+def _that_fits(config: BeaconConfig, positions: int, state: RowState, ahead: int, least: int, unfinished: str) -> int:
+    """The smallest ratio from `least` on at which the tokens ahead fit the backbone's positions, else the largest."""
+    larger = [ratio for ratio in sorted(config.ratios) if ratio >= least]
+    count = len(sizes(state, ahead, config.window))
+    for ratio in larger:
+        try:
+            check_positions(plan([ahead], [[ratio] * count], config, unfinished, [state]), config, positions)
+        except ValueError:
+            continue
+        return ratio
+    return larger[-1]
 
 
 def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
-    """The ratio of the window that is open: the smallest that calls gave for it, "drop" being the largest."""
+    """The ratio of the window that is open. Raw: the smallest that calls gave for it, "drop" being the largest."""
     if state.ratio is None or not state.open_ids:
         return ratio
     if not given:

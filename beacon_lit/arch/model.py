@@ -235,7 +235,8 @@ class BeaconLM(BeaconGeneration, _Backbone):
         targets = None if labels is None else self._targets(rows, labels)
         draw = self.draw if self.training else None
         mode = self._mode(unfinished, cache)
-        call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, total_length)
+        totals = None if total_length is None else [total_length] * len(rows.lengths)
+        call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, totals)
         if self.training:
             self.draw = self.draw.next()
         hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)
@@ -338,6 +339,7 @@ class BeaconLM(BeaconGeneration, _Backbone):
             columns = torch.arange(len(rows.lengths)), torch.tensor(rows.starts)
             read = torch.tensor([state.seen_tokens > 0 for state in cache.rows])
             first = labels.to("cpu")[columns].masked_fill(~read, -100).to(hidden.device)
+            check_ids(first[first != -100], self.config.vocab_size, "labels")
             own = cast(LossHead, self.lm_head)(cache.last_hidden, first)
             losses = losses.index_put(tuple(column.to(hidden.device) for column in columns), own)
             count = count + (first != -100).sum()

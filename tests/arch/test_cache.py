@@ -194,7 +194,7 @@ def test_beams_go_on_from_a_cache() -> None:
     cache = lm.compress(ids[:, :19])
     found = lm.generate(ids[:, 19:], cache=cache, return_dict_in_generate=True, **options)
     assert torch.equal(found.sequences[:, 11:], lm.generate(ids, **options)[:, 30:])
-    assert found.past_key_values.seen_tokens == 41 and cache.seen_tokens == 19
+    assert found.past_key_values is None and cache.seen_tokens == 19
 
 
 @torch.no_grad()
@@ -232,3 +232,96 @@ def test_what_does_not_fit_is_refused() -> None:
         lm(tokens(1, 4), cache=cache, unfinished="beacons")
     with pytest.raises(ValueError, match="skip=9"):
         lm.compress(tokens(1, 8), skip=9)
+    with pytest.raises(ValueError, match="labels has the token id 500"):
+        lm(tokens(1, 4), labels=torch.full((1, 4), 500), cache=cache)
+    with pytest.raises(ValueError, match="4"):
+        lm.generate(tokens(4, 5), cache=lm.compress(tokens(2, 5)), max_new_tokens=2)
+    with pytest.raises(ValueError, match="padding on the left"):
+        lm.generate(tokens(1, 5), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]), max_new_tokens=2)
+
+
+@pytest.mark.parametrize("placement", ["interleave", "append"])
+@torch.no_grad()
+def test_inserted_beacons_keep_the_ratio_their_window_began_with(placement: str) -> None:
+    lm = model("llama", placement, 0, 2, "beacons")
+    ids = tokens(1, 20)
+    cache = lm(ids[:, :5], ratios=4, use_cache=True).cache
+    for part, ratios in ((ids[:, 5:6], 2), (ids[:, 6:7], 2), (ids[:, 7:], [2, 2, 2])):
+        out = lm(part, ratios=ratios, cache=cache)
+        cache = out.cache
+    whole = lm(ids, ratios=[4, 2, 2], use_cache=True)
+    assert cache.rows == whole.cache.rows
+    torch.testing.assert_close(out.logits, whole.logits[:, 7:], atol=1e-8, rtol=1e-8)
+
+
+@torch.no_grad()
+def test_a_head_stays_raw_when_the_text_ends_with_it() -> None:
+    lm = model("qwen2", "interleave", 0, 3, "raw")
+    ids = tokens(1, 30)
+    cache = lm.compress(ids[:, 5:], cache=lm.compress(ids[:, :5], skip=5))
+    assert (cache.rows[0].kept_slots, cache.rows[0].windows) == (5, 4)
+    assert_same(cache, lm.compress(ids, skip=5))
+
+
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@torch.no_grad()
+def test_rows_at_different_places_of_their_windows_are_compressed_in_chunks(unfinished: str) -> None:
+    lm = model("llama", "interleave", 1, 2, unfinished)
+    ids, mask = tokens(2, 7), torch.tensor([[0, 0, 0, 0, 1, 1, 1], [1] * 7])
+    cache, more = lm.compress(ids, mask, ratios=4), tokens(2, 150)
+    assert_same(lm.compress(more, cache=cache, ratios=4), lm(more, cache=cache, ratios=4).cache)
+
+
+def adaptive(positions: int = 64) -> BeaconLM:
+    beacon = BeaconConfig(window=8, ratios=(2, 4, 8), ratio_policy="adapt-0")
+    return tiny("llama", beacon, max_position_embeddings=positions).double().eval()
+
+
+@torch.no_grad()
+def test_adapt_chooses_for_each_row_alone() -> None:
+    lm = adaptive()
+    ids, mask = tokens(2, 150), torch.ones(2, 150, dtype=torch.long)
+    mask[0, :100] = 0
+    rows = lm.compress(ids, mask).rows
+    assert [row.adapted for row in rows] == [2, 4] == [row.adapted for row in lm(ids, mask, use_cache=True).cache.rows]
+    assert rows[0] == lm.compress(ids[:1, 100:]).rows[0]
+
+
+@torch.no_grad()
+def test_adapt_is_raised_only_when_memory_would_overflow() -> None:
+    lm = adaptive()
+    ids = tokens(1, 150)
+    cache = lm.compress(ids[:, :30])
+    assert cache.rows[0].adapted == 2 and lm.compress(ids[:, 30:60], cache=cache).rows[0].adapted == 2
+    assert lm.compress(ids[:, 30:], cache=cache).rows[0].adapted == 4
+    generated = lm.generate(ids[:, :20], max_new_tokens=110, do_sample=False, eos_token_id=None)
+    assert generated.shape == (1, 130)
+    with pytest.raises(ValueError, match="longest supported"):
+        lm.compress(tokens(1, 900))
+
+
+@torch.no_grad()
+def test_adapt_remembers_a_total_length_given_early() -> None:
+    lm = adaptive()
+    cache = lm.compress(tokens(1, 5), total_length=150)
+    assert cache.rows[0].adapted == 4 and lm.compress(tokens(1, 12), cache=cache).rows[0].beacon_slots == 4
+
+
+@torch.no_grad()
+def test_no_ratio_is_asked_for_where_none_is_needed() -> None:
+    lm = tiny("llama", BeaconConfig(window=8, ratios=(2, 4))).double().eval()
+    cache = lm.compress(tokens(1, 4), ratios=4)
+    assert lm(tokens(1, 6), cache=cache).cache.rows[0].beacon_slots == 2
+    assert lm.compress(tokens(1, 8), skip=5).rows[0].kept_slots == 5
+    with pytest.raises(ValueError, match="eval_ratio"):
+        lm(tokens(1, 6), cache=lm.compress(tokens(1, 4)))
+
+
+@torch.no_grad()
+def test_ratios_of_rows_go_to_all_their_beams() -> None:
+    lm = model("llama", "interleave", 0, 2, "raw")
+    ids = tokens(2, 12)
+    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    both = lm.generate(ids, ratios=[[2, 4], [4, 2]], num_beams=2, **options)
+    alone = lm.generate(ids[1:], ratios=[4, 2], num_beams=2, **options)
+    assert torch.equal(both[1], alone[0])
