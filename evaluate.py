@@ -7,11 +7,12 @@ import hydra
 import lightning
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers import AutoTokenizer
 
 from beacon_lit import BeaconLM, resolvers
+from beacon_lit.arch.config import as_tuple
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
@@ -26,10 +27,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run_folder)
     lightning.seed_everything(cfg.seed, verbose=False)
     lm, tokenizer = _subject(cfg)
-    ratios = lm.beacon.ratios if cfg.ratio is None else cfg.ratio
-    chosen = [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only
-    chosen += ratios if isinstance(ratios, tuple | list | ListConfig) else [ratios]
-    modes = choose_modes(lm, chosen)
+    ratios = as_tuple(lm.beacon.ratios if cfg.ratio is None else cfg.ratio)
+    modes = choose_modes(lm, [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only + [*ratios])
     cfg.beacon.update(lm.beacon.to_dict())
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
     documents = instantiate(cfg.data, tokenizer=tokenizer).validation_documents()

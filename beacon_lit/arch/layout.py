@@ -212,7 +212,6 @@ def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[li
         parts.append(
             _Window(own, np.concatenate([memory, tail, before, own]), np.concatenate([np.arange(base), slots]))
         )
-        size = window.past + window.length
         if window.closes:
             is_beacon = _past_beacons(window)
             raw_tokens = np.concatenate([before_moving[~is_beacon[: len(before_moving)]], tokens])
@@ -221,7 +220,7 @@ def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[li
         else:
             opened, opened_slots = np.concatenate([before, own]), slots
             opened_moving = np.concatenate([before_moving, own]) if moving else empty
-        position += size
+        position += window.size
     end = _End(
         np.concatenate([memory, opened]),
         np.concatenate([np.arange(len(memory)), opened_slots]),

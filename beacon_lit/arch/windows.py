@@ -28,6 +28,16 @@ class Window:
     past_slots: int = 0
     closes: bool = False
 
+    @property
+    def size(self) -> int:
+        """Its raw tokens, cached ones included."""
+        return self.past + self.length
+
+    @property
+    def slots(self) -> int:
+        """Its slots, cached ones and beacons included."""
+        return self.past_slots + self.length + self.beacons
+
 
 @dataclass(frozen=True)
 class Row:
@@ -107,19 +117,17 @@ def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconCon
     position = state.seen_tokens - len(state.open_ids)  # of the first token of the window
     ids = (*state.open_ids, *new_ids)
     for window in row.windows:
-        size = window.past + window.length
-        sunk = min(max(config.sink - position, 0), size)
         if window.closes:
-            state = _close(state, window, size, sunk, config)
-            position, ids = position + size, ids[size:]
+            state = _close(state, window, position, config)
+            position, ids = position + window.size, ids[window.size :]
         else:
-            slots = window.past_slots + window.length + window.beacons
-            state = replace(state, window_slots=slots, ratio=window.ratio)
+            state = replace(state, window_slots=window.slots, ratio=window.ratio)
     return replace(state, seen_tokens=state.seen_tokens + len(new_ids), open_ids=tuple(ids))
 
 
-def _close(state: RowState, window: Window, size: int, sunk: int, config: BeaconConfig) -> RowState:
-    beacons = window.past_slots - window.past + window.beacons
+def _close(state: RowState, window: Window, position: int, config: BeaconConfig) -> RowState:
+    """The state after a window has closed whose first token is at `position` of the sequence."""
+    size, sunk = window.size, min(max(config.sink - position, 0), window.size)
     sink, kept, overlap = state.sink_slots, state.kept_slots, 0
     if window.ratio == 0:
         sink, kept = sink + sunk, kept + size - sunk
@@ -130,7 +138,7 @@ def _close(state: RowState, window: Window, size: int, sunk: int, config: Beacon
         windows=state.windows + 1,
         sink_slots=sink,
         kept_slots=kept,
-        beacon_slots=state.beacon_slots + beacons,
+        beacon_slots=state.beacon_slots + window.slots - size,
         overlap_slots=overlap,
         window_slots=0,
         capacity=config.window,
@@ -144,19 +152,16 @@ def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -
         state = RowState(config.window, row.start, kept_slots=row.memory, overlap_slots=row.overlap)
         position = row.start - row.windows[0].past
         for i, window in enumerate(row.windows):
-            size = window.past + window.length
-            slots = window.past_slots + window.length + window.beacons
-            needed = state.memory_slots + state.overlap_slots + slots
+            needed = state.memory_slots + state.overlap_slots + window.slots
             if needed > positions:
                 supported = ", ".join(
                     f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
                 )
-                length = position + sum(part.past + part.length for part in row.windows[i:])
+                length = position + sum(part.size for part in row.windows[i:])
                 raise ValueError(
                     f"row {number} of {length} tokens needs {needed} position slots in window {i}, the "
                     f"backbone has {positions} (max_position_embeddings); longest supported, with room to go on: "
                     f"{supported}"
                 )
             if window.closes:
-                sunk = min(max(config.sink - position, 0), size)
-                state, position = _close(state, window, size, sunk, config), position + size
+                state, position = _close(state, window, position, config), position + window.size
