@@ -1,7 +1,7 @@
 """Attention over `[memory | window]`: route the projections, rotate, call one kernel."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,27 +20,6 @@ Rope = tuple[Tensor, Tensor]  # cos and sin, each (tokens, H)
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE on (tokens, heads, H), with the operations of the backbones so that results are the same to the bit."""
     return x * cos[:, None] + rotate_half(x) * sin[:, None]
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What every layer of one pass shares.
-
-    Attributes:
-        layout: where queries and keys come from.
-        q_rope, k_rope, fresh_rope: cos and sin at the slots of queries, keys, and keys new in the next cache.
-        kernel: attention kernel, see `kernels.pick_kernel`.
-        before: each layer's keys and values of the cache; with `layout.cached` only.
-        after: those of the next cache, put here by each layer under its index.
-    """
-
-    layout: Layout
-    q_rope: Rope
-    k_rope: Rope
-    kernel: str
-    fresh_rope: Rope | None = None
-    before: tuple[LayerState, ...] = ()
-    after: dict[int, LayerState] = field(default_factory=dict)
 
 
 class BeaconLinear(nn.Linear):
@@ -87,37 +66,90 @@ class BeaconAttention(_Attention):
         """(P, D) in stream order -> (P, out): the backbone's projection of raw tokens, the beacons' own of theirs."""
         base = getattr(self, f"{name}_proj")
         beacon = getattr(self, f"beacon_{name}_proj", None)
-        # With no beacon in the step the empty product keeps the parameters in the graph, with zero gradient.
-        return base(stream) if beacon is None else torch.cat([base(stream[:raw]), beacon(stream[raw:])])
+        # With no beacon in a training step the empty product keeps the parameters in the graph, with zero gradient.
+        if beacon is None or (raw == len(stream) and not torch.is_grad_enabled()):
+            return base(stream)
+        return torch.cat([base(stream[:raw]), beacon(stream[raw:])])
 
-    def keys_and_values(self, k: Tensor, v: Tensor, beacon: Step) -> tuple[Tensor, Tensor]:
-        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
-        layout, cached = beacon.layout, beacon.layout.cached
-        if cached is None:
-            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
-            return self.rotate(k, *beacon.k_rope), v
-        before = beacon.before[self.layer_idx]
-        moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
-        rotated = self.rotate(moving_k[layout.k_index], *beacon.k_rope)
-        fresh = self.rotate(moving_k[cached.fresh_index], *beacon.fresh_rope)  # type: ignore[misc]
-        beacon.after[self.layer_idx] = LayerState(
-            k=torch.cat([before.k, fresh])[cached.fixed].detach(),
-            v=torch.cat([before.v, moving_v[cached.fresh_index]])[cached.fixed].detach(),
-            moving_k=moving_k[cached.moving].detach(),
-            moving_v=moving_v[cached.moving].detach(),
-        )
-        return torch.cat([rotated, before.k])[cached.keys], torch.cat([moving_v, before.v])[cached.values]
-
-    def forward(self, hidden_states: Tensor, *args: Any, beacon: Step | None = None, **kwargs: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *args: Any, beacon: "Step | None" = None, **kwargs: Any) -> Any:
         """The family's forward, or with `beacon` attention over windows: (1, P, D) in stream order -> the same."""
         if beacon is None:
             return super().forward(hidden_states, *args, **kwargs)
-        layout, stream = beacon.layout, hidden_states[0]
-        q, k, v = (self.project(name, stream, layout.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
-        q, k = self.normalize(q, k)
-        q = self.rotate(gather(q, layout.q_index, layout.stream_index, layout.none), *beacon.q_rope)
-        k, v = self.keys_and_values(k, v, beacon)
-        attend = pick_kernel(beacon.kernel, q, layout)
-        out = attend(q, k, v, layout, self.scaling).flatten(1)
-        out = gather(out, layout.stream_index, layout.q_index, layout.none)
-        return self.project("o", out, layout.raw)[None], None
+        stream = hidden_states[0]
+        q, k, v = (self.project(name, stream, beacon.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
+        out = beacon.attend(self, *self.normalize(q, k), v)
+        return self.project("o", out.flatten(1), beacon.raw)[None], None
+
+
+class Step(Protocol):
+    """What every layer of one pass shares: how its queries see keys.
+
+    Attributes:
+        raw: stream positions from here on are beacons.
+    """
+
+    @property
+    def raw(self) -> int:
+        """See above."""
+
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (P, N, H), k and v (P, K, H) of one layer, not rotated, in stream order -> (P, N, H)."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowStep:
+    """All windows of all rows in one pass.
+
+    Attributes:
+        layout: where queries and keys come from.
+        q_rope, k_rope, fresh_rope: cos and sin at the slots of queries, keys, and keys new in the next cache.
+        kernel: attention kernel, see `kernels.pick_kernel`.
+        before: each layer's keys and values of the cache; with `layout.cached` only.
+        after: those of the next cache, put here by each layer under its index.
+    """
+
+    layout: Layout
+    q_rope: Rope
+    k_rope: Rope
+    kernel: str
+    fresh_rope: Rope | None = None
+    before: tuple[LayerState, ...] = ()
+    after: dict[int, LayerState] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> int:
+        """Stream positions from here on are beacons."""
+        return self.layout.raw
+
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Step`."""
+        layout = self.layout
+        q = gather(q, layout.q_index, layout.stream_index, layout.none)
+        q = attention.rotate(q, *self.q_rope)
+        k, v = self._keys_and_values(attention, k, v)
+        out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
+        return gather(out, layout.stream_index, layout.q_index, layout.none)
+
+    def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
+        layout, cached = self.layout, self.layout.cached
+        if cached is None:
+            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
+            return attention.rotate(k, *self.k_rope), v
+        before = self.before[attention.layer_idx]
+        moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
+        rotated = attention.rotate(moving_k[layout.k_index], *self.k_rope)
+        fresh = attention.rotate(moving_k[cached.fresh_index], *self.fresh_rope)  # type: ignore[misc]
+        fixed_k = torch.cat([before.memory_k, before.open_k, fresh])
+        fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.fresh_index]])
+        same = cached.memory is None
+        self.after[attention.layer_idx] = LayerState(
+            memory_k=before.memory_k if same else fixed_k[cached.memory].detach(),
+            memory_v=before.memory_v if same else fixed_v[cached.memory].detach(),
+            open_k=fixed_k[cached.open].detach(),
+            open_v=fixed_v[cached.open].detach(),
+            moving_k=moving_k[cached.moving].detach(),
+            moving_v=moving_v[cached.moving].detach(),
+        )
+        keys = torch.cat([rotated, before.memory_k, before.open_k])[cached.keys]
+        return keys, torch.cat([moving_v, before.memory_v, before.open_v])[cached.values]

@@ -1,12 +1,20 @@
 """What a model remembers of a sequence, as a value: made by one call, passed to the next, never changed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from beacon_lit.arch.ratio import Ratio
+
+FORMAT = "beacon_cache-1"  # in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -44,30 +52,34 @@ class RowState:
         """Slots of memory."""
         return self.sink_slots + self.kept_slots + self.beacon_slots
 
+    @property
+    def slots(self) -> int:
+        """All slots in use."""
+        return self.memory_slots + self.overlap_slots + self.window_slots
+
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
     """Keys and values of one layer, all rows end to end.
 
     Attributes:
-        k, v: (F, K, H), for each row `[memory | open window]`; keys are rotated and never move again.
+        memory_k, memory_v: (M, K, H); keys are rotated and never move again. Caches that differ in their open windows
+            alone, as forks do, share these two.
+        open_k, open_v: (T, K, H) open windows; keys are rotated.
         moving_k, moving_v: (C, K, H), for each row `[overlap | open window]`; keys are not rotated, they will get
             another slot. The open window is among them only where its beacons are inserted as tokens come.
     """
 
-    k: Tensor
-    v: Tensor
+    memory_k: Tensor
+    memory_v: Tensor
+    open_k: Tensor
+    open_v: Tensor
     moving_k: Tensor
     moving_v: Tensor
 
-    def select(self, fixed: Tensor, moving: Tensor) -> "LayerState":
-        """The entries at these places."""
-        fixed, moving = fixed.to(self.k.device), moving.to(self.k.device)
-        return LayerState(self.k[fixed], self.v[fixed], self.moving_k[moving], self.moving_v[moving])
-
-    def to(self, target: torch.device | torch.dtype) -> "LayerState":
-        """The same on another device or in another dtype."""
-        return LayerState(*(getattr(self, name).to(target) for name in ("k", "v", "moving_k", "moving_v")))
+    def map(self, change: Callable[[str, Tensor], Tensor]) -> "LayerState":
+        """The same with every tensor put through `change(name, tensor)`."""
+        return LayerState(**{name: change(name, tensor) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +89,19 @@ class BeaconCache:
     Attributes:
         rows: counts of each row.
         layers: keys and values of each layer.
-        last_hidden: (B, D), each row's last final hidden state; it scores the first label of the next call.
+        hidden: (rows + open tokens, D) final hidden states, for each row `[last token before the open window | open
+            window]`, raw tokens alone. The last one scores the first label of the next call.
         unfinished: "raw" or "beacons", what the open window holds.
         interleaved: whether beacons are inserted among a window's tokens, not appended.
+        fingerprint: of the model that made it, see `fingerprint.fingerprint`.
     """
 
     rows: tuple[RowState, ...]
     layers: tuple[LayerState, ...] = field(repr=False)
-    last_hidden: Tensor = field(repr=False)
+    hidden: Tensor = field(repr=False)
     unfinished: str = "raw"
     interleaved: bool = True
+    fingerprint: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def sink_slots(self) -> int:
@@ -113,11 +128,37 @@ class BeaconCache:
         """Raw tokens read."""
         return max(row.seen_tokens for row in self.rows)
 
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Raw tokens read, under the name that Hugging Face's caches have for it."""
+        return self.seen_tokens
+
+    @property
+    def last_hidden(self) -> Tensor:
+        """(B, D), each row's last final hidden state."""
+        ends = torch.tensor(self._lengths["hidden"]).cumsum(0) - 1
+        return self.hidden[ends.to(self.hidden.device)]
+
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of all tensors, those shared with forks included."""
         tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
-        return sum(tensor.nbytes for tensor in [*tensors, self.last_hidden])
+        return sum(tensor.nbytes for tensor in [*tensors, self.hidden])
+
+    @property
+    def has_moving_window(self) -> bool:
+        """Whether open windows hold beacons, which get other slots when the window closes."""
+        return self.unfinished == "beacons" and self.interleaved
+
+    @property
+    def _lengths(self) -> dict[str, list[int]]:
+        """Entries of each row, by the kind of tensor: memory, open, moving, hidden."""
+        inserted = self.has_moving_window
+        return {
+            "memory": [row.memory_slots for row in self.rows],
+            "open": [row.window_slots for row in self.rows],
+            "moving": [row.overlap_slots + (row.window_slots if inserted else 0) for row in self.rows],
+            "hidden": [1 + len(row.open_ids) for row in self.rows],
+        }
 
     def fork(self) -> "BeaconCache":
         """A second cache that can grow on its own. It shares this one's storage: nothing is ever written to it."""
@@ -127,30 +168,161 @@ class BeaconCache:
         """Some of the rows, in any order and any number of times.
 
         Raises:
-            ValueError: a row that there is not.
+            ValueError: no row, or one that there is not.
         """
+        if not rows:
+            raise ValueError("rows=[] is not allowed; allowed: at least one row")
         for row in rows:
             if not 0 <= row < len(self.rows):
                 raise ValueError(f"row {row} is not allowed; allowed: 0 to {len(self.rows) - 1}")
-        moving = [row.overlap_slots + (row.window_slots if self.has_moving_window else 0) for row in self.rows]
-        fixed = _spans([row.memory_slots + row.window_slots for row in self.rows], rows)
-        layers = tuple(layer.select(fixed, _spans(moving, rows)) for layer in self.layers)
-        picked = self.last_hidden[torch.tensor(list(rows), device=self.last_hidden.device)]
-        return replace(self, rows=tuple(self.rows[row] for row in rows), layers=layers, last_hidden=picked)
+        if list(rows) == list(range(len(self.rows))):
+            return self
+        keep = {
+            kind: _spans(lengths, [(row, 0, lengths[row]) for row in rows]) for kind, lengths in self._lengths.items()
+        }
+        return self._take(tuple(self.rows[row] for row in rows), keep)
 
-    @property
-    def has_moving_window(self) -> bool:
-        """Whether open windows hold beacons, which get other slots when the window closes."""
-        return self.unfinished == "beacons" and self.interleaved
+    @staticmethod
+    def stack(caches: Sequence["BeaconCache"]) -> "BeaconCache":
+        """One cache of the rows of several, in their order.
 
-    def to(self, target: torch.device | torch.dtype) -> "BeaconCache":
+        Raises:
+            ValueError: no cache, or caches of different models, modes, dtypes or devices.
+        """
+        if not caches:
+            raise ValueError("caches=[] is not allowed; allowed: at least one cache")
+        first = caches[0]
+        for cache in caches[1:]:
+            for name in ("fingerprint", "unfinished", "interleaved"):
+                if getattr(cache, name) != getattr(first, name):
+                    raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
+            for name in ("dtype", "device"):
+                own, other = getattr(first.hidden, name), getattr(cache.hidden, name)
+                if own != other:
+                    raise ValueError(f"the caches have {name} {own} and {other}; allowed: one {name}")
+        if len(caches) == 1:
+            return first
+        layers = tuple(
+            LayerState(**{name: torch.cat([getattr(layer, name) for layer in same]) for name in _TENSORS})
+            for same in zip(*(cache.layers for cache in caches), strict=True)
+        )
+        rows = tuple(row for cache in caches for row in cache.rows)
+        return replace(first, rows=rows, layers=layers, hidden=torch.cat([cache.hidden for cache in caches]))
+
+    def put(self, rows: Sequence[int], cache: "BeaconCache") -> "BeaconCache":
+        """These rows replaced by those of another cache.
+
+        Raises:
+            ValueError: other counts of rows, or see `stack`.
+        """
+        if len(rows) != len(cache.rows):
+            raise ValueError(f"the cache has {len(cache.rows)} rows, {len(rows)} are to be replaced; allowed: as many")
+        rest = [row for row in range(len(self.rows)) if row not in rows]
+        both = BeaconCache.stack([self.select(rest), cache]) if rest else cache
+        order = {row: place for place, row in enumerate([*rest, *rows])}
+        return both.select([order[row] for row in range(len(self.rows))])
+
+    def rollback(self, tokens: int) -> "BeaconCache":
+        """Without the last tokens read, which must be in the open window. Going back further is keeping a fork.
+
+        Args:
+            tokens: how many to drop, of every row.
+
+        Raises:
+            ValueError: a negative number, or more than a row's open window has.
+        """
+        most = min(len(row.open_ids) for row in self.rows)
+        if not 0 <= tokens <= most:
+            raise ValueError(f"tokens={tokens} is not allowed; allowed: 0 to {most}, what every open window has")
+        rows = tuple(self._shortened(row, tokens) for row in self.rows)
+        lengths, keep = self._lengths, {}
+        for kind, after in replace(self, rows=rows)._lengths.items():
+            keep[kind] = _spans(lengths[kind], [(row, 0, count) for row, count in enumerate(after)])
+        return self._take(rows, keep) if tokens else self
+
+    def _shortened(self, row: RowState, tokens: int) -> RowState:
+        left = len(row.open_ids) - tokens
+        inserted = left // row.ratio if self.has_moving_window and isinstance(row.ratio, int) and row.ratio else 0
+        return replace(
+            row,
+            seen_tokens=row.seen_tokens - tokens,
+            open_ids=row.open_ids[:left],
+            window_slots=left + inserted,
+            ratio=row.ratio if left else None,
+        )
+
+    def _take(self, rows: tuple[RowState, ...], keep: dict[str, Tensor]) -> "BeaconCache":
+        """These rows, with the entries at these places of each kind of tensor."""
+        unchanged = {kind for kind, lengths in self._lengths.items() if _is_all(keep[kind], sum(lengths))}
+        keep = {kind: places.to(self.hidden.device) for kind, places in keep.items()}
+
+        def take(name: str, tensor: Tensor) -> Tensor:
+            kind = name.split("_")[0]
+            return tensor if kind in unchanged else tensor.index_select(0, keep[kind])
+
+        layers = tuple(layer.map(take) for layer in self.layers)
+        return replace(self, rows=rows, layers=layers, hidden=take("hidden", self.hidden))
+
+    def to(self, target: torch.device | torch.dtype | str) -> "BeaconCache":
         """The same on another device or in another dtype."""
-        layers = tuple(layer.to(target) for layer in self.layers)
-        return replace(self, layers=layers, last_hidden=self.last_hidden.to(target))  # type: ignore[call-overload]
+        layers = tuple(layer.map(lambda _, tensor: tensor.to(target)) for layer in self.layers)
+        return replace(self, layers=layers, hidden=self.hidden.to(target))  # type: ignore[call-overload]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, its folder made if need be. An older file stays until the new one is whole."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"{i}.{name}": tensor.contiguous()
+            for i, layer in enumerate(self.layers)
+            for name, tensor in vars(layer).items()
+        }
+        about: dict[str, Any] = {name: getattr(self, name) for name in ("fingerprint", "unfinished", "interleaved")}
+        about["rows"] = [asdict(row) for row in self.rows]
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        save_file({"hidden": self.hidden, **tensors}, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "BeaconCache":
+        """Read what `save` wrote. A model refuses it in its first call if it is not the one that made it.
+
+        Raises:
+            ValueError: no such file, a damaged one, or one that holds something else.
+        """
+        try:
+            with safe_open(str(path), "pt", device=str(device)) as file:
+                about = file.metadata() or {}
+                if about.get("format") != FORMAT:
+                    raise ValueError(f"{path} has the format {about.get('format')!r}; allowed: {FORMAT!r}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"cannot load the cache {path}: {error}") from error
+        about = json.loads(about["about"])
+        rows = tuple(RowState(**{**row, "open_ids": tuple(row["open_ids"])}) for row in about["rows"])
+        layers = tuple(
+            LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
+            for i in range(len(tensors) // len(_TENSORS))
+        )
+        mark = _as_tuples(about["fingerprint"])
+        return cls(rows, layers, tensors["hidden"], about["unfinished"], about["interleaved"], mark)
 
 
-def _spans(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
-    """Places of some rows' entries among all, end to end."""
-    starts = [sum(lengths[:row]) for row in rows]
-    spans = [torch.arange(start, start + lengths[row]) for start, row in zip(starts, rows, strict=True)]
-    return torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
+_TENSORS = tuple(field.name for field in fields(LayerState))
+
+
+def _spans(lengths: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Places, among rows of these lengths end to end, of parts (row, start, end) of rows."""
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    return torch.cat([torch.arange(starts[row] + start, starts[row] + end) for row, start, end in parts])
+
+
+def _is_all(places: Tensor, count: int) -> bool:
+    return len(places) == count and bool((places == torch.arange(count)).all())
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -43,8 +43,8 @@ def plan_call(
     ratios: Ratios | None,
     draw: Draw | None,
     totals: Sequence[int] | None = None,
-    more: bool = False,
-    head: bool = False,
+    more: Sequence[bool] | None = None,
+    head: Sequence[bool] | None = None,
 ) -> Call:
     """Plan a call.
 
@@ -57,8 +57,8 @@ def plan_call(
         ratios: as passed to the model; None = the policy.
         draw: counter of a training step, None in eval mode.
         totals: tokens that each row will have, for the policy "adapt-N"; default: those read so far.
-        more: whether more tokens will follow, so that a full window closes in any case.
-        head: whether the first window is kept raw.
+        more: for each row, whether more tokens will follow, so that a full window closes in any case.
+        head: for each row, whether its first window is kept raw.
 
     Raises:
         ValueError: see `BeaconLM.forward`.
@@ -67,29 +67,29 @@ def plan_call(
         raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(lengths)}; allowed: the same")
     states = (RowState(config.window),) * len(lengths) if cache is None else cache.rows
     counts = [len(sizes(state, new, config.window)) for state, new in zip(states, lengths, strict=True)]
+    more, head = ([False] * len(lengths) if flags is None else flags for flags in (more, head))
     if ratios is not None:
         chosen = passed_ratios(ratios, counts, config.window)
     else:
-        wanted = [_undecided(*pair, unfinished, more, head) for pair in zip(states, counts, strict=True)]
+        wanted = [_undecided(*row, unfinished) for row in zip(states, counts, more, head, strict=True)]
         chosen = [[config.ratios[0]] * count for count in counts]  # stands where no ratio is needed
         if any(wanted) or (totals is not None and config.adapt is not None):
             chosen, states = _by_policy(config, positions, lengths, states, counts, draw, totals, wanted, unfinished)
     chosen = [
-        [0 if head else _first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
-        for state, row in zip(states, chosen, strict=True)
+        [0 if raw else _first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
+        for state, row, raw in zip(states, chosen, head, strict=True)
     ]
     rows = plan(lengths, chosen, config, unfinished, states, more)
     check_positions(rows, config, positions)
     given = ratios is not None or unfinished == "beacons"
-    triples = zip(states, chosen, counts, strict=True)
     open_ratios = tuple(
-        row[-1] if given or (head and count == 1) else state.ratio if count == 1 else None
-        for state, row, count in triples
+        row[-1] if given or (raw and count == 1) else state.ratio if count == 1 else None
+        for state, row, count, raw in zip(states, chosen, counts, head, strict=True)
     )
     return Call(rows, states, open_ratios, unfinished)
 
 
-def _undecided(state: RowState, count: int, unfinished: str, more: bool, head: bool) -> bool:
+def _undecided(state: RowState, count: int, more: bool, head: bool, unfinished: str) -> bool:
     """Whether a row has a window that closes (raw) or begins (beacons) in this call and has no ratio yet."""
     decided = head or (state.ratio is not None and bool(state.open_ids))
     closing = count if unfinished == "beacons" or more else count - 1

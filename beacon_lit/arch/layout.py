@@ -24,6 +24,7 @@ from torch import Tensor
 
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.ratio import Ratio
+from beacon_lit.arch.rows import move
 from beacon_lit.arch.windows import Row, Window
 
 
@@ -76,10 +77,8 @@ class Layout:
         """The same with its tensors on `device`."""
         if self.q_index.device == device:
             return self
-        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        if device.type == "cuda":  # from pinned memory the copies queue behind the running step
-            tensors = {name: value.pin_memory() for name, value in tensors.items()}
-        moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: move(value, device) for name, value in tensors.items()}
         return replace(self, cached=None if self.cached is None else self.cached.to(device), **moved)
 
 
@@ -88,14 +87,16 @@ class CachedLayout:
     """Where keys and values of a cache come in, and where those of the next cache come from.
 
     Places are counted over `[stream | moving]`, what this call computes and the cache's keys that are not rotated, and
-    over `[rotated | fixed]`, keys that this call rotates and the cache's that stay as they are.
+    over `[rotated | fixed]`, keys that this call rotates and the cache's that stay as they are, `[memory | open]`.
 
     Attributes:
         keys: (S,) int64, places over `[rotated | fixed]`; `Layout.k_index`, `k_slot` say what is rotated.
         values: (S,) int64, places over `[stream | moving | fixed]`.
         fresh_index, fresh_slot: (n,) int64, places over `[stream | moving]` of what becomes fixed, and its slots.
-        fixed: (F,) int64, the next cache's fixed entries, places over `[fixed | fresh]`.
+        memory: (M,) int64, the next cache's memory, places over `[fixed | fresh]`; None: it stays as it is.
+        open: (T,) int64, the open windows, over the same.
         moving: (C,) int64, its moving entries, places over `[stream | moving]`.
+        hidden: (rows + open tokens,) int64, its hidden states, places over `[stream | those of the cache]`.
         new: (N,) int64, stream positions of the raw tokens that are new in this call, not run again.
     """
 
@@ -103,13 +104,17 @@ class CachedLayout:
     values: Tensor
     fresh_index: Tensor
     fresh_slot: Tensor
-    fixed: Tensor
+    memory: Tensor | None
+    open: Tensor
     moving: Tensor
+    hidden: Tensor
     new: Tensor
 
     def to(self, device: torch.device) -> "CachedLayout":
         """The same with its tensors on `device`."""
-        return CachedLayout(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        moved: dict[str, Any] = {name: move(value, device) for name, value in tensors.items()}
+        return replace(self, **moved)
 
 
 @lru_cache(maxsize=8)  # random ratios never repeat; evaluation does
@@ -126,7 +131,7 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
     packed = raw + sum(window.beacons for row in rows for window in row.windows)
     parts: list[_Window] = []
     ends: list[_End] = []
-    at = _Cursor(0, raw, packed, 0)
+    at = _Cursor(token=0, beacon=raw, moving=packed, memory=0, open=sum(row.memory for row in rows))
     for row in rows:
         found, end, at = _walk(row, config, at, moving)
         parts += found
@@ -175,28 +180,30 @@ class _Window:
 
 @dataclass(frozen=True)
 class _End:
-    """References to what a row leaves: fixed entries with their slots, and moving ones."""
+    """References to what a row leaves: memory and open window, and entries that will move; slots of the open window."""
 
-    fixed: np.ndarray
-    slots: np.ndarray
+    memory: np.ndarray
+    open: np.ndarray
+    open_slots: np.ndarray
     moving: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Cursor:
-    """The next raw token, beacon, moving and fixed cache entry."""
+    """The next raw token and beacon; the cache's next moving entry, and fixed ones of memory and of open windows."""
 
     token: int
     beacon: int
     moving: int
-    fixed: int
+    memory: int
+    open: int
 
 
 def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[list[_Window], _End, _Cursor]:
     """One row, window by window."""
-    memory = -1 - np.arange(at.fixed, at.fixed + row.memory)
+    memory = -1 - np.arange(at.memory, at.memory + row.memory)
     tail = np.arange(at.moving, at.moving + row.overlap)
-    past = -1 - np.arange(at.fixed + row.memory, at.fixed + row.memory + row.open_slots)
+    past = -1 - np.arange(at.open, at.open + row.open_slots)
     past_moving = np.arange(at.moving + row.overlap, at.moving + row.overlap + (row.open_slots if moving else 0))
     token, beacon, position = at.token, at.beacon, row.start - row.windows[0].past
     empty = np.empty(0, np.int64)
@@ -221,13 +228,10 @@ def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[li
             opened, opened_slots = np.concatenate([before, own]), slots
             opened_moving = np.concatenate([before_moving, own]) if moving else empty
         position += window.size
-    end = _End(
-        np.concatenate([memory, opened]),
-        np.concatenate([np.arange(len(memory)), opened_slots]),
-        np.concatenate([tail, opened_moving]),
-    )
+    end = _End(memory, opened, opened_slots, np.concatenate([tail, opened_moving]))
     moved = row.overlap + (row.open_slots if moving else 0)
-    return parts, end, _Cursor(token, beacon, at.moving + moved, at.fixed + row.memory + row.open_slots)
+    after = _Cursor(token, beacon, at.moving + moved, at.memory + row.memory, at.open + row.open_slots)
+    return parts, end, after
 
 
 def _join(
@@ -270,21 +274,42 @@ def _arrange(tokens: np.ndarray, beacons: np.ndarray, window: Window, placement:
 def _cached_layout(keys: np.ndarray, ends: Sequence[_End], moving_end: int, rows: Sequence[Row]) -> CachedLayout:
     rotated = keys >= 0
     places = np.where(rotated, np.cumsum(rotated) - 1, rotated.sum() - 1 - keys)
-    fixed, slots = (np.concatenate([getattr(end, name) for end in ends]) for name in ("fixed", "slots"))
+    memory = np.concatenate([end.memory for end in ends])
+    fixed = np.concatenate([memory, *(end.open for end in ends)])
+    slots = np.concatenate([*(np.arange(len(end.memory)) for end in ends), *(end.open_slots for end in ends)])
     fresh = fixed >= 0
     held = sum(row.memory + row.open_slots for row in rows)
+    next_fixed = np.where(fresh, held + np.cumsum(fresh) - 1, -1 - fixed)
+    unchanged = np.array_equal(memory, -1 - np.arange(sum(row.memory for row in rows)))
     starts = np.cumsum([0, *(sum(window.length for window in row.windows) for row in rows)])
     new = [np.arange(start + row.again, end) for start, end, row in zip(starts, starts[1:], rows, strict=False)]
-    arrays = (
-        places,
-        np.where(rotated, keys, moving_end - 1 - keys),
-        fixed[fresh],
-        slots[fresh],
-        np.where(fresh, held + np.cumsum(fresh) - 1, -1 - fixed),
-        np.concatenate([end.moving for end in ends]),
-        np.concatenate(new),
-    )
-    return CachedLayout(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+    arrays = {
+        "keys": places,
+        "values": np.where(rotated, keys, moving_end - 1 - keys),
+        "fresh_index": fixed[fresh],
+        "fresh_slot": slots[fresh],
+        "memory": next_fixed[: len(memory)],
+        "open": next_fixed[len(memory) :],
+        "moving": np.concatenate([end.moving for end in ends]),
+        "hidden": _hidden_places(rows),
+        "new": np.concatenate(new),
+    }
+    tensors: dict[str, Any] = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+    return CachedLayout(**{**tensors, "memory": None if unchanged else tensors["memory"]})
+
+
+def _hidden_places(rows: Sequence[Row]) -> np.ndarray:
+    """Where each row's hidden states `[last token before the open window | open window]` are after the call."""
+    stream, held = 0, sum(window.length for row in rows for window in row.windows)
+    places = []
+    for row in rows:
+        length, last = sum(window.length for window in row.windows), row.windows[-1]
+        first = row.start - row.windows[0].past - 1  # position in the sequence of the row's first cached hidden state
+        end = row.start + length
+        wanted = np.arange(end - (0 if last.closes else last.size) - 1, end)
+        places.append(np.where(wanted < row.start, held + wanted - first, stream + wanted - row.start))
+        stream, held = stream + length, held + 1 + row.windows[0].past + row.again
+    return np.concatenate(places)
 
 
 def _cumulative(lengths: Sequence[int]) -> Tensor:

@@ -12,16 +12,19 @@ from transformers import PretrainedConfig
 from transformers.utils import ModelOutput
 
 from beacon_lit.arch import checkpoint
-from beacon_lit.arch.attention import BeaconAttention, Step
+from beacon_lit.arch.attention import BeaconAttention, WindowStep
 from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
 from beacon_lit.arch.call import Call, plan_call
 from beacon_lit.arch.checkpoint import is_beacon
+from beacon_lit.arch.compression import BeaconCompression
 from beacon_lit.arch.config import UNFINISHED, BeaconConfig
+from beacon_lit.arch.decoding import Decoding
+from beacon_lit.arch.fingerprint import check_cache, fingerprint
 from beacon_lit.arch.generation import BeaconGeneration
 from beacon_lit.arch.layout import Layout, build_layout
 from beacon_lit.arch.loss import LossHead, loss_and_slope
 from beacon_lit.arch.ratio import Draw, Ratios
-from beacon_lit.arch.rows import Rows, check_ids
+from beacon_lit.arch.rows import Rows, check_ids, move
 
 # The mixin comes before a family's ...ForCausalLM; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -44,15 +47,15 @@ class BeaconOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     token_loss: Tensor | None = None
-    cache: BeaconCache | None = None
+    cache: BeaconCache | Decoding | None = None
 
     @property
-    def past_key_values(self) -> BeaconCache | None:
+    def past_key_values(self) -> BeaconCache | Decoding | None:
         """Another name for `cache`."""
         return self.cache
 
 
-class BeaconLM(BeaconGeneration, _Backbone):
+class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
     """Mixin that makes a family's `...ForCausalLM` a beacon model (arXiv 2401.03462).
 
     Made by `from_pretrained` and `from_config`; every model they return is an instance of this class and of the
@@ -198,7 +201,7 @@ class BeaconLM(BeaconGeneration, _Backbone):
         unfinished: str | None = None,
         return_logits: bool = True,
         logits_to_keep: int = 0,
-        cache: BeaconCache | None = None,
+        cache: BeaconCache | Decoding | None = None,
         use_cache: bool = False,
         past_key_values: BeaconCache | None = None,
         return_dict: bool = True,
@@ -216,7 +219,7 @@ class BeaconLM(BeaconGeneration, _Backbone):
             unfinished: "raw" or "beacons"; default: the cache's, else "raw" in training mode, else the config's.
             return_logits: False leaves them out; a loss alone never holds the logits of a whole step.
             logits_to_keep: only the last columns' logits; 0 for all.
-            cache: continue that sequence; logits and losses are of the new tokens.
+            cache: continue that sequence; logits and losses are of the new tokens. (`generate` passes its own state.)
             use_cache: return a cache (always so when one is given).
             past_key_values: another name for `cache`.
             return_dict: False gives a tuple.
@@ -224,11 +227,16 @@ class BeaconLM(BeaconGeneration, _Backbone):
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
-                cache of another batch size or mode, or more slots than the backbone has positions.
+                cache of another model, dtype, device, batch size or mode, or more slots than the backbone has
+                positions.
         """
         cache = past_key_values if cache is None else cache
         if attention_mask is not None and cache is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
+        if isinstance(cache, Decoding):
+            return BeaconOutput(logits=cache.step(input_ids), cache=cache)
+        if cache is not None:
+            check_cache(cache, self)
         rows = Rows.of(input_ids, attention_mask)
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
@@ -273,30 +281,31 @@ class BeaconLM(BeaconGeneration, _Backbone):
         weight = self.model.embed_tokens.weight
         config = self.config
         empty = weight.new_empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim)
-        layers = (LayerState(empty, empty, empty, empty),) * len(self.model.layers)
+        layers = (LayerState(*[empty] * 6),) * len(self.model.layers)
         rows = (RowState(capacity),) * batch
-        last, mode = weight.new_zeros(batch, config.hidden_size), self._mode(None, None)
-        return BeaconCache(rows, layers, last, mode, self.beacon.placement == "interleave")
+        hidden, mode = weight.new_zeros(batch, config.hidden_size), self._mode(None, None)
+        return BeaconCache(rows, layers, hidden, mode, self.beacon.placement == "interleave", fingerprint(self))
 
     def _read(
         self, ids: Tensor, rows: Rows, call: Call, cache: BeaconCache | None, keep: bool
     ) -> tuple[Tensor, BeaconCache | None]:
-        """(R,) new ids -> (R, D) their final hidden states, and the cache after them."""
+        """(R,) new ids, on any device -> (R, D) their final hidden states, and the cache after them."""
         interleaved = self.beacon.placement == "interleave"
         moving = call.unfinished == "beacons" and interleaved
-        layout = build_layout(call.rows, self.beacon, keep, moving).to(ids.device)
+        device = self.model.embed_tokens.weight.device
+        layout = build_layout(call.rows, self.beacon, keep, moving).to(device)
         if not keep:
-            return self._hidden(ids, layout, ())[0], None
+            return self._hidden(move(ids, device), layout, ())[0], None
         cache = self._empty_cache(len(rows.lengths), self.beacon.window) if cache is None else cache
         parts = ids.split(rows.lengths)
         again = [ids.new_tensor(state.open_ids[: row.again]) for state, row in zip(call.states, call.rows, strict=True)]
         stream = torch.cat([part for pair in zip(again, parts, strict=True) for part in pair])
-        hidden, layers = self._hidden(stream, layout, cache.layers)
+        hidden, layers = self._hidden(move(stream, device), layout, cache.layers)
         assert layout.cached is not None
-        hidden = hidden[layout.cached.new]
-        last = hidden[torch.tensor(rows.lengths).cumsum(0).to(hidden.device) - 1].detach()
-        after = call.advance([part.tolist() for part in parts], self.beacon)
-        return hidden, BeaconCache(after, layers, last, call.unfinished, interleaved)
+        kept = torch.cat([hidden.detach(), cache.hidden])[layout.cached.hidden]
+        states = call.advance([part.tolist() for part in parts], self.beacon)
+        after = BeaconCache(states, layers, kept, call.unfinished, interleaved, cache.fingerprint)
+        return hidden[layout.cached.new], after
 
     def _hidden(
         self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...]
@@ -307,7 +316,7 @@ class BeaconLM(BeaconGeneration, _Backbone):
         hidden = torch.cat([raw, beacons.to(raw.dtype)])[None]
         fresh = None if layout.cached is None else self._rope(raw, layout.cached.fresh_slot)
         q_rope, k_rope = self._rope(raw, layout.q_slot), self._rope(raw, layout.k_slot)
-        step = Step(layout, q_rope, k_rope, self.attn, fresh, before)
+        step = WindowStep(layout, q_rope, k_rope, self.attn, fresh, before)
         for layer in self.model.layers:
             hidden = layer(hidden, attention_mask=None, position_embeddings=q_rope, beacon=step)
         return self.model.norm(hidden)[0, : layout.raw], tuple(step.after[i] for i in range(len(step.after)))

@@ -95,3 +95,10 @@ def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
     if low < 0 or high >= vocabulary:
         wrong: Sequence[int] = [bound for bound in (low, high) if not 0 <= bound < vocabulary]
         raise ValueError(f"{name} has the token id {wrong[0]}; allowed: 0 to {vocabulary - 1}")
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. From pinned memory the copy queues behind the running step and nothing waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

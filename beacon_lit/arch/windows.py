@@ -72,7 +72,7 @@ def plan(
     config: BeaconConfig,
     unfinished: str,
     states: Sequence[RowState] | None = None,
-    more: bool = False,
+    more: Sequence[bool] | None = None,
 ) -> tuple[Row, ...]:
     """Plan a call.
 
@@ -83,16 +83,17 @@ def plan(
         unfinished: "raw": a window stays open, full or not, and without beacons until a token beyond it arrives, then
             runs once more; "beacons": it closes when it is full, and gets its beacons as the tokens come.
         states: where each row stands; default: at its start.
-        more: whether more tokens will follow, so that a full window closes in any case.
+        more: for each row, whether more tokens will follow, so that a full window closes in any case; default: no.
     """
     if states is None:
         states = [RowState(config.window)] * len(lengths)
-    planned = zip(states, lengths, ratios, strict=True)
-    return tuple(_plan_row(state, length, chosen, config, unfinished, more) for state, length, chosen in planned)
+    more = [False] * len(lengths) if more is None else more
+    planned = zip(states, lengths, ratios, more, strict=True)
+    return tuple(_plan_row(*row, config, unfinished) for row in planned)
 
 
 def _plan_row(
-    state: RowState, new: int, ratios: Sequence[Ratio], config: BeaconConfig, unfinished: str, more: bool
+    state: RowState, new: int, ratios: Sequence[Ratio], more: bool, config: BeaconConfig, unfinished: str
 ) -> Row:
     cut = sizes(state, new, config.window)
     last = len(cut) - 1

@@ -1,0 +1,81 @@
+"""What tells one model from another, for caches: another model's keys and values would be silently wrong."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.checkpoint import is_beacon, sample, shapes
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.cache import BeaconCache
+    from beacon_lit.arch.model import BeaconLM
+
+Fingerprint = tuple[tuple[str, Any], ...]
+
+_SETTINGS = ("window", "sink", "overlap", "placement", "params")  # those that a cache depends on
+
+
+def fingerprint(model: "BeaconLM") -> Fingerprint:
+    """(name, value) pairs: shapes, RoPE, beacon settings, and a few values of a few weights in bf16.
+
+    Computed anew only when a weight has changed.
+    """
+    key = _versions(model)
+    known = model.__dict__.get("_fingerprint")
+    if known is None or known[0] != key:
+        known = key, _compute(model)
+        model.__dict__["_fingerprint"] = known
+    return known[1]
+
+
+def check_cache(cache: "BeaconCache", model: "BeaconLM") -> None:
+    """ValueError unless `model` can go on from `cache`: its own, in its dtype and on its device."""
+    own = fingerprint(model)
+    if cache.fingerprint != own:
+        theirs = dict(cache.fingerprint)
+        name, value = next(((name, value) for name, value in own if theirs.get(name) != value), ("fingerprint", "none"))
+        raise ValueError(
+            f"the cache was made by another model: it has {name}={_short(theirs.get(name))}, this one {_short(value)}; "
+            "allowed: a cache of the same backbone, beacons and beacon settings"
+        )
+    weight = model.model.embed_tokens.weight
+    if cache.hidden.device != weight.device:
+        raise ValueError(
+            f"the cache is on {cache.hidden.device}, the model on {weight.device}: cache.to(device) moves it"
+        )
+    if cache.hidden.dtype != weight.dtype and not torch.is_autocast_enabled(weight.device.type):
+        raise ValueError(f"the cache is {cache.hidden.dtype}, the model {weight.dtype}: cache.to(dtype) converts it")
+
+
+def _compute(model: "BeaconLM") -> Fingerprint:
+    settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
+    rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
+    weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
+    beacons = {f"weights of {name}": _values(tensor) for name, tensor in _sampled_beacons(model)}
+    return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **beacons}.items())
+
+
+def _sampled_beacons(model: "BeaconLM") -> list[tuple[str, Tensor]]:
+    """The beacon embedding, and the beacon projections of the first and the last layer."""
+    last = len(model.model.layers) - 1
+    layers = tuple(f"model.layers.{i}." for i in {0, last})
+    named = [(name, value) for name, value in model.named_parameters() if is_beacon(name)]
+    return [(name, value) for name, value in named if name.startswith(layers) or "layers" not in name]
+
+
+def _values(tensor: Tensor) -> tuple[float, ...]:
+    return tuple(tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].to("cpu", torch.bfloat16).tolist())
+
+
+def _versions(model: "BeaconLM") -> tuple[tuple[int, int], ...]:
+    """Changes whenever a sampled weight does."""
+    layers = model.model.layers
+    backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
+    weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled_beacons(model))]
+    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
+
+
+def _short(value: Any) -> str:
+    return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
