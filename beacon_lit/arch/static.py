@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from beacon_lit.arch.attention import Rope, rotate
 from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
 
 if TYPE_CHECKING:
-    from beacon_lit.arch.attention import BeaconAttention, Rope
+    from beacon_lit.arch.attention import BeaconAttention
     from beacon_lit.arch.model import BeaconLM
 
 CHUNK = 512  # slots that one product over values sums; S is a multiple
@@ -25,16 +26,16 @@ class StaticStep:
     """One new raw token for every row, as an `attention.Step`.
 
     Attributes:
-        keys, values: (B, K, S, H) of each layer; the new token's are written into them.
+        keys, values: (layers, B, K, S, H); the new tokens' are written into them.
         slots: (B,) int64, the new tokens' slots.
         rope: cos and sin at these.
         bias: (B, 1, S) 0 for slots that a row sees, -inf for others.
     """
 
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
+    keys: Tensor
+    values: Tensor
     slots: Tensor
-    rope: "Rope"
+    rope: Rope
     bias: Tensor
 
     @property
@@ -77,75 +78,71 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Buffers:
-    """Keys and values of every layer for a batch of rows, loaded from caches and read back into caches."""
+    """Keys and values of all layers for a batch of rows, loaded from caches and read back into caches.
+
+    Attributes:
+        keys, values: (layers, B, K, S, H).
+        tails: of each row, overlap keys and values (layers, o, K, H). The keys lie rotated in `keys`; they move when
+            the window closes, and are kept unrotated here.
+    """
 
     def __init__(self, lm: "BeaconLM", cache: BeaconCache, slots: int) -> None:
         first = cache.layers[0].memory_k
-        shape = (len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
+        shape = (len(cache.layers), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.lm = lm
-        self.keys = [first.new_zeros(shape) for _ in cache.layers]
-        self.values = [first.new_zeros(shape) for _ in cache.layers]
-        # Overlap keys lie rotated in the buffers; they move when the window closes, and are kept unrotated here.
-        self.tails: list[list[tuple[Tensor, Tensor]]] = [[] for _ in cache.rows]
+        self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
+        self.tails = [(first[None], first[None])] * len(cache.rows)
 
     @property
     def slots(self) -> int:
         """S."""
-        return self.keys[0].shape[2]
+        return self.keys.shape[3]
 
     def grow(self, slots: int) -> None:
         """Make room for so many slots. The buffers are then others."""
-        for buffers in (self.keys, self.values):
-            for i, old in enumerate(buffers):
-                batch, heads, had, dim = old.shape
-                buffers[i] = old.new_zeros(batch, heads, round_up(slots), dim)
-                buffers[i][:, :, :had] = old
+        self.keys, self.values = (_padded(buffer, round_up(slots)) for buffer in (self.keys, self.values))
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Put one row of a cache at `place`; its first `known` memory slots are there already."""
-        state, before = cache.rows[row], cache.rows[:row]
-        m, o, t = state.memory_slots, state.overlap_slots, state.window_slots
-        start_m = sum(other.memory_slots for other in before)
-        start_o = sum(other.overlap_slots for other in before)
-        start_t = sum(other.window_slots for other in before)
-        rope = self.lm._rope(cache.hidden, torch.arange(m, m + o, device=cache.hidden.device))
-        self.tails[place] = []
-        for i, layer in enumerate(cache.layers):
-            tail_k, tail_v = layer.moving_k[start_o : start_o + o], layer.moving_v[start_o : start_o + o]
-            self.tails[place].append((tail_k, tail_v))
-            tail_k = self.lm.attention_class.rotate(tail_k, *rope)
-            for buffer, memory, tail, opened in (
-                (self.keys[i][place], layer.memory_k, tail_k, layer.open_k),
-                (self.values[i][place], layer.memory_v, tail_v, layer.open_v),
-            ):
-                buffer[:, known:m] = memory[start_m + known : start_m + m].transpose(0, 1)
-                buffer[:, m : m + o] = tail.transpose(0, 1)
-                buffer[:, m + o : m + o + t] = opened[start_t : start_t + t].transpose(0, 1)
+        m, o, t = (getattr(cache.rows[row], f"{name}_slots") for name in ("memory", "overlap", "window"))
+        start_m, start_o, start_t = (
+            sum(getattr(other, f"{name}_slots") for other in cache.rows[:row])
+            for name in ("memory", "overlap", "window")
+        )
+
+        def part(name: str, start: int, end: int) -> Tensor:
+            return torch.stack([getattr(layer, name)[start:end] for layer in cache.layers])
+
+        tail_k, tail_v = (part(f"moving_{x}", start_o, start_o + o) for x in "kv")
+        self.tails[place] = tail_k, tail_v
+        rope = self.lm._rope(cache.hidden, torch.arange(m, m + o, device=cache.hidden.device).repeat(len(tail_k)))
+        rotated = rotate(tail_k.flatten(0, 1), *rope).unflatten(0, (len(tail_k), -1)) if o else tail_k
+        for x, buffer, tail in (("k", self.keys[:, place], rotated), ("v", self.values[:, place], tail_v)):
+            buffer[:, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
+            buffer[:, :, m : m + o] = tail.transpose(1, 2)
+            buffer[:, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
         """Keys and values of some rows, as caches hold them."""
-        return tuple(self._layer(i, places, states) for i in range(len(self.keys)))
-
-    def _layer(self, i: int, places: Sequence[int], states: Sequence[RowState]) -> LayerState:
-        memory = [(place, 0, state.memory_slots) for place, state in zip(places, states, strict=True)]
-        opened = [
-            (place, state.slots - state.window_slots, state.slots) for place, state in zip(places, states, strict=True)
-        ]
-        tails = [self.tails[place][i] for place in places]
-        return LayerState(
-            memory_k=_rows(self.keys[i], memory),
-            memory_v=_rows(self.values[i], memory),
-            open_k=_rows(self.keys[i], opened),
-            open_v=_rows(self.values[i], opened),
-            moving_k=torch.cat([k for k, _ in tails]),
-            moving_v=torch.cat([v for _, v in tails]),
-        )
+        pairs = list(zip(places, states, strict=True))
+        memory = [(place, 0, state.memory_slots) for place, state in pairs]
+        opened = [(place, state.slots - state.window_slots, state.slots) for place, state in pairs]
+        tails = zip(*(self.tails[place] for place in places), strict=True)
+        kinds = (_rows(buffer, parts) for parts in (memory, opened) for buffer in (self.keys, self.values))
+        moving = (torch.cat(tail, 1) for tail in tails)
+        return tuple(LayerState(*tensors) for tensors in zip(*kinds, *moving, strict=True))
 
     def reorder(self, places: Tensor) -> None:
         """Put at each place what is at `places[place]`."""
-        for buffer in (*self.keys, *self.values):
-            buffer.copy_(buffer[places])
+        for layer in (*self.keys, *self.values):
+            layer.copy_(layer[places])
         self.tails = [self.tails[place] for place in places.tolist()]
+
+
+def _padded(buffer: Tensor, slots: int) -> Tensor:
+    grown = buffer.new_zeros(*buffer.shape[:3], slots, buffer.shape[4])
+    grown[:, :, :, : buffer.shape[3]] = buffer
+    return grown
 
 
 def round_up(slots: int) -> int:
@@ -154,5 +151,5 @@ def round_up(slots: int) -> int:
 
 
 def _rows(buffer: Tensor, parts: Sequence[tuple[int, int, int]]) -> Tensor:
-    """(B, K, S, H) -> (n, K, H): parts (row, start, end), end to end."""
-    return torch.cat([buffer[row, :, start:end].transpose(0, 1) for row, start, end in parts])
+    """(layers, B, K, S, H) -> (layers, n, K, H): parts (row, start, end), end to end."""
+    return torch.cat([buffer[:, row, :, start:end].transpose(1, 2) for row, start, end in parts], 1)
