@@ -1,5 +1,6 @@
 """Models of real shapes with random weights, and how to time them."""
 
+import copy
 import statistics
 from collections.abc import Callable
 
@@ -27,18 +28,42 @@ SHAPES = {
 }  # fmt: skip
 
 
-def build(shape: str, beacon: BeaconConfig, device: torch.device, dtype: torch.dtype) -> BeaconLM:
-    """A beacon model of one of `SHAPES`, made on the device itself; beacons are float32, as they are trained."""
+def build(
+    shape: str,
+    beacon: BeaconConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    beacon_dtype: torch.dtype = torch.float32,
+    yarn: float = 1,
+) -> BeaconLM:
+    """A beacon model of one of `SHAPES`, made on the device itself.
+
+    Args:
+        beacon_dtype: of the beacons' parameters; default float32, as they are trained.
+        yarn: times as many positions as the shape has, through YaRN; default: the shape's own.
+    """
+    config = SHAPES[shape] if yarn == 1 else extended(SHAPES[shape], yarn)
     torch.set_default_dtype(dtype)
-    with device:
-        model = BeaconLM.from_config(SHAPES[shape], beacon)
-    torch.set_default_dtype(torch.float32)
+    try:
+        with device:
+            model = BeaconLM.from_config(config, beacon)
+    finally:  # also where memory does not suffice
+        torch.set_default_dtype(torch.float32)
     for parameter in model.beacon_parameters():
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(beacon_dtype)
     return model
 
 
-def measure(step: Callable[[], None], device: torch.device, repeats: int, warmup: int) -> tuple[float, float]:
+def extended(config: Qwen2Config, factor: float) -> Qwen2Config:
+    """The same shape with `factor` times the positions, through YaRN."""
+    config, own = copy.deepcopy(config), config.max_position_embeddings
+    yarn = {"rope_type": "yarn", "factor": float(factor), "original_max_position_embeddings": own}
+    config.rope_parameters = {**config.rope_parameters, **yarn}
+    config.max_position_embeddings = int(own * factor)
+    return config
+
+
+def measure(step: Callable[[], object], device: torch.device, repeats: int, warmup: int) -> tuple[float, float]:
     """Median seconds of `step`, and peak GiB of device memory (0 on a CPU)."""
     times = []
     for i in range(warmup + repeats):
@@ -49,7 +74,7 @@ def measure(step: Callable[[], None], device: torch.device, repeats: int, warmup
     return statistics.median(times[warmup:]), peak
 
 
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
+def _seconds(step: Callable[[], object], device: torch.device) -> float:
     if device.type != "cuda":
         import time
 

@@ -1,0 +1,142 @@
+"""Time and memory of each step of a generation, for one row and for many."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beacon_lit import BeaconLM
+from benchmarks.device import GIB, OUT_OF_MEMORY, attempt, copy_rate, peak_gib, reset_peak
+from benchmarks.plan import Plan
+from benchmarks.subjects import Cache, Subject, random_ids, subjects
+
+Row = dict[str, Any]
+
+DECODE_AHEAD, BATCH_AHEAD = 50, 10  # steps before a window's border, and as many after it
+
+
+def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
+    """Milliseconds of each step of one row, over a window's border; and of reading the weights alone."""
+    for length in plan.lengths["decode"]:
+        ahead = min(DECODE_AHEAD, plan.window // 2)
+        ids = text_before(lm, length, ahead, device)
+        for subject in subjects(lm):
+            cache, error = attempt(partial(_after, subject, ids))
+            measured = None
+            if cache is not None:
+                measured, error = attempt(partial(_steps, subject, ids, cache, ahead, plan.window))
+            del cache
+            yield {"model": subject.name, "tokens": length, "batch": 1, **(measured or {"error": error})}
+    if plan.lengths["decode"]:
+        measured, error = attempt(partial(_weights_alone, lm, device))
+        yield {"model": "weights alone", **(measured or {"error": error})}
+
+
+def _weights_alone(lm: BeaconLM, device: torch.device) -> Row:
+    """What no step can be faster than: the backbone's weights, read at the rate at which the device copies."""
+    rate, weights = copy_rate(device), weight_bytes(lm)
+    return {"median_ms": weights / rate * 1000, "weights_gib": weights / GIB, "copied_gib_per_second": rate / GIB}
+
+
+def _after(subject: Subject, ids: Tensor) -> Cache:
+    """What is kept of all ids but the last, kernels of reading and decoding having been loaded."""
+    start = ids[:, : max(2, ids.shape[1] // 64)]
+    subject.generate(start, subject.read(start[:, :-1]), 4)
+    return subject.read(ids[:, :-1])
+
+
+def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
+    """Tokens per second of many rows, and how many fit: every batch that is tried is a row of the table."""
+    for length in plan.lengths["batch"]:
+        ahead = min(BATCH_AHEAD, plan.window // 2)
+        ids = text_before(lm, length, ahead, device)
+        for subject in subjects(lm):
+            head = {"model": subject.name, "tokens": length}
+            one, error = attempt(partial(_one_row, subject, ids))
+            if one is None:
+                yield {**head, "batch": 1, "error": error}
+                continue
+            rows: int | None = plan.rows
+            fitting, failing = 0, None
+            while rows:
+                work = partial(_copies_and_steps, subject, ids.expand(rows, -1), one, ahead, plan.window)
+                measured, error = attempt(work)
+                yield {**head, "batch": rows, **(measured or {"error": error})}
+                if error not in (None, OUT_OF_MEMORY):
+                    break
+                fitting, failing = (fitting, rows) if error else (rows, failing)
+                rows = next_batch(fitting, failing, plan.most)
+
+
+def next_batch(fitting: int, failing: int | None, most: int) -> int | None:
+    """The batch to try next: twice as many rows, then the middle. None once the largest is known to a sixteenth."""
+    if failing is None:
+        return min(2 * fitting, most) if fitting < most else None
+    gap = failing - fitting
+    return fitting + gap // 2 if gap > max(1, fitting // 16) else None
+
+
+def _one_row(subject: Subject, ids: Tensor) -> Cache:
+    """The cache of all ids but the last, on the host, where it takes no place from the rows made of it."""
+    return subject.copies(_after(subject, ids), 1, torch.device("cpu"))
+
+
+def _copies_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, window: int) -> Row:
+    return _steps(subject, ids, subject.copies(one, len(ids), ids.device), ahead, window)
+
+
+def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int) -> Row:
+    """Decode over the border that comes after `ahead` steps, and as many beyond it."""
+    kept = subject.nbytes(cache) / GIB
+    reset_peak(ids.device)
+    seconds = subject.generate(ids, cache, 2 * ahead)
+    memory = {"peak_gib": peak_gib(ids.device), "cache_gib": kept}
+    return {**timings(seconds, len(ids), ahead if subject.has_borders else None, window), **memory}
+
+
+def timings(seconds: Sequence[float], rows: int, border: int | None, window: int) -> Row:
+    """What the steps of a generation say.
+
+    Args:
+        seconds: of each step, of which the first also sets up what the others use.
+        rows: of the batch.
+        border: index of the step at which a window closes, if one does; a session may close it one step earlier or
+            later, so the slowest of the three counts.
+        window: steps from one border to the next.
+
+    Returns:
+        Milliseconds: first, median and worst step (of all but the first, and which it was), border; and tokens per
+        second, the border counted with its share.
+    """
+    median, worst = statistics.median(seconds[1:]), max(seconds[1:])
+    at_border = None if border is None else max(seconds[max(1, border - 1) : border + 2])
+    sustained = median if at_border is None else median + (at_border - median) / window
+    return {
+        "first_ms": seconds[0] * 1000,
+        "median_ms": median * 1000,
+        "border_ms": None if at_border is None else at_border * 1000,
+        "worst_ms": worst * 1000,
+        "worst_step": seconds.index(worst, 1) + 1,
+        "tokens_per_second": rows / sustained,
+        "steps_ms": [round(step * 1000, 3) for step in seconds],
+    }
+
+
+def text_before(lm: BeaconLM, border: int, ahead: int, device: torch.device) -> Tensor:
+    """(1, L) ids of a text of which all but the last are read first; the last is what the first step reads.
+
+    A window stays open until a token beyond it is read, so the step with index `ahead` closes the one that ends at
+    `border`.
+    """
+    return random_ids(lm, border - ahead + 1, device)
+
+
+def weight_bytes(lm: BeaconLM) -> int:
+    """Bytes that a step reads at least: all weights of the backbone, but one row of an embedding that is not tied."""
+    beacons = {id(parameter) for parameter in lm.beacon_parameters()}
+    modules = (lm.model.layers, lm.model.norm, lm.lm_head)
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return sum(parameter.nbytes for parameter in parameters if id(parameter) not in beacons)

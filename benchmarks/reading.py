@@ -1,0 +1,46 @@
+"""Seconds, memory and cache of reading a text."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beacon_lit import BeaconLM
+from benchmarks.device import GIB, attempt
+from benchmarks.plan import Plan
+from benchmarks.shapes import measure
+from benchmarks.subjects import Cache, Subject, random_ids, subjects
+
+REPEATS, SECONDS_TO_REPEAT = 3, 2.0  # what takes longer is measured once
+
+
+def read(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Seconds, memory and cache of reading a text of each length."""
+    for subject in subjects(lm):  # kernels are loaded or compiled
+        attempt(partial(subject.read, random_ids(lm, min(*plan.lengths["read"], 16 * plan.window), device)))
+    for length in plan.lengths["read"]:
+        ids = random_ids(lm, length, device)
+        for subject in subjects(lm):
+            measured, error = attempt(partial(_read, subject, ids, device))
+            yield {"model": subject.name, "tokens": length, **(measured or {"error": error})}
+
+
+def _read(subject: Subject, ids: Tensor, device: torch.device) -> dict[str, Any]:
+    held: list[Cache] = []
+
+    def step() -> None:
+        held.clear()  # or the last repeat's cache would count among this one's memory
+        held.append(subject.read(ids))
+
+    (seconds, peak), runs = measure(step, device, repeats=1, warmup=0), 1
+    if seconds < SECONDS_TO_REPEAT:
+        (seconds, peak), runs = measure(step, device, repeats=REPEATS, warmup=0), REPEATS
+    return {
+        "seconds": seconds,
+        "tokens_per_second": ids.shape[1] / seconds,
+        "peak_gib": peak or None,  # a CPU does not tell
+        "cache_gib": subject.nbytes(held[0]) / GIB,
+        "runs": runs,
+    }
