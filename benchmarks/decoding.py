@@ -11,7 +11,8 @@ from torch import Tensor
 from beacon_lit import BeaconLM
 from benchmarks.device import GIB, OUT_OF_MEMORY, attempt, copy_rate, peak_gib, reset_peak
 from benchmarks.plan import Plan
-from benchmarks.subjects import Cache, Subject, random_ids, subjects
+from benchmarks.shapes import measure
+from benchmarks.subjects import Beacons, Cache, Subject, random_ids, subjects
 
 Row = dict[str, Any]
 
@@ -28,11 +29,20 @@ def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
             measured = None
             if cache is not None:
                 measured, error = attempt(partial(_steps, subject, ids, cache, ahead, plan.window))
-            del cache
             yield {"model": subject.name, "tokens": length, "batch": 1, **(measured or {"error": error})}
+            if cache is not None and isinstance(subject, Beacons):
+                measured, error = attempt(partial(_one_window, subject, ids, cache, plan.window))
+                yield {"model": "one window read", "tokens": length, **(measured or {"error": error})}
+            del cache
     if plan.lengths["decode"]:
         measured, error = attempt(partial(_weights_alone, lm, device))
         yield {"model": "weights alone", **(measured or {"error": error})}
+
+
+def _one_window(subject: Beacons, ids: Tensor, cache: Cache, window: int) -> Row:
+    """What reading a window more costs after the text, as one of eight: the measure of the step at a border."""
+    seconds, _ = measure(lambda: subject.read_on(ids[:, : 8 * window], cache), ids.device, repeats=3, warmup=1)
+    return {"median_ms": seconds / 8 * 1000}
 
 
 def _weights_alone(lm: BeaconLM, device: torch.device) -> Row:

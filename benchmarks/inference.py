@@ -10,8 +10,9 @@ read    A text is read once: beacons with `compress`, the dense backbone in one 
         3; what takes longer than 2 seconds is measured once.
 decode  One row goes on from a text through `generate`, timed from token to token: 50 steps to the border of a window,
         at which beacons read that window once more, and 50 beyond it. "border" is the slowest step around it, "worst"
-        the slowest of all but the first, which sets up what the others use. "weights alone" is what no step can beat:
-        bytes of the weights over the rate at which this device copies.
+        the slowest of all but the first, which sets up what the others use. "one window read" is what reading goes on
+        at after the text, a window of it. "weights alone" is what no step can beat: bytes of the weights over the rate
+        at which this device copies.
 batch   As decode, many rows at once, 10 steps to the border and 10 beyond it. All rows reach it together: the most
         memory that they can need. Batches are doubled until memory runs out, then halved in between.
 

@@ -47,6 +47,10 @@ class Beacons:
     def read(self, ids: Tensor) -> BeaconCache:
         return self.lm.compress(ids)
 
+    def read_on(self, ids: Tensor, cache: BeaconCache) -> BeaconCache:
+        """(B, L) ids that follow those of a cache -> what is kept of all."""
+        return self.lm.compress(ids, cache=cache)
+
     def nbytes(self, cache: BeaconCache) -> int:
         return cache.nbytes
 
