@@ -192,21 +192,22 @@ class StaticDecoding(Decoding):
             self.warm += 1
             return self._run()
         if self.graph is None:
-            self._capture()
+            self.graph = self._capture()
         self.graph.replay()
         return self.logits
 
-    def _capture(self) -> None:
+    def _capture(self) -> torch.cuda.CUDAGraph:
         """Record a step. Unlike `torch.cuda.graph` this keeps free memory, which the next closing window needs."""
-        self.graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self.graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self.logits = self._run()
             finally:
-                self.graph.capture_end()
+                graph.capture_end()
         torch.cuda.current_stream().wait_stream(side)
+        return graph
 
     def _run(self) -> Tensor:
         """(B, V) logits after `new_ids` at `places`: device work alone, over tensors that stay where they are."""
