@@ -42,7 +42,7 @@ class Source(Protocol):
     name: for logs and counts
     limit: keep a random sample of this many samples (after those of unfit length are left out); None = all
     weight: share of this source in the training mixture, against the others'; None = as many as it has
-    answer_share: share of a sample's loss that its answer tokens have together; None = every trained token counts the same
+    answer_share: share of a sample's loss that its answer tokens have together; None = every trained token counts alike
     """
 
     @property
