@@ -125,6 +125,34 @@ class BeaconConfig:
             embed_init=values.get("beacon_embed_init") or "eos",
         )
 
+    def to_published(self) -> dict[str, Any]:
+        """The `beacon_*` fields of a published checkpoint's config.json, from which `from_published` makes this again.
+
+        Raises:
+            ValueError: a setting that the paper's code has no field for (overlap, eval_ratio, unfinished="beacons").
+        """
+        rules = {placement: rule for rule, placement in _PUBLISHED_PLACEMENTS.items()}
+        policies = {ours: theirs for theirs, ours in _PUBLISHED_POLICIES.items()}
+        position, attention = rules[self.placement]
+        published = {
+            "beacon_window": self.window,
+            "beacon_stride": self.window,
+            "beacon_ratio": list(self.ratios),
+            "beacon_ratio_mix": policies.get(self.ratio_policy, self.ratio_policy),
+            "beacon_sink_size": self.sink,
+            "beacon_pos": position,
+            "beacon_attn": attention,
+            "beacon_attend_prev": True,
+            "beacon_parallel_window": 1,
+            "beacon_param": list(self.params),
+            "beacon_embed_init": self.embed_init,
+        }
+        again = BeaconConfig.from_published(published)
+        for name in (field.name for field in fields(self)):
+            own, kept = getattr(self, name), getattr(again, name)
+            _require(own == kept, name, own, f"{kept!r}, there is no other in the published layout")
+        return published
+
 
 def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
     """ValueError unless `ratio` is what a call may ask of a window: 0 (keep it raw), "drop", or a divisor of it."""

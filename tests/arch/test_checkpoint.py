@@ -1,7 +1,6 @@
 """Saving and loading: plain backbones, whole models, beacons alone, published folders, and what must be refused."""
 
 import copy
-import json
 import pickle
 import shutil
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import load_beacons
-from tests.arch.tiny import DENSE, FAMILIES, hf_config, tiny, tokens
+from tests.arch.folders import BEACON, IDS, assert_same, edit_json, no_weights, save_backbone, trained, truncate
+from tests.arch.tiny import DENSE, FAMILIES, hf_config, tiny
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
-IDS = tokens(1, 29)
 WEIGHTS, SETTINGS = "beacon.safetensors", "beacon_config.json"
 
 
@@ -25,39 +23,6 @@ WEIGHTS, SETTINGS = "beacon.safetensors", "beacon_config.json"
 def backbone(tmp_path: Path) -> Path:
     """A folder of a plain Qwen2."""
     return save_backbone(tmp_path / "backbone")
-
-
-def save_backbone(folder: Path, family: str = "qwen2", seed: int = 0, dtype=torch.float32, **values: Any) -> Path:
-    torch.manual_seed(seed)
-    DENSE[family](hf_config(family, **values)).to(dtype).save_pretrained(folder)
-    return folder
-
-
-def trained(folder: Path, beacon: BeaconConfig | None = BEACON, **options: Any) -> BeaconLM:
-    """A model loaded from a folder, whose beacons are no longer the backbone's."""
-    lm = BeaconLM.from_pretrained(str(folder), beacon, **options)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in lm.beacon_parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return lm
-
-
-def assert_same(a: BeaconLM, b: BeaconLM) -> None:
-    assert a.beacon == b.beacon and type(a) is type(b)
-    ours, theirs = a.state_dict(), b.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    with torch.no_grad():
-        assert torch.equal(a.eval()(IDS, ratios=2).logits, b.eval()(IDS, ratios=2).logits)
-
-
-def edit_json(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-
-def truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 # Sources
@@ -148,7 +113,7 @@ def test_beacons_alone(family: str, tmp_path: Path) -> None:
     backbone = save_backbone(tmp_path / "backbone", family)
     lm = trained(backbone)
     lm.save_pretrained(tmp_path / "beacons")
-    assert {file.name for file in (tmp_path / "beacons").iterdir()} == {WEIGHTS, SETTINGS}
+    assert {file.name for file in (tmp_path / "beacons").iterdir()} == {WEIGHTS, SETTINGS, "config.json"}
     tensors = load_file(tmp_path / "beacons" / WEIGHTS)
     assert tensors.keys() == {name for name in lm.state_dict() if "beacon" in name}
     again = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
@@ -181,7 +146,8 @@ def test_beacons_of_a_model_that_was_made_from_a_whole_one(tmp_path: Path) -> No
     lm.save_pretrained(tmp_path / "whole", beacon_only=False)
     finetuned = trained(tmp_path / "whole", None)
     finetuned.save_pretrained(tmp_path / "beacons")
-    assert_same(finetuned, BeaconLM.from_pretrained(str(tmp_path / "beacons")))
+    for dtype in (None, "float32", "auto"):
+        assert_same(finetuned, BeaconLM.from_pretrained(str(tmp_path / "beacons"), beacon_dtype=dtype))
 
 
 def test_settings_given_win_where_weights_allow(backbone: Path, tmp_path: Path) -> None:
@@ -194,52 +160,6 @@ def test_settings_given_win_where_weights_allow(backbone: Path, tmp_path: Path) 
         BeaconLM.from_pretrained(
             str(tmp_path / "beacons"), BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"))
         )
-
-
-PUBLISHED = {
-    "beacon_window": 8, "beacon_stride": 8, "beacon_ratio": [2, 4], "beacon_ratio_mix": "step-random",
-    "beacon_param": ["q", "k", "v"], "beacon_sink_size": 2, "beacon_pos": "interleave", "beacon_attn": "full-coverage",
-    "beacon_attend_prev": True, "beacon_embed_init": "eos",
-}  # fmt: skip
-
-
-@pytest.fixture
-def published(tmp_path: Path) -> tuple[Path, BeaconLM]:
-    """A folder as the paper's code writes it: a plain architecture, `beacon_*` fields, `beacon_*` tensors."""
-    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4), sink=2))
-    folder = tmp_path / "published"
-    save_backbone(folder)
-    edit_json(folder / "config.json", **PUBLISHED, auto_map={"AutoModelForCausalLM": "modeling_qwen2.Qwen2ForCausalLM"})
-    save_file(lm.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    return folder, lm
-
-
-def test_a_published_checkpoint(published: tuple[Path, BeaconLM], tmp_path: Path) -> None:
-    folder, lm = published
-    again = BeaconLM.from_pretrained(str(folder))
-    assert_same(lm, again)
-    again.save_pretrained(tmp_path / "whole", beacon_only=False)
-    assert_same(lm, BeaconLM.from_pretrained(str(tmp_path / "whole")))
-    again.save_pretrained(tmp_path / "beacons")
-    assert_same(lm, BeaconLM.from_pretrained(str(tmp_path / "beacons")))
-
-
-def test_a_published_checkpoint_with_other_settings(published: tuple[Path, BeaconLM]) -> None:
-    folder, _ = published
-    assert BeaconLM.from_pretrained(str(folder), BEACON).beacon == BEACON
-    with pytest.raises(ValueError, match="beacon_v_proj"):
-        BeaconLM.from_pretrained(str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k")))
-    with pytest.raises(ValueError, match="beacon_o_proj"):
-        BeaconLM.from_pretrained(str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o")))
-
-
-def test_a_published_checkpoint_without_all_its_beacons(published: tuple[Path, BeaconLM]) -> None:
-    folder, lm = published
-    lost = "model.layers.1.self_attn.beacon_k_proj.weight"
-    rest = {name: value for name, value in lm.state_dict().items() if name != lost}
-    save_file(rest, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks model\.layers\.1\.self_attn\.beacon_k_proj\.weight"):
-        BeaconLM.from_pretrained(str(folder))
 
 
 # Refused
@@ -316,15 +236,6 @@ def test_no_such_checkpoint(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", "nobody/such-model", tmp_path / "missing.gguf"):
         with pytest.raises(ValueError, match=str(path)):
             BeaconLM.from_pretrained(str(path), BEACON)
-
-
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, reading weights fails the test."""
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise AssertionError("weights were read")
-
-    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(fail))
 
 
 def test_another_architecture_is_refused_before_weights_are_read(

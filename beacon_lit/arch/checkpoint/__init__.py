@@ -1,0 +1,16 @@
+"""Read and write beacon models: where weights come from, what must fit what, and the layouts on disk."""
+
+from beacon_lit.arch.checkpoint.backbone import ROPE_TYPES, beacon_model, positions
+from beacon_lit.arch.checkpoint.beacons import load_beacons, save_beacons, settings
+from beacon_lit.arch.checkpoint.files import SETTINGS_FILE, TRAINING_SUFFIX, WEIGHTS_FILE
+from beacon_lit.arch.checkpoint.fingerprint import check_backbone
+from beacon_lit.arch.checkpoint.loading import load
+from beacon_lit.arch.checkpoint.names import check_names, is_beacon
+from beacon_lit.arch.checkpoint.published import save_published
+from beacon_lit.arch.checkpoint.source import config_settings, stored_settings
+
+__all__ = [
+    "ROPE_TYPES", "SETTINGS_FILE", "TRAINING_SUFFIX", "WEIGHTS_FILE", "beacon_model", "check_backbone", "check_names",
+    "config_settings", "is_beacon", "load", "load_beacons", "positions", "save_beacons", "save_published", "settings",
+    "stored_settings",
+]  # fmt: skip

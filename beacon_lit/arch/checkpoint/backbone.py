@@ -1,0 +1,78 @@
+"""What beacons can be put on: the architectures, their position slots, and the model class of each."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from transformers import PretrainedConfig
+
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.kernels import check_kernel
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.model import BeaconLM
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies change with the length
+# Of a config: what `beacon_model` sets anew, and code of a published checkpoint that is never run.
+_REPLACED = ("model_type", "beacon", "auto_map")
+
+Families = Mapping[str, type["BeaconLM"]]
+
+
+def family(config: PretrainedConfig) -> str:
+    """The architecture's name without beacons, e.g. "qwen2"."""
+    return config.model_type.removeprefix("beacon_")
+
+
+def positions(config: PretrainedConfig) -> int:
+    """Position slots that a backbone supports, RoPE scaling included."""
+    rope = config.rope_parameters
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    scaled = int(original * rope["factor"]) if rope["rope_type"] == "yarn" else 0  # a Llama-3 config says what it has
+    return max(config.max_position_embeddings, scaled)
+
+
+def beacon_model(
+    families: Families, hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
+) -> tuple[type["BeaconLM"], PretrainedConfig]:
+    """The model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
+
+    Raises:
+        ValueError: see `BeaconLM.from_config`.
+    """
+    if family(hf_config) not in families:
+        raise ValueError(
+            f"model_type={hf_config.model_type!r} is not supported; allowed: {', '.join(sorted(families))}"
+        )
+    rope = hf_config.rope_parameters["rope_type"]
+    if rope not in ROPE_TYPES:
+        raise ValueError(
+            f"rope_type={rope!r} is not allowed, memory keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
+        )
+    if getattr(hf_config, "attention_dropout", 0):
+        raise ValueError(f"attention_dropout={hf_config.attention_dropout} is not allowed; allowed: 0")
+    _check_window(hf_config, beacon)
+    check_kernel(attn, beacon.placement)
+    model_class = families[family(hf_config)]
+    kept = {
+        name: value
+        for name, value in hf_config.to_dict().items()
+        if name not in _REPLACED and not name.startswith("beacon_")  # a published checkpoint's settings
+    }
+    config = model_class.config_class.from_dict({**kept, "beacon": beacon.to_dict()})
+    config._name_or_path = hf_config._name_or_path
+    return model_class, config
+
+
+def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig) -> None:
+    limit = positions(hf_config)
+    slots = beacon.sink + beacon.overlap + beacon.window + beacon.window // min(beacon.ratios)
+    if slots > limit:
+        raise ValueError(
+            f"window={beacon.window} needs {slots} position slots (sink, overlap, window and its beacons at ratio "
+            f"{min(beacon.ratios)}); allowed: at most the backbone's {limit} (max_position_embeddings)"
+        )
+    sliding = getattr(hf_config, "sliding_window", None)
+    if sliding is not None and beacon.window > sliding:
+        raise ValueError(
+            f"window={beacon.window} is not allowed; allowed: at most the backbone's sliding_window={sliding}"
+        )

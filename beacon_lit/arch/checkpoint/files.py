@@ -1,0 +1,98 @@
+"""Files of a checkpoint: in a local folder, or in a repository of the Hugging Face hub."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from beacon_lit.arch.checkpoint.names import is_beacon
+
+SETTINGS_FILE = "beacon_config.json"
+WEIGHTS_FILE = "beacon.safetensors"
+TRAINING_SUFFIX = ".ckpt"
+# Of `from_pretrained`: where files are found.
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
+
+
+def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
+    """A file of a folder or a hub repository (downloaded if need be), None if it is not there.
+
+    Args:
+        source: folder or hub id.
+        name: the file's name.
+        hub: of `HUB_OPTIONS`.
+    """
+    optional = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(source, name, **hub, **optional)
+    return None if found is None else Path(found)
+
+
+def find_beacons(path: str, hub: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """Where beacons alone are, and the hub options that go on to their backbone.
+
+    `revision` and `subfolder` belong to what `path` names. A local folder of beacons (or a training checkpoint) has
+    none, so there they belong to its backbone.
+
+    Returns:
+        the folder, or the training checkpoint, or None if `path` names something else; and the options.
+
+    Raises:
+        ValueError: a folder that holds a whole model, too, so that it is not clear which is meant.
+    """
+    if path.endswith(TRAINING_SUFFIX):
+        return Path(path), dict(hub)
+    if path.endswith(".gguf"):
+        return None, dict(hub)
+    if (Path(path) / SETTINGS_FILE).is_file():
+        if has_whole_model(Path(path)):
+            raise ValueError(f"{path} holds beacons alone ({SETTINGS_FILE}) and a whole model; allowed: one of them")
+        return Path(path), dict(hub)
+    with as_value_error(path):
+        file = find_file(path, SETTINGS_FILE, hub)
+        if file is None:
+            return None, dict(hub)
+        find_file(path, WEIGHTS_FILE, hub)  # beside it, once downloaded
+    return file.parent, {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
+
+
+def has_whole_model(folder: Path) -> bool:
+    """Whether a folder holds the weights of a model, not of beacons alone."""
+    return any(next(folder.glob(pattern), None) for pattern in _WHOLE)
+
+
+def beacon_tensors(source: str, hub: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Beacon tensors of a whole model, in the dtypes that they have on disk.
+
+    Raises:
+        ValueError: it has no safetensors.
+    """
+    single, index = (find_file(source, name, hub) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    names = {SAFE_WEIGHTS_NAME}
+    if single is None and index is not None:
+        names = {file for name, file in json.loads(index.read_text())["weight_map"].items() if is_beacon(name)}
+    tensors: dict[str, Tensor] = {}
+    for file in (find_file(source, name, hub) for name in sorted(names)):
+        if file is None:
+            raise ValueError(f"beacon_dtype is not allowed for {source}, which has no safetensors; allowed: none")
+        with safe_open(file, "pt") as opened:
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys() if is_beacon(name)}  # noqa: SIM118
+    return tensors
+
+
+@contextmanager
+def as_value_error(source: str) -> Iterator[None]:
+    """Turn what a missing or damaged file raises into a ValueError that names it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:  # a RuntimeError, but no fault of the file's
+        raise
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError, KeyError) as error:
+        raise ValueError(f"cannot load {source}: {error}") from error

@@ -1,0 +1,71 @@
+"""Which backbone beacons belong to: its shape, which must be the same, and a sample of its weights."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PretrainedConfig
+
+from beacon_lit.arch.checkpoint.backbone import family
+from beacon_lit.arch.checkpoint.quantized import is_plain
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.model import BeaconLM
+
+_SHAPE_FIELDS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size",
+)  # fmt: skip
+
+
+def shapes(config: PretrainedConfig) -> dict[str, Any]:
+    """What of a backbone's config beacons depend on."""
+    fields = {name: getattr(config, name, None) for name in _SHAPE_FIELDS}
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
+
+
+@torch.no_grad()
+def sample(model: "BeaconLM") -> dict[str, list[float]]:
+    """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another.
+
+    Weights that a quantisation has packed are left out; the embedding and the norm are there in any case.
+    """
+    layers = model.model.layers
+    modules = {
+        "embed_tokens": model.model.embed_tokens,
+        "first q_proj": layers[0].self_attn.q_proj,
+        "last down_proj": layers[-1].mlp.down_proj,
+        "norm": model.model.norm,
+    }
+    weights = {name: module.weight.flatten() for name, module in modules.items() if is_plain(module)}
+    return {
+        name: weight[:: max(1, weight.numel() // 16)].to("cpu", torch.bfloat16).tolist()
+        for name, weight in weights.items()
+    }
+
+
+def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:
+    """ValueError unless `config` is of the shape of the backbone that `saved` (`beacons.settings`) tells of."""
+    own = shapes(config)
+    for name, value in saved["backbone"]["config"].items():
+        if own.get(name) != value:
+            raise ValueError(
+                f"the beacons in {path} were trained on a backbone with {name}={value!r}; "
+                f"this one has {own.get(name)!r}"
+            )
+
+
+def check_backbone(saved: Mapping[str, Any], model: "BeaconLM", path: str) -> None:
+    """ValueError unless `model` has the shape and the weights of the backbone that `saved` (`settings`) tells of.
+
+    Weights are compared where both are there as numbers; those that a quantisation has packed are not.
+    """
+    check_shapes(saved, model.config, path)
+    own, theirs = sample(model), saved["backbone"]["sample"]
+    for name in own.keys() & theirs.keys():
+        if not torch.allclose(torch.tensor(own[name]), torch.tensor(theirs[name]), rtol=2e-2, atol=1e-6):
+            raise ValueError(
+                f"the beacons in {path} were trained on a backbone with other weights ({name} differs); "
+                f"allow_other_backbone=True loads them all the same"
+            )

@@ -1,0 +1,136 @@
+"""Load a beacon model from wherever its weights are."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from beacon_lit.arch.checkpoint.backbone import Families, beacon_model
+from beacon_lit.arch.checkpoint.beacons import put_beacons
+from beacon_lit.arch.checkpoint.files import as_value_error, beacon_tensors
+from beacon_lit.arch.checkpoint.names import check_names, is_beacon
+from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
+from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
+from beacon_lit.arch.checkpoint.source import Source
+from beacon_lit.arch.config import BeaconConfig
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.model import BeaconLM
+
+
+def load(
+    families: Families,
+    path: str,
+    beacon: BeaconConfig | None,
+    attn: str,
+    *,
+    backbone: str | None = None,
+    beacon_dtype: torch.dtype | str | None = None,
+    allow_other_backbone: bool = False,
+    config: PretrainedConfig | str | None = None,
+    **options: Any,
+) -> "BeaconLM":
+    """Load a beacon model.
+
+    Args:
+        families: model class by architecture.
+        path: one of
+            - a hub id or a folder of a plain backbone: beacons start from its projections;
+            - a GGUF file of one, dequantised (converted once, into a cache folder);
+            - a published beacon checkpoint: `beacon_*` fields in config.json, `beacon_*` tensors among the weights;
+            - a hub id or a folder of ours, with beacons alone (the backbone is loaded from where it was) or with
+              everything;
+            - a training checkpoint (`.ckpt`).
+        beacon: settings; default: the checkpoint's own, else `BeaconConfig()`.
+        attn: attention kernel.
+        backbone: where the backbone of a beacons-only folder is now.
+        beacon_dtype: dtype of the beacon parameters, e.g. float32 for training; "auto": that which they are stored
+            in; default: that of the backbone.
+        allow_other_backbone: put beacons on a backbone of the same shape but with other weights.
+        config: config of the model, as AutoModelForCausalLM passes it. For beacons alone, what in it differs from
+            their own config.json changes the backbone's.
+        options: `dtype`, `device_map` (one device), `quantization_config`, `revision`, `token`, `cache_dir`,
+            `local_files_only`, `subfolder` and others of Hugging Face's `from_pretrained` (`options.py` lists them),
+            and fields of the backbone's config (`rope_parameters=...`). For beacons alone they are the backbone's.
+
+    Raises:
+        ValueError: no such checkpoint, an architecture or setting that is not allowed (before weights are read), a
+            missing or truncated weight file, beacons of another backbone, or of other projections than `beacon.params`,
+            a model that does not fit on one device, or a quantisation that would pack the beacons.
+    """
+    wanted = None if beacon_dtype is None else as_dtype("beacon_dtype", beacon_dtype)
+    hub, loader, fields = sort_options(options)
+    source = Source.of(str(path), backbone, hub)
+    hf_config, own = source.read_config(config, fields)
+    model_class, hf_config = beacon_model(families, hf_config, beacon or own or BeaconConfig(), attn)
+    stored = source.read_beacons()
+    model, has_beacons = _read_model(model_class, source, hf_config, loader)
+    if has_beacons and source.saved is None and wanted is not None:
+        stored = beacon_tensors(source.weights, source.hub)  # read once more: not rounded to the backbone's dtype
+    if wanted is not None:
+        _cast_beacons(model, wanted, stored)
+    model.attn = attn
+    model.freeze()
+    if source.saved is not None:
+        put_beacons(model, source.path, source.saved, stored, allow_other_backbone)
+    elif has_beacons:
+        model.load_state_dict(stored, strict=False)
+    else:
+        with dequantized_projections(model):
+            model.initialize_beacons()
+    return model
+
+
+def _read_model(
+    model_class: type["BeaconLM"], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
+) -> tuple["BeaconLM", bool]:
+    """The model with what weights there are, and whether there were beacons among them."""
+    with as_value_error(source.label), _quiet():
+        model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
+            model_class, source.weights, config=config, output_loading_info=True, **source.hub, **loader
+        )
+    if "device_map" in loader:
+        check_devices(loader["device_map"], {str(parameter.device) for parameter in model.parameters()})
+    packed = [name for name, parameter in model.named_parameters() if is_beacon(name) and not is_wide(parameter)]
+    if packed:
+        raise ValueError(
+            f"quantization_config={quantization(model)!r} packs {packed[0]}; "
+            f"allowed: one that leaves beacons as they are, as bitsandbytes does"
+        )
+    return model, _check_keys(model, info, source.weights)
+
+
+def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool:
+    """Whether the checkpoint had beacons. ValueError if backbone weights are missing or the beacons do not fit."""
+    missing = set(info["missing_keys"])
+    backbone = sorted(name for name in missing if not is_beacon(name))
+    if backbone:
+        raise ValueError(f"{source} lacks {len(backbone)} weights of the backbone: {', '.join(backbone[:3])} ...")
+    expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
+    found = (expected - missing) | {name for name in info["unexpected_keys"] if is_beacon(name)}
+    if found:
+        check_names(expected, found, source)
+    return bool(found)
+
+
+def _cast_beacons(model: "BeaconLM", wanted: torch.dtype | str, stored: Mapping[str, Tensor]) -> None:
+    """Put the beacon parameters into a dtype; for "auto" each into that in which it is stored, if it is."""
+    for name, parameter in model.named_parameters():
+        if is_beacon(name):
+            own = stored[name].dtype if name in stored else parameter.dtype
+            parameter.data = parameter.data.to(wanted if isinstance(wanted, torch.dtype) else own)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Hugging Face's load report: `_check_keys` judges what is missing."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)

@@ -1,0 +1,62 @@
+"""What `from_pretrained` may be given, and who takes it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from beacon_lit.arch.checkpoint.files import HUB_OPTIONS
+
+LOADER_OPTIONS = (
+    "attn_implementation", "device_map", "disable_mmap", "dtype", "generation_config", "max_memory",
+    "quantization_config", "use_safetensors", "weights_only",
+)  # fmt: skip
+# What AutoModelForCausalLM adds. No code of a checkpoint is ever run, so there is none to be trusted.
+_WITHOUT_EFFECT = ("_commit_hash", "_from_auto", "adapter_kwargs", "code_revision", "torch_dtype", "trust_remote_code")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def sort_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Options for finding files, for Hugging Face's loader, and the rest: fields of the backbone's config.
+
+    Raises:
+        ValueError: a dtype that does not exist, or a device map over several devices.
+    """
+    if "torch_dtype" in given:  # its name in older versions
+        given = {"dtype": given["torch_dtype"], **given}
+    hub, loader = (
+        {name: given[name] for name in names if given.get(name) is not None} for names in (HUB_OPTIONS, LOADER_OPTIONS)
+    )
+    taken = {*HUB_OPTIONS, *LOADER_OPTIONS, *_WITHOUT_EFFECT}
+    if "dtype" in loader:
+        loader["dtype"] = as_dtype("dtype", loader["dtype"])
+    device_map = loader.get("device_map")
+    if isinstance(device_map, dict):
+        check_devices(device_map, set(map(str, device_map.values())))
+    return hub, loader, {name: value for name, value in given.items() if name not in taken}
+
+
+def as_dtype(name: str, value: Any) -> torch.dtype | str:
+    """A dtype by its name or itself, or "auto". ValueError if it is none that a model can be in."""
+    if value == "auto":
+        return value
+    dtype = getattr(torch, value, None) if isinstance(value, str) else value
+    if isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in _DTYPES:
+        return dtype
+    raise ValueError(f"{name}={value!r} is not allowed; allowed: auto, {', '.join(_DTYPES)}")
+
+
+def check_devices(device_map: Any, devices: set[str]) -> None:
+    """ValueError unless a model is on one device, whole: what windows share is moved to no other."""
+    if len(devices) > 1 or devices & {"meta", "disk"}:
+        raise ValueError(
+            f"device_map={device_map!r} puts the model on {', '.join(sorted(devices))}; "
+            f'allowed: one device for all of it, e.g. "cpu" or "cuda:0", and nothing offloaded'
+        )
+
+
+def check_known(unknown: Mapping[str, Any]) -> None:
+    """ValueError if there is an option that is neither ours, nor Hugging Face's, nor a field of the config."""
+    for name, value in unknown.items():
+        allowed = ", ".join(sorted((*HUB_OPTIONS, *LOADER_OPTIONS)))
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: fields of the backbone's config, {allowed}")

@@ -1,0 +1,71 @@
+"""Backbones whose weights a quantisation has packed: which still hold numbers, and what beacons start from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from beacon_lit.arch.model import BeaconLM
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module's weight holds its values as they are, not packed, scaled or of 8 bits."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    linear = isinstance(module, nn.Linear)
+    return is_wide(weight) and not (linear and weight.shape != (module.out_features, module.in_features))
+
+
+def is_wide(tensor: Tensor) -> bool:
+    """Whether a tensor is of floating point and of 16 bits or more: what a beacon can be trained in."""
+    return tensor.is_floating_point() and tensor.element_size() >= 2
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a model was loaded with a `quantization_config`, its own or one that was passed."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def quantization(model: Any) -> str:
+    """The method that a quantised model's weights are packed by, e.g. "bitsandbytes"."""
+    method = model.config.quantization_config.quant_method
+    return getattr(method, "value", method)
+
+
+@contextmanager
+def dequantized_projections(model: "BeaconLM") -> Iterator[None]:
+    """Within it, packed projections that beacons start from are plain ones of the values that they stand for."""
+    names = {f"{name}_proj" for name in model.beacon.params}
+    packed = {
+        name: module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in names and not is_plain(module)
+    }
+    dtype = model.model.embed_tokens.weight.dtype
+    for name, module in packed.items():
+        model.set_submodule(name, dequantize(module, dtype))
+    try:
+        yield
+    finally:
+        for name, module in packed.items():
+            model.set_submodule(name, module)
+
+
+@torch.no_grad()
+def dequantize(module: Any, dtype: torch.dtype) -> nn.Linear:
+    """A plain projection in place of a quantised one, whichever the method: its columns are what that makes of unit
+    vectors. The values differ from the method's own by the rounding of one product.
+    """
+    unit = torch.eye(module.in_features, dtype=dtype, device=module.weight.device)
+    bias, module.bias = module.bias, None  # adding and taking it off again would round
+    try:
+        weight = module(unit).T.contiguous()
+    finally:
+        module.bias = bias
+    plain = nn.Linear(module.in_features, module.out_features, bias is not None, weight.device, dtype)
+    plain.weight.copy_(weight)
+    if bias is not None:
+        plain.bias.copy_(bias)
+    return plain

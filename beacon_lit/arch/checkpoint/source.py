@@ -1,0 +1,125 @@
+"""What a path names: where its weights are, and the settings and the config that come with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import CONFIG_NAME
+
+from beacon_lit.arch.checkpoint.beacons import POSITION_FIELDS, read_settings, read_tensors
+from beacon_lit.arch.checkpoint.files import as_value_error, find_beacons
+from beacon_lit.arch.checkpoint.fingerprint import check_shapes
+from beacon_lit.arch.checkpoint.options import check_known, sort_options
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.gguf import convert_gguf
+
+# Of a config: what it is of, and what is passed on in other ways.
+_NO_CHANGES = ("_name_or_path", "architectures", "dtype", "model_type", "quantization_config", "transformers_version")
+
+
+def stored_settings(path: str, **options: Any) -> BeaconConfig | None:
+    """The beacon settings that a checkpoint brings, None for a plain backbone. Reads no weights.
+
+    Args:
+        path: as for `loading.load`.
+        options: `backbone`, and those of Hugging Face's `from_pretrained`.
+
+    Raises:
+        ValueError: no such checkpoint, or settings that are not allowed.
+    """
+    backbone = options.pop("backbone", None)
+    hub, _, fields = sort_options(options)
+    return Source.of(str(path), backbone, hub).read_config(None, fields)[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is read from.
+
+    Attributes:
+        path: what was named; for beacons alone in a hub repository, their folder in the cache.
+        weights: folder or hub id of the backbone's weights, and of the beacons' unless those are alone.
+        hub: options for finding `weights`.
+        saved: for beacons alone, their settings and the fingerprint of their backbone.
+    """
+
+    path: Path
+    weights: str
+    hub: Mapping[str, Any]
+    saved: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, path: str, backbone: str | None, hub: Mapping[str, Any]) -> "Source":
+        """Find what `path` names. ValueError if beacons alone do not say whose they are, or others name a backbone."""
+        folder, rest = find_beacons(path, hub)
+        saved = None if folder is None else read_settings(folder)
+        if saved is None and backbone:
+            raise ValueError(f"backbone={backbone!r} is not allowed for {path}, which holds no beacons alone")
+        weights = path if saved is None else str(backbone or saved["backbone"]["name"])
+        if not weights:
+            raise ValueError(f"{path} does not say which backbone its beacons are for; name it: backbone=...")
+        if weights.endswith(".gguf"):
+            weights = str(convert_gguf(Path(weights)))
+        return cls(folder or Path(path), weights, rest, saved)
+
+    @property
+    def label(self) -> str:
+        """What to call the weights in a message."""
+        hint = f" (the backbone of {self.path}; if it has moved, say where to: backbone=...)"
+        return self.weights if self.saved is None else self.weights + hint
+
+    def read_beacons(self) -> dict[str, Tensor]:
+        """The tensors of beacons alone; none for anything else."""
+        return {} if self.saved is None else read_tensors(self.path)
+
+    def read_config(
+        self, config: PretrainedConfig | str | None, fields: Mapping[str, Any]
+    ) -> tuple[PretrainedConfig, BeaconConfig | None]:
+        """The backbone's config with `fields` in it, and the beacon settings, None for a plain backbone.
+
+        Args:
+            config: in place of the backbone's own. Where beacons alone have one, what differs from it is changed.
+            fields: of the config.
+
+        Raises:
+            ValueError: no such config, a field that it does not have, or a backbone of another shape than the beacons'.
+        """
+        fields, settings = dict(fields), None
+        with as_value_error(self.label):
+            if isinstance(config, str):
+                config = AutoConfig.from_pretrained(config)
+            if config is not None and self.saved is not None and (self.path / CONFIG_NAME).is_file():
+                fields, config = self._changes(config) | fields, None
+                settings = fields.pop("beacon", None)
+            if config is None:
+                config, unknown = AutoConfig.from_pretrained(
+                    self.weights, return_unused_kwargs=True, **self.hub, **fields
+                )
+                check_known(unknown)
+            else:
+                check_known(fields)
+        if self.saved is not None:
+            check_shapes(self.saved, config, str(self.path))
+            for name in set(POSITION_FIELDS) - fields.keys():  # the scaling that the beacons were trained with
+                setattr(config, name, self.saved["backbone"]["positions"][name])
+            settings = settings or self.saved["beacon"]
+        return config, config_settings(config) if settings is None else BeaconConfig.from_dict(settings)
+
+    def _changes(self, config: PretrainedConfig) -> dict[str, Any]:
+        """Fields that a caller has changed in the config of beacons alone (AutoModelForCausalLM puts them there)."""
+        theirs = AutoConfig.from_pretrained(self.path).to_dict()
+        return {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in _NO_CHANGES and (name not in theirs or theirs[name] != value)
+        }
+
+
+def config_settings(config: PretrainedConfig) -> BeaconConfig | None:
+    """The beacon settings in a model's config, ours or a published one; None in that of a plain backbone."""
+    if getattr(config, "beacon", None):
+        return BeaconConfig.from_dict(config.beacon)
+    return BeaconConfig.from_published(config.to_dict()) if hasattr(config, "beacon_window") else None

@@ -1,0 +1,103 @@
+"""Write a beacon model in another layout.
+
+    python -m beacon_lit.convert SOURCE TARGET --to beacons      the beacons alone, with their backbone's name
+    python -m beacon_lit.convert SOURCE TARGET --to full         beacons and backbone, a Hugging Face folder of ours
+    python -m beacon_lit.convert SOURCE TARGET --to published    the layout of the checkpoints published with the paper
+
+SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from beacon_lit.arch.checkpoint import TRAINING_SUFFIX, is_beacon, save_published, stored_settings
+from beacon_lit.arch.checkpoint.beacons import read_tensors
+from beacon_lit.arch.checkpoint.files import find_file
+from beacon_lit.arch.model import BeaconLM
+
+LAYOUTS = ("published", "beacons", "full")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
+
+
+def convert(
+    source: str | Path, target: str | Path, to: str, *, backbone: str | None = None, plain_type: bool = False
+) -> BeaconLM:
+    """Read the model at `source` and write it to the folder `target`.
+
+    Args:
+        source: a folder or hub id with beacons in it, or a training checkpoint.
+        target: a folder that does not exist yet, or is empty.
+        to: "published", "beacons" or "full". The first and the last bring the tokenizer along.
+        backbone: where the backbone of beacons alone is now.
+        plain_type: in the published layout, the `model_type` that the paper's code expects; see `save_published`.
+
+    Returns:
+        the model.
+
+    Raises:
+        ValueError: a source without beacons, a target with files in it, another layout, settings that the published
+            layout cannot express, or the beacons alone of a checkpoint whose backbone was trained, too.
+    """
+    source, target = str(source), Path(target)
+    if to not in LAYOUTS:
+        raise ValueError(f"to={to!r} is not allowed; allowed: {', '.join(LAYOUTS)}")
+    if plain_type and to != "published":
+        raise ValueError(f"plain_type=True is not allowed with to={to!r}; allowed: with to='published'")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new or an empty folder")
+    if to == "beacons" and _has_backbone(source):
+        raise ValueError(f"to='beacons' is not allowed, {source} has a trained backbone, too; allowed: published, full")
+    settings = stored_settings(source, backbone=backbone)
+    if settings is None:
+        raise ValueError(f"source={source!r} is not allowed, it is a plain backbone; allowed: a model with beacons")
+    if to == "published":
+        settings.to_published()  # what it refuses is refused before weights are read
+    lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
+    if to == "published":
+        save_published(lm, target, plain_type=plain_type)
+    else:
+        lm.save_pretrained(target, beacon_only=to == "beacons")
+    if to != "beacons":
+        _copy_tokenizer(lm.config._name_or_path, target)
+    return lm
+
+
+def _has_backbone(source: str) -> bool:
+    """Whether a training checkpoint holds more than beacons; what else it was trained from is elsewhere."""
+    return source.endswith(TRAINING_SUFFIX) and not all(is_beacon(name) for name in read_tensors(Path(source)))
+
+
+def _copy_tokenizer(source: str, target: Path) -> None:
+    files = [file for name in TOKENIZER_FILES if (file := find_file(source, name, {})) is not None]
+    for file in files:
+        shutil.copy(file, target / file.name)
+    if not files:
+        print(f"{source} has no tokenizer, so neither has {target}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m beacon_lit.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="folder, hub id or training checkpoint (.ckpt) with beacons")
+    parser.add_argument("target", metavar="TARGET", help="new folder")
+    parser.add_argument("--to", required=True, choices=LAYOUTS)
+    parser.add_argument("--backbone", help="where the backbone of beacons alone is now, if it has moved")
+    parser.add_argument(
+        "--plain-type", action="store_true", help="published: the model_type that the paper's code reads"
+    )
+    arguments = parser.parse_args()
+    try:
+        lm = convert(**vars(arguments))
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{arguments.target}: {type(lm).__name__}, {lm.beacon}")
+
+
+if __name__ == "__main__":
+    main()
