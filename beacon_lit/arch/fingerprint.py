@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.checkpoint import is_beacon, sample, shapes
+from beacon_lit.arch.checkpoint.fingerprint import sample, shapes
+from beacon_lit.arch.checkpoint.names import is_beacon
 
 if TYPE_CHECKING:
     from beacon_lit.arch.cache import BeaconCache

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -100,14 +101,15 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
 
         Args:
             hf_config: LlamaConfig, MistralConfig, Qwen2Config or Qwen3Config.
-            beacon: default `BeaconConfig()`.
+            beacon: default: the settings in `hf_config`, else `BeaconConfig()`.
             attn: "auto", "flash_attn", "varlen" or "sdpa".
 
         Raises:
             ValueError: another architecture, a RoPE type whose frequencies change with the length, a window beyond
                 the backbone's positions, or a kernel that cannot be used.
         """
-        model_class, config = checkpoint.beacon_model(cls.families, hf_config, beacon or BeaconConfig(), attn)
+        beacon = beacon or checkpoint.config_settings(hf_config) or BeaconConfig()
+        model_class, config = checkpoint.beacon_model(cls.families, hf_config, beacon, attn)
         model = model_class(config)
         model.attn = attn
         model.initialize_beacons()
@@ -128,11 +130,22 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         return checkpoint.load(cls.families, path, beacon, attn, **options)
 
     def save_pretrained(self, save_directory: Any, *args: Any, beacon_only: bool = True, **options: Any) -> None:
-        """Write the beacons alone, with the backbone's name and fingerprint; or all as a Hugging Face folder."""
-        if beacon_only:
-            checkpoint.save_beacons(self, save_directory, options.get("state_dict"))
-        else:
+        """Write the beacons alone, with the backbone's name and fingerprint; or all as a Hugging Face folder.
+
+        Raises:
+            ValueError: an option other than `state_dict` with `beacon_only`; see also `checkpoint.save_beacons`.
+        """
+        if not beacon_only:
             super().save_pretrained(save_directory, *args, **options)
+            return
+        state, unused = options.pop("state_dict", None), [*map(repr, args), *options]
+        if unused:
+            raise ValueError(f"{unused[0]} is not allowed with beacon_only=True; allowed: state_dict")
+        checkpoint.save_beacons(self, save_directory, state)
+
+    def save_published(self, folder: str | Path, **options: Any) -> None:
+        """Write all in the layout of the published checkpoints; see `checkpoint.save_published`."""
+        checkpoint.save_published(self, folder, **options)
 
     @torch.no_grad()
     def initialize_beacons(self) -> None:
