@@ -1,18 +1,24 @@
 """The Lightning shell of the data stage: sources and settings in, batches of a token budget out."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from beacon_lit.data.loader import BatchLoader, TrainLoader
-from beacon_lit.data.packing import BatchOrder
-from beacon_lit.data.sample import LengthRule, Sample, check_int
-from beacon_lit.data.sources import JsonSource, Source
-from beacon_lit.data.tokenize import encode, make_samples, subsample
+from beacon_lit.data.order import BatchOrder
+from beacon_lit.data.records import Source, Tolerance, read
+from beacon_lit.data.sample import LengthRule, check_int
+from beacon_lit.data.sources import JsonSource
+from beacon_lit.data.store import Corpus, drawn, make_store
+from beacon_lit.data.templates import with_template
+from beacon_lit.data.tokenize import encode
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +27,9 @@ class BeaconDataModule(lightning.LightningDataModule):
     """Batches of tokens for training and validation.
 
     Args:
-        tokenizer: a ready Hugging Face tokenizer, with an end-of-text token (for conversations: a chat template too)
-        train, validation: sources of documents; a string is short for `JsonSource(path)`. `validation` may be empty
+        tokenizer: a ready Hugging Face tokenizer, with an end-of-text token
+        train, validation: sources of documents; a string is short for `JsonSource(path)`. `validation` may be empty.
+            Sources with a `weight` are mixed in that proportion; then all must have one
         window: tokens of a beacon window; samples no longer than that are left out
         min_length, max_length: a sample has between `min_length` and `max_length` tokens
         max_tokens: the most tokens of a batch on one rank (default: `max_length`)
@@ -30,11 +37,15 @@ class BeaconDataModule(lightning.LightningDataModule):
         seed: of the split, the order of batches and random samples of sources
         num_workers: processes that collate batches ahead of time
         data_root: the folder that `long-llm:` stands for in paths
+        template: chat template by name (see `data.templates`); default: the tokenizer's own
+        strict: the first bad record is an error
+        max_bad: bad records of a source that are skipped before that is an error
+        cache: where tokenised samples are kept between runs
 
-    Batches: see `beacon_lit.data.collate`. Text is tokenised once, when it is first asked for. The position in the
-    training data, the number of batches trained on, is part of checkpoints. A checkpoint made between two optimizer
-    steps of an accumulation (on an interruption or a timer) resumes at the next batch, without the gradients
-    accumulated until then.
+    Batches: see `beacon_lit.data.collate`. Text is tokenised once, into `cache`. The position in the training data, the
+    number of batches trained on, is part of checkpoints. A checkpoint made between two optimizer steps of an
+    accumulation (on an interruption or a timer) resumes at the next batch, without the gradients accumulated until
+    then.
 
     Raises ValueError: settings out of range, unreadable files, no sample of a fit length.
     """
@@ -47,11 +58,15 @@ class BeaconDataModule(lightning.LightningDataModule):
         window: int,
         min_length: int,
         max_length: int,
+        cache: str | Path,
         max_tokens: int | None = None,
         long: str = "split",
         seed: int = 0,
         num_workers: int = 0,
         data_root: str | None = None,
+        template: str | None = None,
+        strict: bool = False,
+        max_bad: int = 100,
     ) -> None:
         super().__init__()
         self.rule = LengthRule(min_length, max_length, window, long, seed)
@@ -59,27 +74,30 @@ class BeaconDataModule(lightning.LightningDataModule):
         check_int("max_tokens", self.max_tokens, max_length)
         check_int("num_workers", num_workers, 0)
         self.num_workers = num_workers
-        self.tokenizer = tokenizer
+        self.tolerance = Tolerance(strict, max_bad)
+        self.cache = Path(cache)
+        self.tokenizer = tokenizer if template is None else with_template(tokenizer, template)
         self.train_sources = _sources(train, data_root)
         self.validation_sources = _sources(validation, data_root)
+        self.weights = _weights(self.train_sources)
         self._train_loader: TrainLoader | None = None
-        self._resumed: dict[str, int] | None = None
+        self._resumed: dict[str, Any] | None = None
 
     @cached_property
-    def train_samples(self) -> list[Sample]:
+    def train_samples(self) -> Corpus:
         """All training samples, tokenised on first use."""
         if not self.train_sources:
             raise ValueError("data.train is empty; it must name at least one source")
-        return make_samples("train", self.train_sources, self.tokenizer, self.rule)
+        return self._corpus("train", self.train_sources)
 
     @cached_property
-    def validation_samples(self) -> list[Sample]:
+    def validation_samples(self) -> Corpus:
         """All validation samples, tokenised on first use."""
-        return make_samples("validation", self.validation_sources, self.tokenizer, self.rule)
+        return self._corpus("validation", self.validation_sources)
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the current epoch from the position of the checkpoint on, if one is resumed."""
-        order = self._order(self.train_samples)
+        order = self._order(self.train_samples, self.weights)
         if not len(order):
             raise ValueError(f"train: {len(self.train_samples)} samples are too few for {order.world_size} ranks")
         _log_order(order)
@@ -105,9 +123,10 @@ class BeaconDataModule(lightning.LightningDataModule):
     def _validation_documents(self) -> list[tuple[str, list[int]]]:
         found = []
         for source in self.validation_sources:
-            documents = subsample(list(source), source, self.rule.seed)
-            encoded = encode(documents, source.name, self.tokenizer, special_tokens=False)
-            found += [(document["id"], ids) for document, ids, _ in encoded]
+            documents = list(read(source, self.tokenizer, self.tolerance, Counter()))
+            documents = [documents[i] for i in drawn(len(documents), source, self.rule.seed)]
+            encoded = encode(documents, self.tokenizer, special_tokens=False)
+            found += [(document["id"], ids.tolist()) for document, ids, _, _ in encoded]
         return found
 
     # The position is kept here and not only by the loader: Lightning does not restore loaders at the end of an epoch.
@@ -123,20 +142,56 @@ class BeaconDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
+    def _corpus(self, split: str, sources: Sequence[Source]) -> Corpus:
+        """The samples of some sources; logs how many there are, and what was left out for which reason."""
+        stores = [make_store(source, self.tokenizer, self.rule, self.tolerance, self.cache) for source in sources]
+        corpus = Corpus(
+            [(store, drawn(len(store), source, self.rule.seed)) for store, source in zip(stores, sources, strict=True)]
+        )
+        left_out = sum((store.left_out for store in stores), Counter())
+        left_out["not_drawn"] = sum(map(len, stores)) - len(corpus)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted((+left_out).items())) or "nothing"
+        if not len(corpus):
+            rule = self.rule
+            raise ValueError(
+                f"{split}: no text fits min_length={rule.min_length}, max_length={rule.max_length}, "
+                f"window={rule.window}; left out: {reasons}"
+            )
+        _log_corpus(split, np.concatenate(corpus.lengths), reasons)
+        return corpus
+
     @property
     def _pad_id(self) -> int:
         pad_id = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad_id is None else pad_id
 
-    def _order(self, samples: list[Sample]) -> BatchOrder:
-        lengths = [len(sample) for sample in samples]
+    def _order(self, corpus: Corpus, weights: Sequence[float] | None = None) -> BatchOrder:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchOrder(lengths, self.max_tokens, self.rule.seed, rank, world_size)
+        return BatchOrder(corpus.lengths, self.max_tokens, self.rule.seed, rank, world_size, weights)
 
 
 def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Source]:
     sources = [sources] if isinstance(sources, str) else sources
     return [JsonSource(source, data_root) if isinstance(source, str) else source for source in sources]
+
+
+def _weights(sources: Sequence[Source]) -> list[float] | None:
+    """The weights of the mixture, None if no source has one."""
+    weights = [source.weight for source in sources if source.weight is not None]
+    without = [source.name for source in sources if source.weight is None]
+    if weights and without:
+        raise ValueError(
+            f"weight=null of {without[0]!r} must be a number, because other sources of data.train have one"
+        )
+    return weights or None
+
+
+@rank_zero_only
+def _log_corpus(split: str, lengths: np.ndarray, reasons: str) -> None:
+    log.info(
+        f"{split}: {len(lengths):,} samples, {lengths.sum():,} tokens (shortest {lengths.min():,}, "
+        f"median {int(np.median(lengths)):,}, longest {lengths.max():,}); left out: {reasons}"
+    )
 
 
 @rank_zero_only

@@ -54,12 +54,12 @@ class BeaconModule(lightning.LightningModule):
         self.lm.draw = replace(self.lm.draw, rank=self.global_rank)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        """Move token ids and labels. The mask stays: the model reads it on the CPU."""
-        moved = {name: batch[name].to(device, non_blocking=True) for name in ("input_ids", "labels")}
+        """Move token ids, labels and weights. The mask stays: the model reads it on the CPU."""
+        moved = {name: batch[name].to(device, non_blocking=True) for name in ("input_ids", "labels", "weights")}
         return {**batch, **moved}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The mean loss of the batch's labelled tokens, at ratios drawn by the model's policy."""
+        """The weighted mean loss of the batch's tokens, at ratios drawn by the model's policy."""
         loss = self._loss(batch, None)
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -122,7 +122,8 @@ class BeaconModule(lightning.LightningModule):
         out = self.lm(
             batch["input_ids"], batch["attention_mask"], labels=batch["labels"], ratios=ratios, return_logits=False
         )
-        return out.loss
+        weights = batch["weights"]
+        return (out.token_loss * weights).sum() / weights[:, 1:].sum().clamp(min=torch.finfo(torch.float32).tiny)
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from beacon_lit.data.collate import collate
-from beacon_lit.data.packing import BatchOrder
+from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.sample import Sample, check_int
 
 
@@ -70,11 +70,11 @@ class TrainLoader(BatchLoader):
             self.position += 1  # here, not in a worker: those run ahead
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The position, as the number of batches trained on, and what it refers to."""
         return {"position": self.position if self._trained is None else self._trained(), **self._identity()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a position. Raises ValueError if the batches are not those that the position refers to."""
         for name, value in self._identity().items():
             if state[name] != value:
@@ -82,12 +82,13 @@ class TrainLoader(BatchLoader):
         check_int("position", state["position"], 0)
         self.position = state["position"]
 
-    def _identity(self) -> dict[str, int]:
+    def _identity(self) -> dict[str, Any]:
         order = self.order
         return {
-            "samples": len(order.lengths),
-            "tokens": sum(order.lengths),
+            "samples": order.mixture.total,
+            "tokens": int(sum(lengths.sum() for lengths in order.lengths)),
             "max_tokens": order.max_tokens,
             "seed": order.seed,
             "world_size": order.world_size,
+            "weights": None if order.weights is None else list(order.weights),
         }

@@ -14,12 +14,12 @@ class Sample:
 
     id: names the document and, if it was split, the piece; shown in error reports
     input_ids: (L,) int32 token ids
-    trained: (L,) bool, True where the token counts in the loss
+    weights: (L,) float32, how much each token counts in the loss: 0 not at all, 1 as usual, more for answers
     """
 
     id: str
     input_ids: np.ndarray
-    trained: np.ndarray
+    weights: np.ndarray
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -69,7 +69,27 @@ class LengthRule:
         return "within_one_window" if length <= self.window else None
 
 
+def token_weights(trained: np.ndarray, answer: np.ndarray, answer_share: float | None) -> np.ndarray:
+    """(L,) float32 weights of a sample's tokens in the loss.
+
+    trained, answer: (L,) bool, which tokens are trained, and which of these are an answer
+    answer_share: the share of the sample's loss that the answer has; None: every trained token counts 1. The others
+        keep 1, unless there are none
+    """
+    weights = trained.astype(np.float32)
+    answers, others = int((answer & trained).sum()), int((trained & ~answer).sum())
+    if answer_share is not None and answers and others:
+        weights[answer & trained] = answer_share / (1 - answer_share) * others / answers
+    return weights
+
+
 def check_int(name: str, value: Any, least: int) -> None:
     """Raise a ValueError unless `value` is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be an integer, at least {least}")
+
+
+def check_share(name: str, value: float | None) -> None:
+    """Raise a ValueError unless `value` is None or between 0 and 1."""
+    if value is not None and not 0 < value < 1:
+        raise ValueError(f"{name}={value!r} must be between 0 and 1, or null")

@@ -8,8 +8,8 @@ from beacon_lit.data.sample import LengthRule
 
 
 def text_pieces(
-    ids: list[int], rule: LengthRule, rng: np.random.Generator, bos: int | None, left_out: Counter[str]
-) -> list[list[int]]:
+    ids: np.ndarray, rule: LengthRule, rng: np.random.Generator, bos: int | None, left_out: Counter[str]
+) -> list[np.ndarray]:
     """The pieces of one document (its token ids, end of text included) that become samples.
 
     A document that starts with `bos` has it at the start of every piece. `left_out` counts what does not become a
@@ -25,12 +25,12 @@ def text_pieces(
         return []
     if rule.long == "cut":
         return [ids[: rule.max_length]]
-    head = ids[:1] if ids[0] == bos else []
+    head = ids[:1] if ids[0] == bos else ids[:0]
     body = ids[len(head) :]
     lengths = split_lengths(len(body), rule.shortest - len(head), rule.max_length - len(head), rng)
     ends = np.cumsum(lengths).tolist()
     left_out["leftover"] += ends[-1] < len(body)
-    return [head + body[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+    return [np.concatenate([head, body[end - length : end]]) for length, end in zip(lengths, ends, strict=True)]
 
 
 def split_lengths(total: int, low: int, high: int, rng: np.random.Generator) -> list[int]:

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from beacon_lit.data.loader import BatchLoader, TrainLoader
-from beacon_lit.data.packing import BatchOrder
+from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.sample import Sample
 
 SAMPLES = [
-    Sample(str(i), np.arange(length, dtype=np.int32), np.ones(length, bool))
+    Sample(str(i), np.arange(length, dtype=np.int32), np.ones(length, np.float32))
     for i, length in enumerate(np.random.default_rng(0).integers(3, 20, size=30).tolist())
 ]
 
 
 def order(**settings) -> BatchOrder:
-    return BatchOrder([len(sample) for sample in SAMPLES], **({"max_tokens": 40, "seed": 5} | settings))
+    return BatchOrder([np.array([len(sample) for sample in SAMPLES])], **({"max_tokens": 40, "seed": 5} | settings))
 
 
 def train_loader(num_workers: int = 0, **settings) -> TrainLoader:
@@ -87,6 +87,6 @@ def test_a_position_in_other_batches_is_refused(settings: dict, message: str) ->
 
 
 def test_a_position_in_other_data_is_refused() -> None:
-    fewer = TrainLoader(SAMPLES[:-1], BatchOrder([len(s) for s in SAMPLES[:-1]], 40, 5), pad_id=0)
+    fewer = TrainLoader(SAMPLES[:-1], BatchOrder([np.array([len(s) for s in SAMPLES[:-1]])], 40, 5), pad_id=0)
     with pytest.raises(ValueError, match=r"samples=29 .*samples=30"):
         fewer.load_state_dict(train_loader().state_dict())

@@ -1,0 +1,188 @@
+"""In which order samples are trained on: a pure function of a seed and a number, for any mixture of sources."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from beacon_lit.data.packing import Batch, pack, split_to_multiple
+from beacon_lit.data.sample import check_int
+
+BLOCK = 65_536  # samples that are packed at once
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """An endless sequence of samples, in blocks.
+
+    Without weights all samples come once, shuffled, then all again in another order. With weights each source goes
+    through its own shuffled samples, again and again, as fast as its weight says: at any point its part of the samples
+    is its share, to within a few.
+
+    counts: samples of each source
+    weights: of each source, not normalised; None = none has one
+    seed: of all orders
+    """
+
+    counts: Sequence[int]
+    weights: Sequence[float] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            for count, weight in zip(self.counts, self.weights, strict=True):
+                if not weight > 0 or not count:
+                    raise ValueError(
+                        f"weight={weight} of a source of {count} samples must be above 0, and so their number"
+                    )
+
+    @property
+    def total(self) -> int:
+        """Samples of all sources: an epoch."""
+        return sum(self.counts)
+
+    @property
+    def blocks_in_epoch(self) -> int:
+        """Blocks of an epoch."""
+        return -(-self.total // BLOCK)
+
+    def block(self, number: int) -> np.ndarray:
+        """Samples of a block, as their places among those of all sources end to end."""
+        epoch, inside = divmod(number, self.blocks_in_epoch)
+        start = inside * BLOCK
+        end = min(start + BLOCK, self.total)
+        if self.weights is None:
+            return self._permutation(-1, self.total, epoch)[start:end]
+        before, own = self._given(number), self._sources(epoch * self.total + start, epoch * self.total + end)
+        offsets = [0, *accumulate(self.counts)]
+        return np.concatenate(
+            [
+                offsets[source] + self._samples(source, before[source], before[source] + count)
+                for source, count in enumerate(own)
+            ]
+        )
+
+    def _sources(self, start: int, end: int) -> list[int]:
+        """How many of the samples from the `start`-th to the `end`-th are of each source."""
+        assert self.weights is not None
+        shares = np.cumsum(self.weights) / np.sum(self.weights)
+        points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1, wherever one begins
+        sources = np.minimum(np.searchsorted(shares, points, side="right"), len(shares) - 1)
+        return np.bincount(sources, minlength=len(shares)).tolist()
+
+    def _given(self, block: int) -> list[int]:
+        """How many samples each source has given before a block."""
+        known: list[list[int]] = self.__dict__.setdefault("_known_given", [[0] * len(self.counts)])
+        while len(known) <= block:
+            epoch, inside = divmod(len(known) - 1, self.blocks_in_epoch)
+            start, end = inside * BLOCK, min((inside + 1) * BLOCK, self.total)
+            own = self._sources(epoch * self.total + start, epoch * self.total + end)
+            known.append([given + count for given, count in zip(known[-1], own, strict=True)])
+        return known[block]
+
+    def _samples(self, source: int, start: int, end: int) -> np.ndarray:
+        """The samples that a source gives from its `start`-th to its `end`-th."""
+        count, parts = self.counts[source], []
+        while start < end:
+            epoch, first = divmod(start, count)
+            last = min(count, first + end - start)
+            parts.append(self._permutation(source, count, epoch)[first:last])
+            start += last - first
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def _permutation(self, source: int, count: int, epoch: int) -> np.ndarray:
+        return _permutation(self.seed, source + 1, count, epoch)
+
+
+@lru_cache(maxsize=16)
+def _permutation(seed: int, stream: int, count: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream, epoch]).permutation(count)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchOrder:
+    """A rank's batches, as indices of samples: a pure function of the fields and a batch's number.
+
+    lengths: of each source, the tokens of its samples
+    max_tokens: the most tokens of a batch (on one rank)
+    seed: of the order
+    rank, world_size: this process's share. Ranks have disjoint batches, and equally many
+    weights: of the sources, see `Mixture`
+
+    Its length is the batches of the first epoch, and every epoch has as many. Without weights, and of up to `BLOCK`
+    samples, an epoch is all samples once. Of more, the endless sequence has all samples once before any comes again,
+    and epochs are equal parts of it.
+    """
+
+    lengths: Sequence[np.ndarray]
+    max_tokens: int
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_int("max_tokens", self.max_tokens, 1)
+        check_int("world_size", self.world_size, 1)
+        longest = max((int(part.max()) for part in self.lengths if len(part)), default=0)
+        if longest > self.max_tokens:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} must be at least the length of the longest sample, {longest}"
+            )
+
+    def __len__(self) -> int:
+        return self._ends(self.mixture.blocks_in_epoch)[-1]
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The order of samples."""
+        return Mixture([len(part) for part in self.lengths], self.weights, self.seed)
+
+    @property
+    def dropped(self) -> int:
+        """Samples of the first epoch left out, so that ranks have equally many batches: fewer than ranks in a block."""
+        blocks = range(self.mixture.blocks_in_epoch)
+        return sum(len(self._all(block)) % self.world_size for block in blocks)
+
+    def epoch(self, number: int) -> list[Batch]:
+        """This rank's batches of one epoch, in order."""
+        start, end = number * len(self), (number + 1) * len(self)
+        batches: list[Batch] = []
+        block = 0
+        while len(self) and len(batches) < end - start:
+            first, last = self._ends(block)[-1], self._ends(block + 1)[-1]
+            if last > start:
+                batches += self._share(block)[max(start - first, 0) : end - first]
+            block += 1
+        return batches
+
+    def _ends(self, blocks: int) -> list[int]:
+        """This rank's batches in the first 0, 1, ... `blocks` blocks."""
+        known: list[int] = self.__dict__.setdefault("_known_ends", [0])
+        while len(known) <= blocks:
+            known.append(known[-1] + len(self._all(len(known) - 1)) // self.world_size)
+        return known[: blocks + 1]
+
+    def _share(self, block: int) -> list[Batch]:
+        batches = self._all(block)
+        return batches[self.rank : len(batches) // self.world_size * self.world_size : self.world_size]
+
+    def _all(self, block: int) -> list[Batch]:
+        """All ranks' batches of a block."""
+        cache: dict[int, list[Batch]] = self.__dict__.setdefault("_blocks", {})
+        if block not in cache:
+            samples = self.mixture.block(block)
+            rng = np.random.default_rng([self.seed, block])
+            batches = split_to_multiple(pack(self._all_lengths[samples], self.max_tokens, rng), self.world_size)
+            chosen = [[int(samples[i]) for i in batches[k]] for k in rng.permutation(len(batches))]
+            if len(cache) >= 2:
+                cache.clear()
+            cache[block] = chosen
+        return cache[block]
+
+    @cached_property
+    def _all_lengths(self) -> np.ndarray:
+        return np.concatenate([np.empty(0, np.int32), *self.lengths])

@@ -1,0 +1,153 @@
+"""Samples on disk: a source is tokenised once, into Arrow files that every process maps into memory."""
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from beacon_lit.data.records import Source, Tolerance, read
+from beacon_lit.data.sample import LengthRule, Sample
+from beacon_lit.data.tokenize import make_samples
+
+FORMAT = 1  # part of every key: raise it when the content of stores changes
+SAMPLES, ABOUT = "samples.arrow", "about.json"
+# Loss weights are few spans of one value: `starts`, `ends` and `weights` of those that are not 0.
+FEATURES = Features({
+    "id": Value("string"), "input_ids": List(Value("int32")), "length": Value("int32"),
+    "starts": List(Value("int32")), "ends": List(Value("int32")), "weights": List(Value("float32")),
+})  # fmt: skip
+_WRITE_ROWS = 64  # samples held before they are written
+
+
+class Store:
+    """The samples of one source.
+
+    folder: what `make_store` made
+    left_out: how many documents are no samples, by reason
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.left_out: Counter[str] = Counter(json.loads((folder / ABOUT).read_text())["left_out"])
+        self.rows = Dataset.from_file(str(folder / SAMPLES)).with_format("numpy")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) int32 tokens of each sample."""
+        return self.rows.data.column("length").to_numpy()
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.rows[int(index)]
+        weights = np.zeros(int(row["length"]), np.float32)
+        for start, end, weight in zip(row["starts"], row["ends"], row["weights"], strict=True):
+            weights[start:end] = weight
+        return Sample(str(row["id"]), row["input_ids"], weights)
+
+
+def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tolerance, cache: Path) -> Store:
+    """A source's samples, from disk if they are there already.
+
+    The key is what samples depend on: the source's files and settings, the tokenizer and its chat template, the rule. A
+    store appears whole or not at all; processes that ask at once wait for the first.
+
+    cache: the folder that stores are kept in
+    Raises ValueError naming file and line: see `records.read`.
+    """
+    folder = cache / store_key(source, tokenizer, rule)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            left_out: Counter[str] = Counter()
+            documents = read(source, tokenizer, tolerance, left_out)
+            shown = tqdm(documents, desc=f"tokenising {source.name}", unit=" documents", leave=False, disable=None)
+            samples = make_samples(shown, tokenizer, rule, left_out, source.answer_share)
+            _write(samples, partial / SAMPLES)
+            about = {"source": source.name, "left_out": left_out}
+            (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+            partial.rename(folder)
+    return Store(folder)
+
+
+def store_key(source: Source, tokenizer: Any, rule: LengthRule) -> str:
+    """The name of a source's store."""
+    parts = [FORMAT, source.key(), source.answer_share, vars(rule), tokenizer_key(tokenizer)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Tells tokenizers apart that would give other tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [type(tokenizer).__name__, vocabulary, tokenizer.chat_template, str(tokenizer.special_tokens_map)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _write(samples: Iterable[Sample], file: Path) -> None:
+    with ArrowWriter(path=str(file), features=FEATURES, writer_batch_size=_WRITE_ROWS) as writer:
+        for sample in samples:
+            starts, ends, weights = spans(sample.weights)
+            writer.write({
+                "id": sample.id, "input_ids": sample.input_ids, "length": len(sample),
+                "starts": starts, "ends": ends, "weights": weights,
+            })  # fmt: skip
+        writer.finalize()
+
+
+def spans(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(L,) weights as starts, ends and values of the runs that are not 0."""
+    edges = np.flatnonzero(np.diff(weights, prepend=0, append=0))
+    starts, ends = edges[:-1], edges[1:]
+    kept = weights[starts] != 0
+    return starts[kept].astype(np.int32), ends[kept].astype(np.int32), weights[starts[kept]].astype(np.float32)
+
+
+def drawn(count: int, source: Source, seed: int) -> np.ndarray:
+    """Which of `count` samples a source's limit leaves, at random, in their order."""
+    if source.limit is None or source.limit >= count:
+        return np.arange(count)
+    rng = np.random.default_rng([seed, zlib.crc32(source.name.encode())])
+    return np.sort(rng.choice(count, size=source.limit, replace=False))
+
+
+class Corpus:
+    """Several stores as one sequence of samples.
+
+    parts: for each source its store and the rows of it that count
+    """
+
+    def __init__(self, parts: list[tuple[Store, np.ndarray]]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *(len(rows) for _, rows in parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        store, rows = self.parts[part]
+        return store[rows[index - self.starts[part]]]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def lengths(self) -> list[np.ndarray]:
+        """Of each part, the tokens of its samples."""
+        return [store.lengths[rows] for store, rows in self.parts]
