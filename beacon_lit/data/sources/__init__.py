@@ -8,5 +8,6 @@ Each follows the protocol `beacon_lit.data.records.Source`. One file per kind: `
 from beacon_lit.data.sources.json import JsonSource
 from beacon_lit.data.sources.library import StandardLibrarySource
 from beacon_lit.data.sources.parquet import ParquetSource
+from beacon_lit.data.sources.tokens import TokensSource
 
-__all__ = ["JsonSource", "ParquetSource", "StandardLibrarySource"]
+__all__ = ["JsonSource", "ParquetSource", "StandardLibrarySource", "TokensSource"]
