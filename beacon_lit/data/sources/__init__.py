@@ -5,9 +5,10 @@ Each follows the protocol `beacon_lit.data.records.Source`. One file per kind: `
 `compressed` and `splitting` cut a file's bytes into JSON records; `stream` keeps the position in a stream.
 """
 
+from beacon_lit.data.sources.hub import HubSource
 from beacon_lit.data.sources.json import JsonSource
 from beacon_lit.data.sources.library import StandardLibrarySource
 from beacon_lit.data.sources.parquet import ParquetSource
 from beacon_lit.data.sources.tokens import TokensSource
 
-__all__ = ["JsonSource", "ParquetSource", "StandardLibrarySource", "TokensSource"]
+__all__ = ["HubSource", "JsonSource", "ParquetSource", "StandardLibrarySource", "TokensSource"]
