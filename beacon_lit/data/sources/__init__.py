@@ -1,0 +1,14 @@
+"""Where documents come from: small frozen dataclasses that a config picks by `_target_`.
+
+Each follows the protocol `beacon_lit.data.records.Source`. One file per kind: `json`, `parquet`, `tokens`, `hub`,
+`library`. What they share: `files` (paths, globs), `columns` (record -> document), `settings` (checks).
+`compressed` and `splitting` cut a file's bytes into JSON records; `stream` keeps the position in a stream.
+"""
+
+from beacon_lit.data.sources.hub import HubSource
+from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.data.sources.library import StandardLibrarySource
+from beacon_lit.data.sources.parquet import ParquetSource
+from beacon_lit.data.sources.tokens import TokensSource
+
+__all__ = ["HubSource", "JsonSource", "ParquetSource", "StandardLibrarySource", "TokensSource"]

@@ -1,0 +1,78 @@
+"""Which files a path stands for: globs, the `long-llm:` prefix, and a number of samples in brackets."""
+
+import glob
+import re
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+from beacon_lit.data.sources.settings import check_shares, check_text
+
+DATA_ROOT_PREFIX = "long-llm:"
+_LIMIT = re.compile(r"\[(\d+)\]$")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """What sources of files have in common.
+
+    path: a file or a glob (`**` crosses folders). A leading `long-llm:` stands for `data_root`. A number in brackets at
+        the end, as in `books.jsonl[5000]`, is the source's limit and no part of a glob
+    data_root: the folder that `long-llm:` stands for
+    weight, answer_share: see `beacon_lit.data.records.Source`
+
+    Raises ValueError if nothing is there, or a setting is out of range.
+    """
+
+    path: str
+    data_root: str | None = None
+    _: KW_ONLY
+    weight: float | None = None
+    answer_share: float | None = None
+
+    def __post_init__(self) -> None:
+        check_text("path", self.path)
+        check_shares(self.weight, self.answer_share)
+        if self.path.startswith(DATA_ROOT_PREFIX) and self.data_root is None:
+            raise ValueError(
+                f"data_root=None must name a folder, because path={self.path!r} starts with {DATA_ROOT_PREFIX}"
+            )
+        if self.limit == 0:
+            raise ValueError(f"path={self.path!r}: the number in brackets must be at least 1")
+        _ = self.files  # a missing file is an error now, not after a model was loaded
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    @property
+    def limit(self) -> int | None:
+        count = _LIMIT.search(self.path)
+        return int(count[1]) if count else None
+
+    @property
+    def files(self) -> list[Path]:
+        """What `path` stands for, sorted."""
+        path = _LIMIT.sub("", self.path)
+        if path.startswith(DATA_ROOT_PREFIX):
+            path = str(Path(str(self.data_root)) / path.removeprefix(DATA_ROOT_PREFIX))
+        literal = Path(path).expanduser()
+        found = [literal] if literal.exists() else [Path(name) for name in glob.glob(str(literal), recursive=True)]
+        accepted = sorted({file for file in found if self.accepts(file)})
+        if not accepted:
+            raise ValueError(f"path={self.path!r} must name {self.wanted} or match some: {literal} is none")
+        return accepted
+
+    @property
+    def wanted(self) -> str:
+        """What `path` must name, in words."""
+        return "an existing file"
+
+    def accepts(self, file: Path) -> bool:
+        """Whether something that is there is what this source reads."""
+        return file.is_file()
+
+
+def file_key(files: Iterable[Path]) -> list[list[str | int]]:
+    """[name, size in bytes, time of the last change in ns] of files: changes when their content does."""
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
