@@ -5,7 +5,7 @@ import json
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.left_out: Counter[str] = Counter(json.loads((folder / ABOUT).read_text())["left_out"])
-        self.rows = Dataset.from_file(str(folder / SAMPLES)).with_format("numpy")
+        self.rows = Dataset.from_file(str(folder / SAMPLES)).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,10 +52,11 @@ class Store:
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[int(index)]
-        weights = np.zeros(int(row["length"]), np.float32)
-        for start, end, weight in zip(row["starts"], row["ends"], row["weights"], strict=True):
+        ids, *parts = (row[name][0].values.to_numpy() for name in ("input_ids", "starts", "ends", "weights"))
+        weights = np.zeros(len(ids), np.float32)
+        for start, end, weight in zip(*parts, strict=True):
             weights[start:end] = weight
-        return Sample(str(row["id"]), row["input_ids"], weights)
+        return Sample(row["id"][0].as_py(), ids, weights)
 
 
 def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tolerance, cache: Path) -> Store:
@@ -126,7 +127,7 @@ def drawn(count: int, source: Source, seed: int) -> np.ndarray:
     return np.sort(rng.choice(count, size=source.limit, replace=False))
 
 
-class Corpus:
+class Corpus(Sequence[Sample]):
     """Several stores as one sequence of samples.
 
     parts: for each source its store and the rows of it that count
@@ -139,7 +140,7 @@ class Corpus:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         store, rows = self.parts[part]
         return store[rows[index - self.starts[part]]]

@@ -13,8 +13,8 @@ from beacon_lit.data.text import split_lengths, text_pieces
 def pieces(length: int, bos: int | None = None, seed: int = 0, **settings) -> tuple[list[list[int]], dict[str, int]]:
     rule = LengthRule(**({"min_length": 0, "max_length": 20, "window": 8} | settings))
     left_out: Counter[str] = Counter()
-    found = text_pieces(list(range(100, 100 + length)), rule, np.random.default_rng(seed), bos, left_out)
-    return found, dict(+left_out)
+    found = text_pieces(np.arange(100, 100 + length), rule, np.random.default_rng(seed), bos, left_out)
+    return [piece.tolist() for piece in found], dict(+left_out)
 
 
 @given(st.data())
