@@ -114,6 +114,9 @@ TEMPLATES = {
 def with_template(tokenizer: Any, name: str | None = None) -> Any:
     """A tokenizer like the one given, which stays as it is, with the named chat template.
 
+    Answers end with what the template ends them with, which need not be the tokenizer's `eos_token` ("<|im_end|>",
+    "<|eot_id|>"): generation has to be told to stop there.
+
     name: one of `TEMPLATES`; None is the tokenizer's own template, and the tokenizer itself is returned
 
     Raises ValueError: no such template, neither a name nor a template of its own, or a template whose special tokens

@@ -53,6 +53,7 @@ MARKED_IN_MACRO = (
     "{{ '\n' }}{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}"
 )
 EOS_AT_THE_END = CHATML.replace("{% endfor %}", "{% if loop.last %}<|endoftext|>{% endif %}{% endfor %}")
+WORDED_END = CHATML.replace("<|im_end|>", "\n### End\n\n")
 # Knows nothing of generation prompts, and keeps the white space around contents.
 NO_PROMPT = (
     "{% for m in messages %}{{ m.role }}:{{ ' ' + m.content }}{{ '</s>' if m.role == 'assistant' }}\n\n{% endfor %}"
@@ -90,6 +91,7 @@ def spans(conversation: list[dict], tokenizer, template: str) -> list[str]:
         (MARKED["turn and line break"], ["fine, hello there<|im_end|>", " fine! \n<|im_end|>"]),
         (MARKED_IN_MACRO, ["fine, hello there<|im_end|>", " fine! \n<|im_end|>"]),
         (EOS_AT_THE_END, ["fine, hello there<|im_end|>", " fine! \n<|im_end|>"]),
+        (WORDED_END, ["fine, hello there\n### End", " fine! \n\n### End"]),
         (NO_PROMPT, [" fine, hello there</s>", " fine! \n</s>"]),
         (MISTRAL, [" fine, hello there</s>", " fine!</s>"]),
         (THINKING, ["fine, hello there<|im_end|>", " fine! \n<|im_end|>"]),
@@ -103,6 +105,7 @@ def spans(conversation: list[dict], tokenizer, template: str) -> list[str]:
             "marked-line-break",
             "marked-in-macro",
             "eos-at-the-end",
+            "worded-end",
             "no-prompt",
         ),
         *("mistral", "thinking", "plain"),

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from beacon_lit.data.chat import encode_chat
 from beacon_lit.data.templates import TEMPLATES, with_template
@@ -92,6 +94,15 @@ def test_the_marks_of_the_template_and_the_places_of_the_contents_agree(name: st
     by_contents = encode_chat(SYSTEM + CHAT, tokenizer)
     assert "generation %" not in unmarked and by_marks[0] == by_contents[0]
     np.testing.assert_array_equal(by_marks[1], by_contents[1])
+
+
+def test_a_token_that_texts_are_never_split_into_does_not_count() -> None:
+    backend = Tokenizer(models.WordLevel({"<|im_start|>": 0, "<|im_end|>": 1, "x": 2}, unk_token="x"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="x", eos_token="x")
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == 1 and 1 not in tokenizer.encode("<|im_end|>")
+    with pytest.raises(ValueError, match="needs special tokens"):
+        with_template(tokenizer, "chatml")
 
 
 def test_the_tokenizer_passed_in_stays_as_it_is() -> None:
