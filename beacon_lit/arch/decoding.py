@@ -89,7 +89,7 @@ class Decoding:
         totals = None if self.total_length is None else [self.total_length] * count
         mode = lm._mode(None, before)
         call = plan_call(lm.beacon, lm.positions, [1] * count, before, mode, ratios, draw, totals)
-        new = ids[list(rows), 0]
+        new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = lm._read(new, Rows((0,) * count, (1,) * count, 1), call, before, keep=True)
         assert after is not None
