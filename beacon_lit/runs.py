@@ -1,11 +1,16 @@
-"""Run folders: what goes into them, which one is the latest; and a terminal without other people's chatter."""
+"""Runs: which model, what goes into their folders, which is the latest; a terminal without other people's chatter."""
 
 import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from beacon_lit import BeaconLM
@@ -25,6 +30,40 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "config.yaml").is_file():
         raise ValueError(f"{path} is the folder of a run that has not finished: no beacons/{SETTINGS_FILE} in it")
     return path
+
+
+def subject(cfg: DictConfig) -> tuple[BeaconLM, Any]:
+    """The model that `checkpoint` or else `model` names, on the best device there is, and its tokenizer.
+
+    `cfg.model.path` becomes the backbone's. Raises what `find_beacons` and `BeaconLM.from_pretrained` raise.
+    """
+    if cfg.checkpoint is None:
+        lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
+    else:
+        options = {name: cfg.model.backbone.get(name) for name in ("attn", "dtype") if name in cfg.model.backbone}
+        options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
+        lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
+        cfg.model.path = lm.config._name_or_path
+        tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
+    return lm.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def read_text(name: str, path: str | Path) -> str:
+    """The text of a file in UTF-8 that the setting `name` gives.
+
+    Raises:
+        ValueError: it is missing, empty or not UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{name}={path}: no such file; allowed: a text file in UTF-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}={path} is not UTF-8 (byte {error.start}); allowed: a text file in UTF-8") from error
+    if not text.strip():
+        raise ValueError(f"{name}={path} is empty; allowed: a file with text in it")
+    return text
 
 
 def check_length(name: str, length: int, lm: BeaconLM) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class LayerState:
         return LayerState(**{name: change(name, tensor) for name, tensor in vars(self).items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BeaconCache:
     """Memory and open window of a batch of sequences.
 
@@ -97,11 +97,17 @@ class BeaconCache:
     """
 
     rows: tuple[RowState, ...]
-    layers: tuple[LayerState, ...] = field(repr=False)
-    hidden: Tensor = field(repr=False)
+    layers: tuple[LayerState, ...]
+    hidden: Tensor
     unfinished: str = "raw"
     interleaved: bool = True
-    fingerprint: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    fingerprint: tuple[tuple[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        kinds = ("sink", "beacon", "overlap", "window")
+        slots = ", ".join(f"{kind}_slots={getattr(self, f'{kind}_slots')}" for kind in kinds)
+        size = f"{self.nbytes / 2**20:.1f} MiB"
+        return f"BeaconCache(rows={len(self.rows)}, seen_tokens={self.seen_tokens}, {slots}, {size})"
 
     @property
     def sink_slots(self) -> int:
@@ -308,7 +314,7 @@ class BeaconCache:
         return cls(rows, layers, tensors["hidden"], about["unfinished"], about["interleaved"], mark)
 
 
-_TENSORS = tuple(field.name for field in fields(LayerState))
+_TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 
 def _spans(lengths: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Tensor:

@@ -10,6 +10,7 @@ from transformers import StoppingCriteriaList
 
 from beacon_lit.arch.cache import BeaconCache, RowState
 from beacon_lit.arch.call import plan_call
+from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.ratio import Ratio
 from beacon_lit.arch.rows import Rows, check_ids
@@ -88,7 +89,7 @@ class Decoding:
         totals = None if self.total_length is None else [self.total_length] * count
         mode = lm._mode(None, before)
         call = plan_call(lm.beacon, lm.positions, [1] * count, before, mode, ratios, draw, totals)
-        new = ids[list(rows), 0]
+        new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = lm._read(new, Rows((0,) * count, (1,) * count, 1), call, before, keep=True)
         assert after is not None
@@ -113,7 +114,7 @@ def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:
 
 
 class StaticDecoding(Decoding):
-    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph.
+    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph (not of a packed backbone).
 
     For open windows without beacons. A row whose window closes goes through a call from cache to cache.
     """
@@ -132,6 +133,7 @@ class StaticDecoding(Decoding):
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.captures = like.is_cuda and not is_quantized(lm)  # 8-bit products look at their values on the host
         self.warm = 0
         for row in range(batch):
             self._load(row, cache, row)
@@ -188,7 +190,7 @@ class StaticDecoding(Decoding):
             self.unlisted[row] += 1
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
         self.new_ids.copy_(ids[:, 0])
-        if not ids.is_cuda or self.warm < EAGER_STEPS:
+        if not self.captures or self.warm < EAGER_STEPS:
             self.warm += 1
             return self._run()
         if self.graph is None:

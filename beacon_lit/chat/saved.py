@@ -1,0 +1,105 @@
+"""A chat in a folder: `chat.json` with the conversation, and a file for every cache."""
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.fingerprint import check_cache
+from beacon_lit.chat.reading import Mark, Reading
+
+CHAT_FILE = "chat.json"
+_FORMAT = 1
+_FIELDS = {
+    "messages": list, "documents": list, "template": dict, "ids": list, "ratios": list, "marks": list, "tokenizer": dict
+}  # fmt: skip
+_PROBE = "Ünïcode, 1234  two spaces\n\n\ttabs? don't... 你好 🙂 CamelCase"
+
+
+def save(folder: Path, chat: dict[str, Any], reading: Reading, tokenizer: Any) -> None:
+    """Write a chat. `chat.json` is replaced last and at once, so that the folder always holds a whole one.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    file = folder / CHAT_FILE
+    check_target(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = []
+    for mark in reading.marks:
+        name = f"cache-{mark.tokens}-{secrets.token_hex(4)}.safetensors"
+        mark.cache.save(folder / name)
+        marks.append({"file": name, "tokens": mark.tokens, "document": mark.document})
+    held = {**chat, "ids": reading.ids, "ratios": reading.ratios, "marks": marks}
+    values = {"format": _FORMAT, "tokenizer": _tokenizer(tokenizer), **held}
+    partial = folder / f".{CHAT_FILE}.partial"
+    partial.write_text(json.dumps(values), encoding="utf-8")
+    os.replace(partial, file)
+    for old in folder.glob("cache-*.safetensors"):
+        if old.name not in {mark["file"] for mark in marks}:
+            old.unlink()
+
+
+def check_target(folder: Path) -> None:
+    """ValueError unless a chat can be saved there: in a new or empty folder, or in that of a saved chat."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CHAT_FILE).is_file())):
+        raise ValueError(f"{folder} holds something else than a chat; allowed: a new folder, or a saved chat's")
+
+
+def check_source(folder: Path) -> None:
+    """ValueError unless a chat was saved there."""
+    if not (folder / CHAT_FILE).is_file():
+        raise ValueError(
+            f"{folder} holds no saved chat; allowed: a folder with {CHAT_FILE}, written by BeaconChat.save"
+        )
+
+
+def load(folder: Path, lm: Any, tokenizer: Any) -> tuple[dict[str, Any], Reading]:
+    """What `save` wrote: the chat, and what it has read, on the model's device.
+
+    Raises:
+        ValueError: see `BeaconChat.load`.
+    """
+    check_source(folder)
+    found = _parse(folder / CHAT_FILE)
+    for part, value in _tokenizer(tokenizer).items():
+        if found["tokenizer"].get(part) != value:
+            raise ValueError(f"the chat in {folder} was held with another tokenizer: the {part} differs")
+    marks = []
+    for mark in found["marks"]:
+        path = folder / mark["file"]
+        cache = BeaconCache.load(path, lm.device).to(lm.dtype)
+        check_cache(cache, lm)
+        if cache.seen_tokens != mark["tokens"]:
+            raise ValueError(f"{path} has read {cache.seen_tokens} tokens, not the {mark['tokens']} of {CHAT_FILE}")
+        marks.append(Mark(mark["tokens"], cache, mark["document"]))
+    return found, Reading(found["ids"], tuple(marks), tuple(found["ratios"]))
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    """What `chat.json` says. ValueError if it is not whole."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    version = found.get("format") if isinstance(found, dict) else None
+    if version != _FORMAT:
+        raise ValueError(f"{file} has format={version!r}; allowed: {_FORMAT}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(found.get(name), kind):
+            raise ValueError(f"{file} is damaged: {name} is {str(found.get(name))[:80]}")
+    read = found["marks"][-1]["tokens"] if found["marks"] else 0
+    if len(found["ids"]) != read:
+        raise ValueError(f"{file} is damaged: it has {len(found['ids'])} ids for the {read} tokens read")
+    return found
+
+
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return {
+        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "splitting of a probe": tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"],
+    }
