@@ -44,6 +44,7 @@ def small_run(backbone: Path, text: Path, folder: Path) -> list[str]:
     return [
         "model=llama3", f"model.path={backbone}", "beacon=demo", "beacon.window=32", "ratio=[2,4]",
         "data=text", f"data.train=[{text}]", f"data.validation=[{text}]", "data.max_length=160", "data.num_workers=0",
+        f"data.cache={folder}/tokens",
         "trainer=cpu", "trainer.max_steps=4", "task.perplexity.length=128", "task.perplexity.max_pieces=2",
         "task.passkey.lengths=[300]", "task.passkey.depths=[50]", f"run_folder={folder}",
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from beacon_lit import resolvers
+from beacon_lit.data.sources import JsonSource
 from beacon_lit.datamodule import BeaconDataModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -45,6 +46,7 @@ def files(tmp_path_factory) -> list[str]:
 
 
 def datamodule(tokenizer, files: list[str], **settings) -> BeaconDataModule:
+    settings = {"cache": Path(files[0]).parent / "tokens", **settings}
     defaults = {"window": 8, "min_length": 9, "max_length": 48, "max_tokens": 120, "seed": 3}
     return BeaconDataModule(tokenizer, [files[0]], [files[1]], **(defaults | settings))
 
@@ -141,10 +143,10 @@ def test_resuming_on_other_data_is_refused(tokenizer, files, tmp_path: Path) -> 
 def test_batches_are_what_models_take(tokenizer, files) -> None:
     data = datamodule(tokenizer, files)
     batch = next(iter(data.train_dataloader()))
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "index"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "weights", "index"}
     mask = batch["attention_mask"]
     assert len(batch["index"]) == len(mask) > 1 and mask.sum() <= 120 and mask.sum(1).min() > 8
-    assert torch.equal(batch["labels"] == -100, mask == 0)
+    assert torch.equal(batch["labels"] == -100, mask == 0) and torch.equal(batch["weights"], mask.float())
     assert batch["input_ids"][mask == 0].unique().tolist() in ([], [WORDS]), "padding is the end-of-text token"
 
 
@@ -154,8 +156,8 @@ def test_validation_documents_are_whole(tokenizer, files) -> None:
     assert documents[1] == ("41", [(41 + j) % WORDS for j in range(20 + 7 * 41 % 40)])
 
 
-def test_without_validation(tokenizer, files) -> None:
-    data = BeaconDataModule(tokenizer, files[0], [], window=8, min_length=9, max_length=48)
+def test_without_validation(tokenizer, files, tmp_path: Path) -> None:
+    data = BeaconDataModule(tokenizer, files[0], [], window=8, min_length=9, max_length=48, cache=tmp_path)
     assert data.val_dataloader() == [] and data.validation_documents() == []
     assert data.max_tokens == 48
 
@@ -175,8 +177,8 @@ def test_bad_settings(tokenizer, files, settings: dict, message: str) -> None:
         datamodule(tokenizer, files, **settings)
 
 
-def test_no_training_source(tokenizer) -> None:
-    data = BeaconDataModule(tokenizer, [], [], window=8, min_length=9, max_length=48)
+def test_no_training_source(tokenizer, tmp_path: Path) -> None:
+    data = BeaconDataModule(tokenizer, [], [], window=8, min_length=9, max_length=48, cache=tmp_path)
     with pytest.raises(ValueError, match="must name at least one source"):
         data.train_dataloader()
 
@@ -185,7 +187,10 @@ def test_no_training_source(tokenizer) -> None:
 def test_configs_instantiate(name: str, tokenizer, files, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BEACON_DATA", str(tmp_path))
     resolvers.register()
-    config = OmegaConf.create({"seed": 0, "beacon": {"window": 16}, "data": OmegaConf.load(CONF / f"{name}.yaml")})
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "cache"))
+    data = OmegaConf.merge(OmegaConf.load(CONF / "base.yaml"), OmegaConf.load(CONF / f"{name}.yaml"))
+    assert data.pop("defaults") == ["base"]
+    config = OmegaConf.create({"seed": 0, "beacon": {"window": 16}, "data": data})
     assert (CONF / f"{name}.yaml").read_text().startswith("# ")
     if name == "text":
         config.data.train, config.data.validation = [files[0]], [files[1]]
@@ -198,3 +203,46 @@ def test_configs_instantiate(name: str, tokenizer, files, tmp_path: Path, monkey
     assert isinstance(data, BeaconDataModule)
     assert data.rule.window == 16
     assert len(data.train_dataloader()) > 0
+
+
+def lines(file: Path, name: str, count: int, **extra) -> JsonSource:
+    """A source of so many documents of 20 words, whose ids begin with `name`."""
+    file.write_text("".join(json.dumps({"id": f"{name}{i}", "text": "7 " * 20}) + "\n" for i in range(count)))
+    return JsonSource(str(file), **extra)
+
+
+def test_sources_are_mixed_by_weight(tokenizer, files, tmp_path: Path) -> None:
+    sources = [lines(tmp_path / "a", "a", 90, weight=1.0), lines(tmp_path / "b", "b", 10, weight=3.0)]
+    data = BeaconDataModule(tokenizer, sources, [], window=8, min_length=9, max_length=48, cache=tmp_path)
+    seen = [name for batch in data.train_dataloader() for name in batch["index"]]
+    assert abs(len([name for name in seen if name[0] == "b"]) - 75) <= 6 and len(seen) >= 95
+    assert len({name for name in seen if name[0] == "b"}) == 10, "the smaller source comes again and again"
+    with pytest.raises(ValueError, match=r"weight=null of .*c'? must be a number"):
+        sources = [sources[0], lines(tmp_path / "c", "c", 3)]
+        BeaconDataModule(tokenizer, sources, [], window=8, min_length=9, max_length=48, cache=tmp_path)
+
+
+def test_bad_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "some.jsonl"
+    file.write_text("".join(['{"text": "' + "1 " * 20 + '"}\n', "{nonsense\n", '{"title": "x"}\n'] * 3))
+    settings = {"window": 8, "min_length": 9, "max_length": 48, "cache": tmp_path}
+    assert len(BeaconDataModule(tokenizer, str(file), [], **settings).train_samples) == 3
+    assert "3 invalid_json, 3 no_text" in caplog.text and f"{file}, line 2: " in caplog.text
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"some.jsonl, line 2: .*strict=true"):
+        _ = BeaconDataModule(tokenizer, str(file), [], strict=True, **settings).train_samples
+    with pytest.raises(ValueError, match=r"bad record 6 of .*max_bad=5"):
+        _ = BeaconDataModule(tokenizer, str(file), [], max_bad=5, **settings).train_samples
+
+
+def test_a_template_is_chosen_by_name(tokenizer, files, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "1 2 3 4 5 6 7 8 9 10"}, {"role": "assistant", "content": "11 12 13"}]
+    file.write_text(json.dumps({"conversations": turns}) + "\n")
+    settings = {"window": 8, "min_length": 9, "max_length": 48, "cache": tmp_path}
+    with pytest.raises(ValueError, match=r"no chat template.*vicuna"):
+        _ = BeaconDataModule(tokenizer, str(file), [], strict=True, **settings).train_samples
+    (sample,) = BeaconDataModule(tokenizer, str(file), [], template="plain", **settings).train_samples
+    assert tokenizer.decode(sample.input_ids[sample.weights > 0]).split() == ["11", "12", "13", "<eos>"]
+    assert tokenizer.chat_template is None
