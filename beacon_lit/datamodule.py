@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.order import BatchOrder
-from beacon_lit.data.records import Source, Tolerance, read
+from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, check_int
 from beacon_lit.data.sources import JsonSource
 from beacon_lit.data.store import Corpus, drawn, make_store
@@ -123,9 +123,10 @@ class BeaconDataModule(lightning.LightningDataModule):
     def _validation_documents(self) -> list[tuple[str, list[int]]]:
         found = []
         for source in self.validation_sources:
-            documents = list(read(source, self.tokenizer, self.tolerance, Counter()))
+            bad = BadRecords(self.tolerance, source.name, Counter())
+            documents = list(read(source, self.tokenizer, bad))
             documents = [documents[i] for i in drawn(len(documents), source, self.rule.seed)]
-            encoded = encode(documents, self.tokenizer, special_tokens=False)
+            encoded = encode(documents, self.tokenizer, bad, special_tokens=False)
             found += [(document["id"], ids.tolist()) for document, ids, _, _ in encoded]
         return found
 

@@ -79,24 +79,37 @@ class Tolerance:
         check_int("max_bad", self.max_bad, 0)
 
 
-def read(source: Source, tokenizer: Any, tolerance: Tolerance, counts: Counter[str]) -> Iterator[Document]:
-    """A source's documents. Bad records are logged and counted by kind.
+class BadRecords:
+    """Skips a source's bad records: logs and counts them by kind, until they are too many.
 
-    Raises ValueError naming file and line: the first bad record if strict, or one more than allowed.
+    name: of the source
+    counts: how many of each kind; what else is left out is counted beside them
     """
-    bad = 0
-    for record in source.documents(tokenizer):
-        if not isinstance(record, BadRecord):
-            yield record
-            continue
-        bad += 1
-        counts[record.kind] += 1
-        if tolerance.strict:
+
+    def __init__(self, tolerance: Tolerance, name: str, counts: Counter[str]) -> None:
+        self.tolerance, self.name, self.counts = tolerance, name, counts
+        self.total = 0
+
+    def skip(self, record: BadRecord) -> None:
+        """Count one. Raises ValueError naming file and line: the first if strict, or one more than allowed."""
+        self.total += 1
+        self.counts[record.kind] += 1
+        if self.tolerance.strict:
             raise ValueError(f"{record} (strict=true)")
-        if bad > tolerance.max_bad:
-            raise ValueError(f"{record}; that is bad record {bad} of {source.name}, max_bad={tolerance.max_bad}")
-        if bad <= 10:
+        if self.total > self.tolerance.max_bad:
+            limit = f"max_bad={self.tolerance.max_bad}"
+            raise ValueError(f"{record}; that is bad record {self.total} of {self.name}, {limit}")
+        if self.total <= 10:
             _warn(f"skipped: {record}")
+
+
+def read(source: Source, tokenizer: Any, bad: BadRecords) -> Iterator[Document]:
+    """A source's documents; bad records are skipped."""
+    for record in source.documents(tokenizer):
+        if isinstance(record, BadRecord):
+            bad.skip(record)
+        else:
+            yield record
 
 
 @rank_zero_only

@@ -16,7 +16,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from beacon_lit.data.records import Source, Tolerance, read
+from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, Sample
 from beacon_lit.data.tokenize import make_samples
 
@@ -76,9 +76,10 @@ def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tole
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             left_out: Counter[str] = Counter()
-            documents = read(source, tokenizer, tolerance, left_out)
+            bad = BadRecords(tolerance, source.name, left_out)
+            documents = read(source, tokenizer, bad)
             shown = tqdm(documents, desc=f"tokenising {source.name}", unit=" documents", leave=False, disable=None)
-            samples = make_samples(shown, tokenizer, rule, left_out, source.answer_share)
+            samples = make_samples(shown, tokenizer, rule, bad, source.answer_share)
             _write(samples, partial / SAMPLES)
             about = {"source": source.name, "left_out": left_out}
             (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beacon_lit.data.chat import encode_chat
-from beacon_lit.data.records import Document
+from beacon_lit.data.records import BadRecord, BadRecords, Document
 from beacon_lit.data.sample import LengthRule, Sample, token_weights
+from beacon_lit.data.templates import with_template
 from beacon_lit.data.text import text_pieces
 
 _CHUNK = 256  # documents tokenised in one call, in parallel
@@ -32,11 +33,13 @@ class Encoded(NamedTuple):
     answer: np.ndarray | None
 
 
-def encode(documents: Iterable[Document], tokenizer: Any, special_tokens: bool = True) -> Iterator[Encoded]:
-    """Token ids of every document, in order.
+def encode(
+    documents: Iterable[Document], tokenizer: Any, bad: BadRecords, special_tokens: bool = True
+) -> Iterator[Encoded]:
+    """Token ids of every document, in order. A conversation that the chat template refuses is a bad record.
 
     special_tokens: add those that the tokenizer puts around a text (a chat template brings its own)
-    Raises ValueError naming the document.
+    Raises ValueError: a conversation, and no chat template; see also `BadRecords.skip`.
     """
     # Left unset, forked data workers warn; they hold no tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -46,10 +49,12 @@ def encode(documents: Iterable[Document], tokenizer: Any, special_tokens: bool =
         for document in chunk:
             if "text" in document:
                 yield Encoded(document, np.array(next(ids), np.int32), None, None)
-            elif "conversations" in document:
-                yield _encode_chat(document, tokenizer)
+                continue
+            encoded = (_encode_chat if "conversations" in document else _as_it_is)(document, tokenizer)
+            if isinstance(encoded, BadRecord):
+                bad.skip(encoded)
             else:
-                yield _as_it_is(document, len(tokenizer))
+                yield encoded
 
 
 def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -65,19 +70,21 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def _encode_chat(document: Document, tokenizer: Any) -> Encoded:
+def _encode_chat(document: Document, tokenizer: Any) -> Encoded | BadRecord:
+    tokenizer = with_template(tokenizer)  # an error if there is none
     try:
         ids, answer = encode_chat(document["conversations"], tokenizer)
     except ValueError as error:
-        raise ValueError(f"{document['id']}: {error}") from error
+        return BadRecord("template", document["id"], str(error))
     return Encoded(document, np.array(ids, np.int32), answer, answer)
 
 
-def _as_it_is(document: Document, vocabulary: int) -> Encoded:
+def _as_it_is(document: Document, tokenizer: Any) -> Encoded | BadRecord:
     ids = np.asarray(document["input_ids"], np.int32)
-    if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
-        wrong = ids[(ids < 0) | (ids >= vocabulary)][0]
-        raise ValueError(f"{document['id']}: token id {wrong}; allowed: 0 to {vocabulary - 1}, the tokenizer's")
+    if len(ids) and not 0 <= ids.min() <= ids.max() < len(tokenizer):
+        wrong = ids[(ids < 0) | (ids >= len(tokenizer))][0]
+        reason = f"token id {wrong}; allowed: 0 to {len(tokenizer) - 1}, the tokenizer's"
+        return BadRecord("vocabulary", document["id"], reason)
     return Encoded(document, ids, document.get("trained", np.ones(len(ids), bool)), document.get("answer"))
 
 
@@ -85,10 +92,10 @@ def make_samples(
     documents: Iterable[Document],
     tokenizer: Any,
     rule: LengthRule,
-    left_out: Counter[str],
+    bad: BadRecords,
     answer_share: float | None = None,
 ) -> Iterator[Sample]:
-    """The samples of some documents; `left_out` counts the others by reason.
+    """The samples of some documents; `bad.counts` counts the others by reason.
 
     Text ends with the tokenizer's end-of-text token and is cut, split or dropped where it is too long. Conversations
     and ready tokens are never cut. Reasons: too_short, too_long, within_one_window (nothing to learn for beacons),
@@ -99,7 +106,8 @@ def make_samples(
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end-of-text token (eos_token)")
-    for document, ids, trained, answer in encode(documents, tokenizer):
+    left_out = bad.counts
+    for document, ids, trained, answer in encode(documents, tokenizer, bad):
         if trained is None:
             yield from _from_text(document["id"], ids, tokenizer, rule, left_out)
             continue

@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from beacon_lit.data.records import BadRecords, Tolerance
 from beacon_lit.data.sample import LengthRule, Sample, token_weights
 from beacon_lit.data.tokenize import encode, make_samples
 
@@ -30,8 +31,12 @@ def rule(**settings) -> LengthRule:
 
 
 def samples_of(documents: list[dict], tokenizer, of: LengthRule, **options) -> tuple[list[Sample], Counter]:
-    left_out: Counter[str] = Counter()
-    return list(make_samples(documents, tokenizer, of, left_out, **options)), left_out
+    bad = none_bad()
+    return list(make_samples(documents, tokenizer, of, bad, **options)), bad.counts
+
+
+def none_bad() -> BadRecords:
+    return BadRecords(Tolerance(strict=True), "list", Counter())
 
 
 def test_text_ends_once_with_the_end_of_text(tokenizer) -> None:
@@ -66,7 +71,7 @@ def test_mixed_kinds_keep_their_order_over_many_chunks(tokenizer) -> None:
         chat(f"c{i}", f"hello {i}", "fine") if i % 3 else text(f"t{i}", f"hello {i}, how are you?") for i in range(600)
     ]
     documents[7] = {"id": "r7", "input_ids": np.array(tokenizer.encode("hello 7"), np.int32)}
-    encoded = list(encode(documents, tokenizer))
+    encoded = list(encode(documents, tokenizer, none_bad()))
     assert [found.document["id"] for found in encoded] == [document["id"] for document in documents]
     for i, (document, ids, trained, _) in enumerate(encoded):
         assert f"hello {i}" in tokenizer.decode(ids)
@@ -102,8 +107,13 @@ def test_split_pieces_are_named_reproducible_and_independent_of_other_documents(
 
 
 def test_errors_name_the_document(tokenizer) -> None:
-    with pytest.raises(ValueError, match=r"books\.json:7: .*no chat template"):
-        list(encode([chat("books.json:7", "x", "y")], tokenizer))
+    with pytest.raises(ValueError, match="no chat template"):
+        list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
+    tokenizer.chat_template = "{{ raise_exception('no ' + messages[0].content) }}"
+    with pytest.raises(ValueError, match=r"books\.json:7: .*no x"):
+        list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
+    bad = BadRecords(Tolerance(), "list", Counter())
+    assert not list(encode([chat("a", "x", "y")], tokenizer, bad)) and bad.counts == {"template": 1}
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end-of-text token"):
         samples_of([text("a", "x")], tokenizer, rule())
