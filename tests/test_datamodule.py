@@ -241,7 +241,7 @@ def test_a_template_is_chosen_by_name(tokenizer, files, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "1 2 3 4 5 6 7 8 9 10"}, {"role": "assistant", "content": "11 12 13"}]
     file.write_text(json.dumps({"conversations": turns}) + "\n")
     settings = {"window": 8, "min_length": 9, "max_length": 48, "cache": tmp_path}
-    with pytest.raises(ValueError, match=r"no chat template.*vicuna"):
+    with pytest.raises(ValueError, match=r"template=None .*vicuna"):
         _ = BeaconDataModule(tokenizer, str(file), [], strict=True, **settings).train_samples
     (sample,) = BeaconDataModule(tokenizer, str(file), [], template="plain", **settings).train_samples
     assert tokenizer.decode(sample.input_ids[sample.weights > 0]).split() == ["11", "12", "13", "<eos>"]
