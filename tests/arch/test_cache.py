@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from tests.arch.caches import assert_same, model
 from tests.arch.parity import Case, names
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
@@ -45,14 +46,6 @@ def slots(cache: BeaconCache) -> dict[str, int]:
     return {"sink": cache.sink_slots, "beacon": cache.beacon_slots, "window": cache.window_slots}
 
 
-def model(family: str, placement: str, sink: int, overlap: int, unfinished: str) -> BeaconLM:
-    beacon = BeaconConfig(
-        window=8, ratios=(2, 4), ratio_policy="cycle", sink=sink, overlap=overlap, placement=placement,
-        unfinished=unfinished,
-    )  # fmt: skip
-    return tiny(family, beacon).double().eval()
-
-
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
@@ -76,14 +69,6 @@ def test_the_cut_does_not_matter(family: str, unfinished: str, data: st.DataObje
     last = logits[:, ids.shape[1] - opened :]
     torch.testing.assert_close(last, whole.logits[:, ids.shape[1] - opened :], atol=1e-8, rtol=1e-8)
     assert_same(lm.compress(ids), whole.cache)
-
-
-def assert_same(one: BeaconCache, two: BeaconCache) -> None:
-    assert one.rows == two.rows and one.unfinished == two.unfinished
-    torch.testing.assert_close(one.hidden, two.hidden, atol=1e-8, rtol=1e-8)
-    for a, b in zip(one.layers, two.layers, strict=True):
-        for name, value in vars(a).items():
-            torch.testing.assert_close(value, getattr(b, name), atol=1e-8, rtol=1e-8)
 
 
 @torch.no_grad()
