@@ -1,7 +1,6 @@
 """A sequence read in pieces equals the sequence read at once."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from tests.arch.caches import assert_same, model
 from tests.arch.parity import Case, names
 from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.ways import anew
 
 CUTS = st.lists(st.integers(1, 23), min_size=1, max_size=6)
 
@@ -161,18 +161,15 @@ def test_generation_goes_on_from_a_cache() -> None:
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @torch.no_grad()
-def test_beams_equal_beams_that_read_everything_anew(unfinished: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beams_equal_beams_that_read_everything_anew(unfinished: str) -> None:
     lm = model("qwen2", "interleave", 2, 3, unfinished)
     ids, mask = tokens(2, 30), torch.ones(2, 30, dtype=torch.long)
     mask[0, :9] = 0
     options = {"max_new_tokens": 15, "num_beams": 3, "do_sample": False, "eos_token_id": None, "ratios": 2}
     found = lm.generate(ids, attention_mask=mask, **options)
 
-    def anew(self: BeaconLM, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        return {"input_ids": input_ids, "attention_mask": kwargs["attention_mask"], "ratios": 2, "use_cache": True}
-
-    monkeypatch.setattr(BeaconLM, "prepare_inputs_for_generation", anew)
-    assert torch.equal(found, lm.generate(ids, attention_mask=mask, **options))
+    with anew():
+        assert torch.equal(found, lm.generate(ids, attention_mask=mask, **options))
 
 
 @torch.no_grad()
