@@ -134,6 +134,25 @@ def test_a_random_policy_is_refused_before_anything_runs(length: int, monkeypatc
             lm.generate(text, max_new_tokens=25, **options)
 
 
+@pytest.mark.parametrize("way", [StaticDecoding, Decoding])
+@torch.no_grad()
+def test_rows_go_on_from_where_any_others_stand(way: type[Decoding]) -> None:
+    lm, texts = model("llama"), texts_of((14, 3, 7))
+    cache, more, ratios = lm.compress(*padded(texts)), tokens(3, 12, seed=9), [[2, 4, 8], [4, 2, 4], [8, 8, 2]]
+    decoding = way(lm, cache, [list(row) for row in ratios], None, None)
+    for column in more[:, :4].split(1, 1):  # the first row closes a window
+        decoding.step(column)
+    order = [2, 0, 0]
+    decoding.reorder(torch.tensor(order))
+    found = torch.cat([decoding.step(column) for column in more[:, 4:].split(1, 1)], 1)
+    for place, row in enumerate(order):
+        alone = way(lm, cache.select([row]), [list(ratios[row])], None, None)
+        read = torch.cat([more[row, :4], more[place, 4:]])
+        expected = torch.cat([alone.step(token.view(1, 1)) for token in read], 1)
+        assert_close(found[place], expected[0, 4:], 1e-9)
+        assert_same(decoding.cache().select([place]), alone.cache())
+
+
 # Controls: with one thing wrong in the static buffers, the logits of the steps after it must differ.
 def shifted_keys(patch: pytest.MonkeyPatch) -> None:
     load = Buffers.load
