@@ -116,12 +116,14 @@ class FirstRowEnds(StoppingCriteria):
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @torch.no_grad()
 def test_positions_run_out_only_for_rows_that_read(unfinished: str) -> None:
-    lm = model("llama", positions=48, sink=0, overlap=0, unfinished=unfinished)
-    texts = texts_of((8 * 9 + 5, 6))  # nine windows at ratio 2: 36 slots of memory, and a window that has begun
-    found = generate(lm, texts, 30, ratios=2, stopping_criteria=[FirstRowEnds()])
-    assert [row.seen_tokens for row in found.past_key_values.rows] == [77, 35]
-    with pytest.raises(ValueError, match=r"row 0 .*48 .*max_position_embeddings"):
-        generate(lm, texts, 30, ratios=2)
+    lm = model("llama", positions=29, sink=0, unfinished=unfinished)
+    texts = texts_of((29, 6))  # kept raw, the first takes every slot there is
+    found = generate(lm, texts, 20, ratios=0, stopping_criteria=[FirstRowEnds()])
+    assert [row.seen_tokens for row in found.past_key_values.rows] == [29, 25]
+    with pytest.raises(ValueError, match=r"row 0 .*29 .*max_position_embeddings"):
+        generate(lm, texts, 3, ratios=0)  # within the open window
+    with pytest.raises(ValueError, match=r"row 0 .*29 .*max_position_embeddings"):  # when a window closes
+        generate(lm, texts[1:], 60, ratios=2)
 
 
 @pytest.mark.parametrize("length", [5, 30, 100])
