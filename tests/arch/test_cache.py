@@ -1,7 +1,6 @@
 """A sequence read in pieces equals the sequence read at once."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -9,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from tests.arch.caches import assert_same, model
 from tests.arch.parity import Case, names
 from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.ways import anew
 
 CUTS = st.lists(st.integers(1, 23), min_size=1, max_size=6)
 
@@ -45,14 +46,6 @@ def slots(cache: BeaconCache) -> dict[str, int]:
     return {"sink": cache.sink_slots, "beacon": cache.beacon_slots, "window": cache.window_slots}
 
 
-def model(family: str, placement: str, sink: int, overlap: int, unfinished: str) -> BeaconLM:
-    beacon = BeaconConfig(
-        window=8, ratios=(2, 4), ratio_policy="cycle", sink=sink, overlap=overlap, placement=placement,
-        unfinished=unfinished,
-    )  # fmt: skip
-    return tiny(family, beacon).double().eval()
-
-
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
@@ -76,14 +69,6 @@ def test_the_cut_does_not_matter(family: str, unfinished: str, data: st.DataObje
     last = logits[:, ids.shape[1] - opened :]
     torch.testing.assert_close(last, whole.logits[:, ids.shape[1] - opened :], atol=1e-8, rtol=1e-8)
     assert_same(lm.compress(ids), whole.cache)
-
-
-def assert_same(one: BeaconCache, two: BeaconCache) -> None:
-    assert one.rows == two.rows and one.unfinished == two.unfinished
-    torch.testing.assert_close(one.hidden, two.hidden, atol=1e-8, rtol=1e-8)
-    for a, b in zip(one.layers, two.layers, strict=True):
-        for name, value in vars(a).items():
-            torch.testing.assert_close(value, getattr(b, name), atol=1e-8, rtol=1e-8)
 
 
 @torch.no_grad()
@@ -176,18 +161,15 @@ def test_generation_goes_on_from_a_cache() -> None:
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @torch.no_grad()
-def test_beams_equal_beams_that_read_everything_anew(unfinished: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beams_equal_beams_that_read_everything_anew(unfinished: str) -> None:
     lm = model("qwen2", "interleave", 2, 3, unfinished)
     ids, mask = tokens(2, 30), torch.ones(2, 30, dtype=torch.long)
     mask[0, :9] = 0
     options = {"max_new_tokens": 15, "num_beams": 3, "do_sample": False, "eos_token_id": None, "ratios": 2}
     found = lm.generate(ids, attention_mask=mask, **options)
 
-    def anew(self: BeaconLM, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        return {"input_ids": input_ids, "attention_mask": kwargs["attention_mask"], "ratios": 2, "use_cache": True}
-
-    monkeypatch.setattr(BeaconLM, "prepare_inputs_for_generation", anew)
-    assert torch.equal(found, lm.generate(ids, attention_mask=mask, **options))
+    with anew():
+        assert torch.equal(found, lm.generate(ids, attention_mask=mask, **options))
 
 
 @torch.no_grad()

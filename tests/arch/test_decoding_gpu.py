@@ -1,0 +1,75 @@
+"""On a GPU, the CUDA graph over static buffers reads what calls from cache to cache read."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from beacon_lit.arch.decoding import Decoding, StaticDecoding
+from tests.arch.caches import padded, tensors
+from tests.arch.tiny import assert_close, tiny, tokens
+from tests.arch.ways import by_calls, small_steps
+
+BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5)
+STEPS = 80  # every row closes two windows or more, and the buffers grow
+
+
+def started(dtype: torch.dtype, device: str) -> tuple[BeaconLM, BeaconCache]:
+    """A model, and three rows at different places of their windows."""
+    lm = tiny("qwen3", BEACON, head_dim=16).to(device, dtype).eval()
+    ids, mask = padded([tokens(length, seed=length) for length in (40, 7, 100)])
+    return lm, lm.compress(ids.to(device), mask)
+
+
+@torch.no_grad()
+def read(decoding: Decoding, device: str) -> Tensor:
+    """(3, STEPS, V) logits after each of STEPS tokens, the same for every way of decoding."""
+    ids = tokens(3, STEPS).to(device)
+    return torch.cat([decoding.step(column).clone() for column in ids.split(1, 1)], 1)
+
+
+def decode(dtype: torch.dtype, device: str = "cuda") -> tuple[Tensor, Tensor]:
+    """Logits in static buffers, and by calls. The caches at the end are the same, too."""
+    lm, cache = started(dtype, device)
+    with small_steps(windows=8, slots=32):
+        static = StaticDecoding(lm, cache, None, None, None)
+        slots = static.buffers.slots
+        found = read(static, device)
+    assert static.buffers.slots > slots and (static.graph is None) == (device == "cpu")
+    calls = Decoding(lm, cache, None, None, None)
+    expected = read(calls, device)
+    one, two = static.cache(), calls.cache()
+    assert one.rows == two.rows
+    if dtype == torch.float32:
+        for name, value in tensors(two).items():
+            assert_close(tensors(one)[name], value, 1e-4, name)
+    return found, expected
+
+
+def test_float32_on_the_cpu() -> None:
+    """The same without a graph."""
+    assert_close(*decode(torch.float32, "cpu"), 1e-4)
+
+
+@pytest.mark.gpu
+def test_float32_on_a_gpu() -> None:
+    assert_close(*decode(torch.float32), 1e-4)
+
+
+@pytest.mark.gpu
+def test_bfloat16_on_a_gpu() -> None:
+    """As far from float32 as calls from cache to cache are."""
+    wanted = decode(torch.float32)[1]
+    found, called = ((logits.float() - wanted).norm() / wanted.norm() for logits in decode(torch.bfloat16))
+    assert found < 1.2 * called + 0.01
+
+
+@pytest.mark.gpu
+def test_beams_on_a_gpu() -> None:
+    """Buffers are reordered under the graph."""
+    lm, cache = started(torch.float32, "cuda")
+    options = {"max_new_tokens": 40, "num_beams": 3, "do_sample": False, "eos_token_id": None}
+    ids = tokens(3, 2).cuda()
+    found = lm.generate(ids, cache=cache, **options)
+    with by_calls():
+        assert torch.equal(found, lm.generate(ids, cache=cache, **options))
