@@ -84,6 +84,23 @@ class JsonSource:
             raise ValueError(f"path={self.path!r} must name an existing file or match some: {path} is none")
         return files
 
+    @property
+    def weight(self) -> float | None:
+        return None
+
+    @property
+    def answer_share(self) -> float | None:
+        return None
+
+    def key(self) -> Any:
+        """See `beacon_lit.data.records.Source`."""
+        stats = [(file.name, file.stat()) for file in self.files]
+        return ["JsonSource", self.limit, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+
+    def documents(self, tokenizer: Any) -> Iterator[Document]:
+        """See `beacon_lit.data.records.Source`."""
+        return iter(self)
+
     def __iter__(self) -> Iterator[Document]:
         for file in self.files:
             yield from _read_json(file)
