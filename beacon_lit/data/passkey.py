@@ -7,6 +7,8 @@ from itertools import cycle, islice
 
 from transformers import PreTrainedTokenizerBase
 
+from beacon_lit.data.retrieval.tokens import insert, token_ids, tokens_before
+
 ANNOUNCEMENT = (
     "One important fact is hidden in the long and boring text below. Look for it and keep it in mind: "
     "there will be a question about it at the end.\n\n"
@@ -68,24 +70,16 @@ def passkey_sample(
     if not 0 <= depth <= 100:
         raise ValueError(f"depth: got {depth}; must be between 0 and 100 (per cent)")
     key = str(random.Random(f"{seed}/{length}/{float(depth)}/{index}").randint(10_000, 99_999))
-    head = [*prefix, *_ids(tokenizer, ANNOUNCEMENT)]
-    statement = _ids(tokenizer, STATEMENT.format(key=key))
-    question, answer = _split_at_key(tokenizer, _ids(tokenizer, QUESTION.format(key=key)))
+    head = [*prefix, *token_ids(tokenizer, ANNOUNCEMENT)]
+    statement = token_ids(tokenizer, STATEMENT.format(key=key))
+    # Question and answer are tokenised together: a blank of its own stays in the question, and the answer is what the
+    # model would see in running text.
+    ending = token_ids(tokenizer, QUESTION.format(key=key))
+    question = ending[: tokens_before(tokenizer, QUESTION.format(key=""), ending)]
     room = length - len(head) - len(statement) - len(question)
     if room < 0:
         raise ValueError(f"length: got {length}; a passkey prompt needs at least {length - room} tokens here")
-    filler = list(islice(cycle(_ids(tokenizer, FILLER)), room))
     before = round(room * depth / 100)
-    ids = head + filler[:before] + statement + filler[before:] + question + answer
-    return PasskeySample(ids=ids, length=length, position=len(head) + before, depth=depth, key=key)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _split_at_key(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[list[int], list[int]]:
-    """Question and answer are tokenised together and parted before the first token with a digit: a blank of its own
-    stays in the question, and the answer is what the model would see in running text."""
-    first = next(i for i, token in enumerate(ids) if any(char.isdigit() for char in tokenizer.decode([token])))
-    return ids[:first], ids[first:]
+    filler = list(islice(cycle(token_ids(tokenizer, FILLER)), room))
+    body, (position,) = insert(filler, [statement], [before])
+    return PasskeySample(ids=head + body + ending, length=length, position=len(head) + position, depth=depth, key=key)

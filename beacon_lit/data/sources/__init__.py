@@ -9,6 +9,7 @@ from beacon_lit.data.sources.hub import HubSource
 from beacon_lit.data.sources.json import JsonSource
 from beacon_lit.data.sources.library import StandardLibrarySource
 from beacon_lit.data.sources.parquet import ParquetSource
+from beacon_lit.data.sources.synthetic import SyntheticSource
 from beacon_lit.data.sources.tokens import TokensSource
 
-__all__ = ["HubSource", "JsonSource", "ParquetSource", "StandardLibrarySource", "TokensSource"]
+__all__ = ["HubSource", "JsonSource", "ParquetSource", "StandardLibrarySource", "SyntheticSource", "TokensSource"]
