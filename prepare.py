@@ -15,9 +15,9 @@ from rich.text import Text
 from transformers import AutoTokenizer
 
 from beacon_lit import resolvers
-from beacon_lit.data.prepare import Corpus, prepare_corpus
+from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
+from beacon_lit.data.corpus.report import write_report
 from beacon_lit.data.records import Source, Tolerance
-from beacon_lit.data.report import write_report
 from beacon_lit.data.sources import JsonSource
 from beacon_lit.runs import quiet
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from beacon_lit.data.prepare import prepare_corpus
+from beacon_lit.data.corpus.prepare import prepare_corpus
 from beacon_lit.tiny import byte_tokenizer
 from tests.data.corpora import corpus
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beacon_lit.data.amounts import allot, parse_amounts, parse_mixture, piece_lengths, shard_bounds
-from beacon_lit.data.prepare import prepare_corpus
+from beacon_lit.data.corpus.amounts import allot, parse_amounts, parse_mixture, piece_lengths, shard_bounds
+from beacon_lit.data.corpus.prepare import prepare_corpus
+from beacon_lit.data.corpus.report import report
+from beacon_lit.data.corpus.shards import find_shard
+from beacon_lit.data.corpus.stream import Position, Tokens, TokenStream, length_bin
 from beacon_lit.data.records import Tolerance
-from beacon_lit.data.report import report
-from beacon_lit.data.shards import find_shard
-from beacon_lit.data.stream import Position, Tokens, TokenStream, length_bin
 from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT
 from tests.data.corpora import BAD, Texts, corpus

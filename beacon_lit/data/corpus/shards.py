@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.table import InMemoryTable
 
-from beacon_lit.data.stream import Position
+from beacon_lit.data.corpus.stream import Position
 
 RECORD = "shard.json"
 _FEATURES = Features({"input_ids": List(Value("int32")), "length": Value("int32"), "source": Value("string")})

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from beacon_lit.data.amounts import allot, parse_amounts, parse_mixture, piece_lengths, shard_bounds
-from beacon_lit.data.encoders import Encoder, Encoders
+from beacon_lit.data.corpus.amounts import allot, parse_amounts, parse_mixture, piece_lengths, shard_bounds
+from beacon_lit.data.corpus.encoders import Encoder, Encoders
+from beacon_lit.data.corpus.shards import Shard, find_shard, write_json, write_shard
+from beacon_lit.data.corpus.stream import Position, TokenStream
 from beacon_lit.data.records import Source, Tolerance
 from beacon_lit.data.sample import check_int
-from beacon_lit.data.shards import Shard, find_shard, write_json, write_shard
-from beacon_lit.data.stream import Position, TokenStream
 
 MANIFEST = "manifest.json"
 SHARDS = "shards"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.records import Document, Source, Tolerance, read
+from beacon_lit.data.corpus.stream import Tokens
+from beacon_lit.data.records import BadRecords, Document, Source, Tolerance, read
 from beacon_lit.data.sample import check_int
-from beacon_lit.data.stream import Tokens
 
 _CHUNK = 64  # documents that are tokenised in one call
 _CHUNK_CHARACTERS = 1_000_000  # at most, so that long documents do not pile up
@@ -99,7 +99,7 @@ def _read(source: Source, tokenizer: Any, tolerance: Tolerance) -> Iterator[Raw]
     """Each document with the bad records up to the next one, so that those behind the last are counted, too."""
     bad: Counter[str] = Counter()
     previous: str | np.ndarray | None = None
-    for document in read(source, tokenizer, tolerance, bad):
+    for document in read(source, tokenizer, BadRecords(tolerance, source.name, bad)):
         if previous is not None:
             yield previous, dict(sorted(bad.items()))
         previous = _raw(document, source)
