@@ -109,8 +109,8 @@ def test_split_pieces_are_named_reproducible_and_independent_of_other_documents(
 def test_errors_name_the_document(tokenizer) -> None:
     with pytest.raises(ValueError, match="template=None needs a chat template"):
         list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
-    tokenizer.chat_template = "{{ raise_exception('no ' + messages[0].content) }}"
-    with pytest.raises(ValueError, match=r"books\.json:7: .*no x"):
+    tokenizer.chat_template = "{{ raise_exception('no roles') }}"
+    with pytest.raises(ValueError, match=r"books\.json:7: .*no roles"):
         list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
     bad = BadRecords(Tolerance(), "list", Counter())
     assert not list(encode([chat("a", "x", "y")], tokenizer, bad)) and bad.counts == {"template": 1}

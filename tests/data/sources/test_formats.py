@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beacon_lit.data.records import BadRecord, Source, Tolerance, read
+from beacon_lit.data.records import BadRecord, BadRecords, Source, Tolerance, read
 from beacon_lit.data.sources import HubSource, JsonSource, ParquetSource
 from tests.data.sources.writing import as_lines, turns, write, write_parquet
 
@@ -67,9 +67,12 @@ def test_a_source_of_every_kind_is_read_within_its_tolerance(tmp_path: Path) -> 
     table = write_parquet(tmp_path / "b.parquet", records)
     for source in (JsonSource(lines), ParquetSource(table), HubSource(str(tmp_path / "lines"))):
         counts: Counter[str] = Counter()
-        assert [d["text"] for d in read(source, None, Tolerance(max_bad=2), counts)] == ["x", "y"]
+        assert [d["text"] for d in read(source, None, BadRecords(Tolerance(max_bad=2), source.name, counts))] == [
+            "x",
+            "y",
+        ]
         assert counts == {"empty_text": 2}
         with pytest.raises(ValueError, match=r"(line|record) 4: the text is empty.*bad record 2 of .*max_bad=1"):
-            list(read(source, None, Tolerance(max_bad=1), Counter()))
+            list(read(source, None, BadRecords(Tolerance(max_bad=1), source.name, Counter())))
         with pytest.raises(ValueError, match="2: the text is empty"):
-            list(read(source, None, Tolerance(strict=True), Counter()))
+            list(read(source, None, BadRecords(Tolerance(strict=True), source.name, Counter())))

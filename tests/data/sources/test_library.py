@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from beacon_lit.data.records import Tolerance, read
+from beacon_lit.data.records import BadRecords, Tolerance, read
 from beacon_lit.data.sources import StandardLibrarySource
 
 
@@ -38,4 +38,4 @@ def test_standard_library_is_a_source() -> None:
         StandardLibrarySource(split, weight=2.0, answer_share=0.5) for split in ("train", "validation")
     )
     assert train.key() == StandardLibrarySource("train").key() != validation.key()
-    assert len(list(read(train, None, Tolerance(strict=True), Counter()))) == len(train.files)
+    assert len(list(read(train, None, BadRecords(Tolerance(strict=True), train.name, Counter())))) == len(train.files)
