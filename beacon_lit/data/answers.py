@@ -75,9 +75,7 @@ def _render(messages: list[Message], tokenizer: Any, source: str | None = None, 
             messages, chat_template=source or _source(tokenizer), add_generation_prompt=prompt, tokenize=False
         )
     except jinja2.TemplateError as error:
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses this conversation: {error}"
-        ) from error
+        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} refuses this: {error}") from error
 
 
 def _frame(tokenizer: Any) -> Frame:
