@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from beacon_lit.arch.config import is_count
 from beacon_lit.arch.ratio import Ratio
 
 FORMAT = "beacon_cache-1"  # in a file's metadata
@@ -31,7 +32,8 @@ class RowState:
         open_ids: raw tokens of the open window.
         window_slots: raw and beacon slots of the open window.
         capacity: raw tokens at which the open window is full.
-        ratio: of the open window: the one in use ("beacons"), or the smallest that calls gave for it ("raw").
+        ratios: what calls gave for the open window, as (tokens that it had then, ratio): the one in use ("beacons"), or
+            each that was smaller than those before ("raw"). Tokens are -1 for a head that is kept raw in any case.
         adapted: the sequence's ratio under the policy "adapt-N", once it is chosen.
     """
 
@@ -44,8 +46,13 @@ class RowState:
     overlap_slots: int = 0
     open_ids: tuple[int, ...] = ()
     window_slots: int = 0
-    ratio: Ratio | None = None
+    ratios: tuple[tuple[int, Ratio], ...] = ()
     adapted: int | None = None
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """Of the open window, None as long as no call gave one."""
+        return self.ratios[-1][1] if self.ratios else None
 
     @property
     def memory_slots(self) -> int:
@@ -178,15 +185,18 @@ class BeaconCache:
         """
         if not rows:
             raise ValueError("rows=[] is not allowed; allowed: at least one row")
-        for row in rows:
-            if not 0 <= row < len(self.rows):
-                raise ValueError(f"row {row} is not allowed; allowed: 0 to {len(self.rows) - 1}")
+        self._check_rows(rows)
         if list(rows) == list(range(len(self.rows))):
             return self
         keep = {
             kind: _spans(lengths, [(row, 0, lengths[row]) for row in rows]) for kind, lengths in self._lengths.items()
         }
         return self._take(tuple(self.rows[row] for row in rows), keep)
+
+    def _check_rows(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            if not 0 <= row < len(self.rows):
+                raise ValueError(f"row {row} is not allowed; allowed: 0 to {len(self.rows) - 1}")
 
     @staticmethod
     def stack(caches: Sequence["BeaconCache"]) -> "BeaconCache":
@@ -197,15 +207,8 @@ class BeaconCache:
         """
         if not caches:
             raise ValueError("caches=[] is not allowed; allowed: at least one cache")
+        _check_alike(caches)
         first = caches[0]
-        for cache in caches[1:]:
-            for name in ("fingerprint", "unfinished", "interleaved"):
-                if getattr(cache, name) != getattr(first, name):
-                    raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
-            for name in ("dtype", "device"):
-                own, other = getattr(first.hidden, name), getattr(cache.hidden, name)
-                if own != other:
-                    raise ValueError(f"the caches have {name} {own} and {other}; allowed: one {name}")
         if len(caches) == 1:
             return first
         layers = tuple(
@@ -219,10 +222,14 @@ class BeaconCache:
         """These rows replaced by those of another cache.
 
         Raises:
-            ValueError: other counts of rows, or see `stack`.
+            ValueError: other counts of rows, a row that there is not, a row twice, or see `stack`.
         """
         if len(rows) != len(cache.rows):
             raise ValueError(f"the cache has {len(cache.rows)} rows, {len(rows)} are to be replaced; allowed: as many")
+        if len(set(rows)) < len(rows):
+            raise ValueError(f"rows={list(rows)} is not allowed; allowed: each row once")
+        self._check_rows(rows)
+        _check_alike([self, cache])
         rest = [row for row in range(len(self.rows)) if row not in rows]
         both = BeaconCache.stack([self.select(rest), cache]) if rest else cache
         order = {row: place for place, row in enumerate([*rest, *rows])}
@@ -238,8 +245,8 @@ class BeaconCache:
             ValueError: a negative number, or more than a row's open window has.
         """
         most = min(len(row.open_ids) for row in self.rows)
-        if not 0 <= tokens <= most:
-            raise ValueError(f"tokens={tokens} is not allowed; allowed: 0 to {most}, what every open window has")
+        if not is_count(tokens) or tokens > most:
+            raise ValueError(f"tokens={tokens!r} is not allowed; allowed: 0 to {most}, what every open window has")
         rows = tuple(self._shortened(row, tokens) for row in self.rows)
         lengths, keep = self._lengths, {}
         for kind, after in replace(self, rows=rows)._lengths.items():
@@ -254,7 +261,7 @@ class BeaconCache:
             seen_tokens=row.seen_tokens - tokens,
             open_ids=row.open_ids[:left],
             window_slots=left + inserted,
-            ratio=row.ratio if left else None,
+            ratios=tuple(given for given in row.ratios if given[0] < left),
         )
 
     def _take(self, rows: tuple[RowState, ...], keep: dict[str, Tensor]) -> "BeaconCache":
@@ -275,8 +282,14 @@ class BeaconCache:
         return replace(self, layers=layers, hidden=self.hidden.to(target))  # type: ignore[call-overload]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, its folder made if need be. An older file stays until the new one is whole."""
+        """Write one safetensors file, its folder made if need be. An older file stays until the new one is whole.
+
+        Raises:
+            ValueError: the path of a folder.
+        """
         path = Path(path)
+        if path.is_dir():
+            raise ValueError(f"path={path} is a folder; allowed: a file's name")
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"{i}.{name}": tensor.contiguous()
@@ -302,10 +315,10 @@ class BeaconCache:
                 if about.get("format") != FORMAT:
                     raise ValueError(f"{path} has the format {about.get('format')!r}; allowed: {FORMAT!r}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+            about = json.loads(about["about"])
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"cannot load the cache {path}: {error}") from error
-        about = json.loads(about["about"])
-        rows = tuple(RowState(**{**row, "open_ids": tuple(row["open_ids"])}) for row in about["rows"])
+        rows = tuple(RowState(**{name: _as_tuples(value) for name, value in row.items()}) for row in about["rows"])
         layers = tuple(
             LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
             for i in range(len(tensors) // len(_TENSORS))
@@ -315,6 +328,19 @@ class BeaconCache:
 
 
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
+
+
+def _check_alike(caches: Sequence[BeaconCache]) -> None:
+    """ValueError unless rows of all caches can stand in one."""
+    first = caches[0]
+    for cache in caches[1:]:
+        for name in ("fingerprint", "unfinished", "interleaved"):
+            if getattr(cache, name) != getattr(first, name):
+                raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
+        for name in ("dtype", "device"):
+            own, other = getattr(first.hidden, name), getattr(cache.hidden, name)
+            if own != other:
+                raise ValueError(f"the caches have {name} {own} and {other}; allowed: one {name}")
 
 
 def _spans(lengths: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Tensor:

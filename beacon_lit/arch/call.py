@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from beacon_lit.arch.cache import BeaconCache, RowState
-from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.config import BeaconConfig, as_tuple, is_count
 from beacon_lit.arch.ratio import Draw, Ratio, Ratios, passed_ratios, policy_ratios
 from beacon_lit.arch.windows import Row, advance, check_positions, plan, sizes
 
@@ -28,10 +28,14 @@ class Call:
 
     def advance(self, new_ids: Sequence[Sequence[int]], config: BeaconConfig) -> tuple[RowState, ...]:
         """Where each row stands after the call has read these ids."""
-        triples = zip(self.states, self.rows, new_ids, strict=True)
-        after = [advance(state, row, ids, config) for state, row, ids in triples]
-        pairs = zip(after, self.open_ratios, strict=True)
-        return tuple(replace(state, ratio=ratio if state.open_ids else None) for state, ratio in pairs)
+        after = []
+        for before, row, ids, ratio in zip(self.states, self.rows, new_ids, self.open_ratios, strict=True):
+            state = advance(before, row, ids, config)
+            if state.open_ids and ratio is not None and ratio != state.ratio:
+                had = len(before.open_ids) if state.windows == before.windows else 0
+                state = replace(state, ratios=(*state.ratios, (had, ratio)))
+            after.append(state)
+        return tuple(after)
 
 
 def plan_call(
@@ -44,7 +48,6 @@ def plan_call(
     draw: Draw | None,
     totals: Sequence[int] | None = None,
     more: Sequence[bool] | None = None,
-    head: Sequence[bool] | None = None,
 ) -> Call:
     """Plan a call.
 
@@ -58,7 +61,6 @@ def plan_call(
         draw: counter of a training step, None in eval mode.
         totals: tokens that each row will have, for the policy "adapt-N"; default: those read so far.
         more: for each row, whether more tokens will follow, so that a full window closes in any case.
-        head: for each row, whether its first window is kept raw.
 
     Raises:
         ValueError: see `BeaconLM.forward`.
@@ -67,33 +69,44 @@ def plan_call(
         raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(lengths)}; allowed: the same")
     states = (RowState(config.window),) * len(lengths) if cache is None else cache.rows
     counts = [len(sizes(state, new, config.window)) for state, new in zip(states, lengths, strict=True)]
-    more, head = ([False] * len(lengths) if flags is None else flags for flags in (more, head))
+    more = [False] * len(lengths) if more is None else more
     if ratios is not None:
         chosen = passed_ratios(ratios, counts, config.window)
     else:
-        wanted = [_undecided(*row, unfinished) for row in zip(states, counts, more, head, strict=True)]
+        wanted = [undecided(*row, unfinished) for row in zip(states, counts, more, strict=True)]
         chosen = [[config.ratios[0]] * count for count in counts]  # stands where no ratio is needed
         if any(wanted) or (totals is not None and config.adapt is not None):
             chosen, states = _by_policy(config, positions, lengths, states, counts, draw, totals, wanted, unfinished)
     chosen = [
-        [0 if raw else _first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
-        for state, row, raw in zip(states, chosen, head, strict=True)
+        [_first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
+        for state, row in zip(states, chosen, strict=True)
     ]
     rows = plan(lengths, chosen, config, unfinished, states, more)
     check_positions(rows, config, positions)
     given = ratios is not None or unfinished == "beacons"
     open_ratios = tuple(
-        row[-1] if given or (raw and count == 1) else state.ratio if count == 1 else None
-        for state, row, count, raw in zip(states, chosen, counts, head, strict=True)
+        row[-1] if given else state.ratio if count == 1 else None
+        for state, row, count in zip(states, chosen, counts, strict=True)
     )
     return Call(rows, states, open_ratios, unfinished)
 
 
-def _undecided(state: RowState, count: int, more: bool, head: bool, unfinished: str) -> bool:
+def totals(total_length: int | Sequence[int] | None, rows: int) -> list[int] | None:
+    """What a call was given as `total_length`, for each row. ValueError unless it is one count, or one for each."""
+    if total_length is None:
+        return None
+    given = list(as_tuple(total_length))
+    if not all(is_count(total, 1) for total in given) or len(given) not in {1, rows}:
+        raise ValueError(
+            f"total_length={total_length!r} is not allowed; allowed: tokens, at least 1, or a list of {rows}"
+        )
+    return given if len(given) == rows else given * rows
+
+
+def undecided(state: RowState, count: int, more: bool, unfinished: str) -> bool:
     """Whether a row has a window that closes (raw) or begins (beacons) in this call and has no ratio yet."""
-    decided = head or (state.ratio is not None and bool(state.open_ids))
     closing = count if unfinished == "beacons" or more else count - 1
-    return closing > (1 if decided else 0)
+    return closing > (0 if state.ratio is None else 1)
 
 
 def _by_policy(
@@ -140,7 +153,7 @@ def _that_fits(config: BeaconConfig, positions: int, state: RowState, ahead: int
 
 def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
     """The ratio of the window that is open. Raw: the smallest that calls gave for it, "drop" being the largest."""
-    if state.ratio is None or not state.open_ids:
+    if state.ratio is None:
         return ratio
     if not given:
         return state.ratio

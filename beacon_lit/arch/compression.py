@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache, RowState
-from beacon_lit.arch.call import plan_call
+from beacon_lit.arch.call import plan_call, totals
 from beacon_lit.arch.config import is_count
 from beacon_lit.arch.fingerprint import check_cache
 from beacon_lit.arch.ratio import Ratio, Ratios, passed_ratios
@@ -32,7 +33,7 @@ class BeaconCompression(_Model):
         cache: BeaconCache | None = None,
         ratios: Ratios | None = None,
         skip: int = 0,
-        total_length: int | None = None,
+        total_length: int | Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> BeaconCache:
         """Read text into a cache, without logits, a few windows at a time; see `compress_iter`.
@@ -56,7 +57,7 @@ class BeaconCompression(_Model):
         cache: BeaconCache | None = None,
         ratios: Ratios | None = None,
         skip: int = 0,
-        total_length: int | None = None,
+        total_length: int | Sequence[int] | None = None,
     ) -> Iterator[tuple[BeaconCache, float]]:
         """Read text into a cache, without logits, a few windows at a time.
 
@@ -66,7 +67,8 @@ class BeaconCompression(_Model):
             cache: continue that sequence.
             ratios: as for `forward`, for all windows that the text touches.
             skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
-            total_length: for the policy "adapt-N"; default: what the sequence has at the end of this text.
+            total_length: for the policy "adapt-N", of all rows or of each; default, and at least: what the sequence
+                has at the end of this text.
 
         Yields:
             The cache so far, and the share of the text that it has read.
@@ -82,7 +84,10 @@ class BeaconCompression(_Model):
             raise ValueError(
                 f"skip={skip!r} is not allowed; allowed: 0 to the text's {min(rows.lengths)}, 0 with a cache"
             )
-        cache = self._empty_cache(len(rows.lengths), skip or window) if cache is None else cache
+        if cache is None:
+            cache = self._empty_cache(len(rows.lengths), skip or window)
+            head = replace(cache.rows[0], ratios=((-1, 0),) if skip else ())
+            cache = replace(cache, rows=(head,) * len(cache.rows))
         check_cache(cache, self)
         if len(cache.rows) != len(rows.lengths):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
@@ -92,10 +97,13 @@ class BeaconCompression(_Model):
         given = None
         if ratios is not None:
             given = passed_ratios(ratios, [len(sizes(*pair, window)) for pair in pairs], window)
-            given = [[0, *row[1:]] for row in given] if skip else given
+        asked = totals(total_length, len(pairs)) or [0] * len(pairs)
+        ends = [max(total, state.seen_tokens + length) for total, (state, length) in zip(asked, pairs, strict=True)]
+        mode = self._mode(None, cache)
+        # Refuse what does not fit before anything runs.
+        plan_call(self.beacon, self.positions, rows.lengths, cache, mode, given, None, ends)
         texts = [
-            _Text(ids, skip > 0, total_length or state.seen_tokens + length, None if given is None else given[i])
-            for i, (ids, (state, length)) in enumerate(zip(packed.split(rows.lengths), pairs, strict=True))
+            _Text(ids, ends[i], None if given is None else given[i]) for i, ids in enumerate(packed.split(rows.lengths))
         ]
         previous = None
         while any(len(text.ids) for text in texts):
@@ -109,14 +117,13 @@ class BeaconCompression(_Model):
         rows = [row for row, text in enumerate(texts) if len(text.ids)][:CHUNK_WINDOWS]
         before = cache.select(rows)
         reading = [texts[row] for row in rows]
-        heads = [text.head for text in reading]
         ratios = None if reading[0].ratios is None else [text.ratios or [] for text in reading]
         ids = [
             text.take(_room(row, self.beacon.window, len(rows))) for text, row in zip(reading, before.rows, strict=True)
         ]
         lengths, more = tuple(map(len, ids)), [len(text.ids) > 0 for text in reading]
-        totals, mode = [text.total for text in reading], self._mode(None, before)
-        call = plan_call(self.beacon, self.positions, lengths, before, mode, ratios, None, totals, more, heads)
+        ends, mode = [text.total for text in reading], self._mode(None, before)
+        call = plan_call(self.beacon, self.positions, lengths, before, mode, ratios, None, ends, more)
         _, after = self._read(torch.cat(ids), Rows((0,) * len(ids), lengths, max(lengths)), call, before, keep=True)
         assert after is not None
         for text, was, now in zip(reading, before.rows, after.rows, strict=True):
@@ -127,13 +134,12 @@ class BeaconCompression(_Model):
 class _Text:
     """What of a row is still to be read."""
 
-    def __init__(self, ids: Tensor, head: bool, total: int, ratios: list[Ratio] | None) -> None:
-        self.ids, self.head, self.total, self.ratios = ids, head, total, ratios
+    def __init__(self, ids: Tensor, total: int, ratios: list[Ratio] | None) -> None:
+        self.ids, self.total, self.ratios = ids, total, ratios
 
     def take(self, count: int) -> Tensor:
         """The next ids."""
         taken, self.ids = self.ids[:count], self.ids[count:]
-        self.head = False
         return taken
 
 
@@ -159,6 +165,7 @@ def _handing_over(cache: Callable[[], BeaconCache | None]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not hasattr(error, "cache"):
-            error.cache = cache()  # type: ignore[attr-defined]
+        reached = cache()
+        if reached is not None:
+            error.cache = reached  # type: ignore[attr-defined]
         raise

@@ -41,7 +41,7 @@ class Decoding:
         lm: the model.
         cache: where the rows stand.
         ratios: one for all windows, or for each row those of its windows from the open one on; the last goes on.
-        total_length: see `BeaconLM.forward`.
+        totals: tokens that each row will have, for the policy "adapt-N".
         finished: rows that have ended; they read nothing more.
     """
 
@@ -50,15 +50,17 @@ class Decoding:
         lm: "BeaconLM",
         cache: BeaconCache,
         ratios: Ratio | list[list[Ratio]] | None,
-        total_length: int | None,
+        totals: Sequence[int] | None,
         finished: Finished | None,
     ) -> None:
-        self.lm, self.ratios, self.total_length, self.finished = lm, ratios, total_length, finished
+        self.lm, self.ratios, self.totals, self.finished = lm, ratios, totals, finished
         self._cache = cache
 
     def step(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) logits of the next tokens; those of rows that have ended mean nothing."""
         rows = self._running(len(ids))
+        if not rows:
+            return self._none(ids)
         whole = len(rows) == len(ids)
         hidden, after = self._read(ids, rows, self._cache if whole else self._cache.select(rows))
         self._cache = after if whole else self._cache.put(rows, after)
@@ -86,7 +88,7 @@ class Decoding:
         lm, count = self.lm, len(rows)
         draw = lm.draw if lm.training else None
         ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
-        totals = None if self.total_length is None else [self.total_length] * count
+        totals = None if self.totals is None else [self.totals[row] for row in rows]
         mode = lm._mode(None, before)
         call = plan_call(lm.beacon, lm.positions, [1] * count, before, mode, ratios, draw, totals)
         new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
@@ -97,6 +99,10 @@ class Decoding:
             for row, was, now in zip(rows, before.rows, after.rows, strict=True):
                 self.ratios[row] = remaining(self.ratios[row], now.windows - was.windows)
         return hidden, after
+
+    def _none(self, ids: Tensor) -> Tensor:
+        """Logits of a step that other ranks still need: every row has ended."""
+        return self.lm.lm_head.weight.new_zeros(len(ids), 1, self.lm.config.vocab_size)
 
     def _logits(self, ids: Tensor, rows: Sequence[int], hidden: Tensor) -> Tensor:
         logits = self.lm.lm_head(hidden)
@@ -141,6 +147,8 @@ class StaticDecoding(Decoding):
     def step(self, ids: Tensor) -> Tensor:
         """See `Decoding.step`."""
         rows = self._running(len(ids))
+        if not rows:
+            return self._none(ids)
         closing = [row for row in rows if self._open(row) == self.states[row].capacity]
         going_on = [row for row in rows if row not in closing]
         self._check_positions(going_on)
@@ -152,7 +160,7 @@ class StaticDecoding(Decoding):
                 self._load(row, after, place, self.states[row].memory_slots)
             found = self._logits(ids, group, hidden)
             logits = found if logits is None else logits.index_copy(0, _on(ids, group), found[_on(ids, group)])
-        assert logits is not None, "a step in which every row has ended"
+        assert logits is not None
         return logits
 
     def cache(self) -> BeaconCache:
@@ -189,7 +197,8 @@ class StaticDecoding(Decoding):
             places[0, row], places[1, row] = self.states[row].slots + self.unlisted[row], self._open(row)
             self.unlisted[row] += 1
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
-        self.new_ids.copy_(ids[:, 0])
+        idle = self.places[1] == self.ids.shape[1] - 1
+        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # padding may be no token of the vocabulary
         if not self.captures or self.warm < EAGER_STEPS:
             self.warm += 1
             return self._run()

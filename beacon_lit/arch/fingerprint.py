@@ -70,12 +70,13 @@ def _values(tensor: Tensor) -> tuple[float, ...]:
     return tuple(tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].to("cpu", torch.bfloat16).tolist())
 
 
-def _versions(model: "BeaconLM") -> tuple[tuple[int, int], ...]:
-    """Changes whenever a sampled weight does."""
+def _versions(model: "BeaconLM") -> tuple[Any, ...]:
+    """Changes whenever a sampled weight or a setting does."""
     layers = model.model.layers
     backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
     weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled_beacons(model))]
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
+    versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
+    return model.beacon, *versions
 
 
 def _short(value: Any) -> str:

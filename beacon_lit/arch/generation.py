@@ -1,5 +1,6 @@
 """Hugging Face's `generate` on a beacon model, from prompts or from caches."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,10 +8,12 @@ from torch import Tensor
 from transformers import MaxLengthCriteria
 
 from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.call import totals, undecided
 from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.arch.decoding import Decoding, Finished, remaining, start_decoding
-from beacon_lit.arch.ratio import Ratio, Ratios, is_row, policy_ratios
+from beacon_lit.arch.ratio import Ratios, is_row, policy_ratios
+from beacon_lit.arch.windows import sizes
 
 _Model: Any = object  # the model's own methods are in `BeaconLM`, which comes after this class
 
@@ -27,81 +30,88 @@ class BeaconGeneration(_Model):
         last step is not what they return).
 
         Raises:
-            ValueError: padding at the prompt's end, as many rows as the cache does not have, or no ratio for windows
-                that will close; see also `forward`.
+            ValueError: padding at the prompt's end, as many rows as the cache does not have, no ratio for windows
+                that will close, or outputs that there are not; see also `forward`.
         """
         if isinstance(kwargs.get("past_key_values"), BeaconCache):
             kwargs["cache"] = kwargs.pop("past_key_values")
         ids, mask, cache = kwargs.get("input_ids", inputs), kwargs.get("attention_mask"), kwargs.get("cache")
+        if ids is not None and ids.ndim != 2:
+            raise ValueError(f"input_ids has shape {tuple(ids.shape)}; allowed: (B, L)")
         if ids is not None and cache is not None and len(ids) != len(cache.rows):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ValueError("attention_mask ends with zeros; allowed: padding on the left, text goes on at the end")
-        new = kwargs.get("max_new_tokens") or getattr(kwargs.get("generation_config"), "max_new_tokens", None)
-        if ids is not None and new is not None:
-            self._prepare_ratios(ids.shape[1] + new, cache, kwargs)
-        if ids is not None and ids.shape[1] > CHUNK_WINDOWS * self.beacon.window:
-            self._compress_prompt(ids, mask, cache, kwargs)
-        kwargs["use_cache"] = False  # theirs; ours goes from step to step below
         out = super().generate(inputs, *args, **kwargs)
         if isinstance(getattr(out, "past_key_values", None), Decoding):
             beams = getattr(out, "beam_indices", None) is not None
             out.past_key_values = None if beams else out.past_key_values.cache()
         return out
 
-    def _prepare_ratios(self, length: int, cache: BeaconCache | None, kwargs: dict[str, Any]) -> None:
-        """What choosing ratios for `length` more tokens needs: told, or refused, before the first of them."""
-        if self.beacon.adapt is not None:
-            kwargs.setdefault("total_length", (cache.seen_tokens if cache else 0) + length)
-        elif kwargs.get("ratios") is None and not self.training:
-            window = self.beacon.window
-            known = [
-                row.capacity - len(row.open_ids) + (window if row.ratio is not None and row.open_ids else 0)
-                for row in (() if cache is None else cache.rows)
-            ]  # tokens until a window closes that has no ratio yet
-            if length > min(known, default=window):
+    def _prepare_cache_for_generation(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
+        generation_config.use_cache = False  # theirs; ours goes from step to step below
+        for name in ("output_attentions", "output_hidden_states"):
+            if getattr(generation_config, name):
+                raise ValueError(f"{name}=True is not allowed; allowed: False")
+
+    def _prefill(
+        self, input_ids: Tensor, generation_config: Any, model_kwargs: dict[str, Any], *_: Any, **__: Any
+    ) -> Any:
+        """Read the prompts, each once for all of its beams, and start decoding."""
+        copies = max(generation_config.num_beams, generation_config.num_return_sequences)
+        mask = model_kwargs.get("attention_mask")
+        ids, mask = input_ids[::copies], None if mask is None else mask[::copies, -input_ids.shape[1] :]
+        lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
+        cache = model_kwargs.pop("cache", None)
+        mode = self._mode(model_kwargs.get("unfinished"), cache)
+        cache = self._empty_cache(len(ids), self.beacon.window) if cache is None else cache
+        before = replace(cache, unfinished=mode)
+        new = generation_config.max_length - ids.shape[1]
+        ends = totals(model_kwargs.get("total_length"), len(ids))
+        if self.beacon.adapt is not None and ends is None:
+            pairs = zip(cache.rows, lengths, strict=True)
+            ends = [state.seen_tokens + length + new for state, length in pairs]
+        ratios = _per_row(model_kwargs.get("ratios"), len(ids))
+        if ratios is None and not self.training:
+            self._check_policy(before, [length + new - 1 for length in lengths])  # the last token is not read
+        read = before
+        if ids.shape[1] > CHUNK_WINDOWS * self.beacon.window:
+            read = self._read_heads(ids, mask, lengths, before, ratios, ends)
+            ids, mask = ids[:, -1:], None
+        left = _left(ratios, before, read)
+        out = self(ids, mask, cache=read, ratios=left, unfinished=mode, logits_to_keep=1, total_length=ends)
+        after = out.cache.select([row for row in range(len(ids)) for _ in range(copies)])
+        per_row = _left(ratios, before, out.cache)
+        if isinstance(per_row, list):
+            per_row = [row for row in per_row for _ in range(copies)]
+        ends = None if ends is None else [end for end in ends for _ in range(copies)]
+        out.logits = out.logits.repeat_interleave(copies, 0)
+        out.cache = start_decoding(self, after, per_row, ends, model_kwargs.get("finished"))
+        return out
+
+    def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:
+        """Refuse a policy that cannot choose for windows that so many tokens close (raw) or begin (beacons)."""
+        for state, length in zip(cache.rows, lengths, strict=True):
+            if undecided(state, len(sizes(state, length, self.beacon.window)), False, cache.unfinished):
                 policy_ratios(self.beacon, [length], [1], self.positions, None)
 
-    def _compress_prompt(
-        self, ids: Tensor, mask: Tensor | None, cache: BeaconCache | None, kwargs: dict[str, Any]
-    ) -> None:
-        """Read all but the last token of a prompt into `kwargs["cache"]`, in chunks."""
-        mask = None if mask is None else mask[:, -ids.shape[1] :]
-        head = None if mask is None else mask[:, :-1]
-        ratios, total = kwargs.get("ratios"), kwargs.get("total_length")
-        if cache is None:
-            mode = self._mode(kwargs.get("unfinished"), None)
-            cache = replace(self._empty_cache(len(ids), self.beacon.window), unfinished=mode)
-        read = self.compress(ids[:, :-1], head, cache, ratios, total_length=total)
-        rows = _per_row(ratios, len(ids))
-        if isinstance(rows, list):
-            triples = zip(rows, cache.rows, read.rows, strict=True)
-            kwargs["ratios"] = [remaining(row, now.windows - was.windows) for row, was, now in triples]
-        kwargs |= {"cache": read, "prompt_is_read": True}
+    def _read_heads(
+        self, ids: Tensor, mask: Tensor | None, lengths: Sequence[int], cache: BeaconCache, ratios: Any, ends: Any
+    ) -> BeaconCache:
+        """Read all but the last token of every prompt, in chunks."""
+        rows = [row for row, length in enumerate(lengths) if length > 1]
+        head = None if mask is None else mask[rows, :-1]
+        chosen = [ratios[row] for row in rows] if isinstance(ratios, list) else ratios
+        own_ends = None if ends is None else [ends[row] for row in rows]
+        return cache.put(rows, self.compress(ids[rows, :-1], head, cache.select(rows), chosen, total_length=own_ends))
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, prompt_is_read: bool = False, finished: Finished | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """What `generate` passes to `forward` for one more token, or for the prompt."""
-        passed = {name: kwargs.get(name) for name in ("attention_mask", "unfinished", "total_length")}
-        if isinstance(kwargs.get("past_key_values"), Decoding):
-            return {"input_ids": input_ids[:, -1:], "cache": kwargs["past_key_values"]}
-        cache: BeaconCache | None = kwargs.get("cache")
-        if cache is not None:
-            beams = len(input_ids) // len(cache.rows)
-            cache = cache.select([row for row in range(len(cache.rows)) for _ in range(beams)]) if beams > 1 else cache
-        new = input_ids[:, -1:] if prompt_is_read else input_ids
-        ratios = _per_row(kwargs.get("ratios"), len(input_ids))
-        return {"input_ids": new, "cache": cache, "ratios": ratios, "use_cache": True, "logits_to_keep": 1, **passed}
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """What `generate` passes to `forward` for one more token."""
+        return {"input_ids": input_ids[:, -1:], "cache": kwargs["past_key_values"]}
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
-        decoding = outputs.cache
-        if isinstance(decoding, BeaconCache):  # the prompt has been read
-            ratios = _remaining(model_kwargs.get("ratios"), model_kwargs.get("cache"), decoding)
-            finished, total = model_kwargs.get("finished"), model_kwargs.get("total_length")
-            decoding = start_decoding(self, decoding, ratios, total, finished)
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
-        return model_kwargs | {"past_key_values": decoding, "cache": None}
+        return model_kwargs | {"past_key_values": outputs.cache}
 
     def _sample(
         self, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, *args: Any, **kwargs: Any
@@ -122,23 +132,19 @@ class BeaconGeneration(_Model):
 
 
 def _per_row(ratios: Ratios | None, batch: int) -> Any:
-    """Ratios per window, as a list for each row of a batch whose rows may be beams; one ratio for all as it is."""
+    """Ratios per window, as a list for each row; one ratio for all as it is."""
     given = as_tuple(ratios)
     if given == (ratios,):
         return ratios
     rows = [list(as_tuple(row)) for row in given] if any(map(is_row, given)) else [list(given)] * batch
-    return [row for row in rows for _ in range(batch // len(rows))] if batch % len(rows) == 0 else rows
+    if len(rows) != batch:
+        raise ValueError(f"ratios={ratios!r} has {len(rows)} rows; the batch has {batch}")
+    return rows
 
 
-def _remaining(
-    ratios: Ratios | None, before: BeaconCache | None, after: BeaconCache
-) -> Ratio | list[list[Ratio]] | None:
-    """What is left of ratios per window for the next token: from the open window's on; the last goes on."""
-    rows = _per_row(ratios, len(after.rows))
-    if not isinstance(rows, list):
-        return rows
-    left = []
-    for i, (row, state) in enumerate(zip(rows, after.rows, strict=True)):
-        was = before.rows[i * len(before.rows) // len(rows)].windows if before else 0
-        left.append(remaining(row, state.windows - was))
-    return left
+def _left(ratios: Ratios | None, before: BeaconCache, after: BeaconCache) -> Any:
+    """What is left of ratios per window, for each row: from the open window's on; the last goes on."""
+    if not isinstance(ratios, list):
+        return ratios
+    closed = [now.windows - was.windows for was, now in zip(before.rows, after.rows, strict=True)]
+    return [remaining(row, count) for row, count in zip(ratios, closed, strict=True)]

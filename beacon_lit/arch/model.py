@@ -1,6 +1,6 @@
 """BeaconLM: a Hugging Face causal language model whose windows see earlier ones through beacons."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from beacon_lit.arch import checkpoint
 from beacon_lit.arch.attention import BeaconAttention, WindowStep
 from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
-from beacon_lit.arch.call import Call, plan_call
+from beacon_lit.arch.call import Call, plan_call, totals
 from beacon_lit.arch.checkpoint import is_beacon
 from beacon_lit.arch.compression import BeaconCompression
 from beacon_lit.arch.config import UNFINISHED, BeaconConfig
@@ -218,7 +218,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         use_cache: bool = False,
         past_key_values: BeaconCache | None = None,
         return_dict: bool = True,
-        total_length: int | None = None,
+        total_length: int | Sequence[int] | None = None,
     ) -> BeaconOutput | tuple:
         """All windows of all rows in one pass.
 
@@ -236,7 +236,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             use_cache: return a cache (always so when one is given).
             past_key_values: another name for `cache`.
             return_dict: False gives a tuple.
-            total_length: tokens that the sequence will have, for the policy "adapt-N"; default: those read so far.
+            total_length: tokens that the sequences will have, or each of them, for the policy "adapt-N"; default:
+                those read so far.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
@@ -256,8 +257,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         targets = None if labels is None else self._targets(rows, labels)
         draw = self.draw if self.training else None
         mode = self._mode(unfinished, cache)
-        totals = None if total_length is None else [total_length] * len(rows.lengths)
-        call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, totals)
+        ends = totals(total_length, len(rows.lengths))
+        call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, ends)
         if self.training:
             self.draw = self.draw.next()
         hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)

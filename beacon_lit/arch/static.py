@@ -47,8 +47,8 @@ class StaticStep:
         """q (B, N, H), k and v (B, K, H), not rotated -> (B, N, H)."""
         keys, values = self.keys[attention.layer_idx], self.values[attention.layer_idx]
         rows = torch.arange(len(q), device=q.device)
-        keys[rows, :, self.slots] = attention.rotate(k, *self.rope)
-        values[rows, :, self.slots] = v
+        keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(keys.dtype)  # narrower under autocast
+        values[rows, :, self.slots] = v.to(values.dtype)
         return attend(attention.rotate(q, *self.rope), keys, values, self.bias, attention.scaling)
 
 

@@ -122,7 +122,7 @@ def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconCon
             state = _close(state, window, position, config)
             position, ids = position + window.size, ids[window.size :]
         else:
-            state = replace(state, window_slots=window.slots, ratio=window.ratio)
+            state = replace(state, window_slots=window.slots)
     return replace(state, seen_tokens=state.seen_tokens + len(new_ids), open_ids=tuple(ids))
 
 
@@ -143,7 +143,7 @@ def _close(state: RowState, window: Window, position: int, config: BeaconConfig)
         overlap_slots=overlap,
         window_slots=0,
         capacity=config.window,
-        ratio=None,
+        ratios=(),
     )
 
 

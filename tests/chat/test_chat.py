@@ -399,7 +399,8 @@ def test_the_pipeline_of_transformers(capsys: pytest.CaptureFixture[str]) -> Non
     lm, tok = model("words"), tokenizer("words")
     generate = pipeline("text-generation", model=lm, tokenizer=tok)
     ids = tok(DOCUMENT, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    expected = lm.generate(ids, pad_token_id=0, **GREEDY)[0, ids.shape[1] :]
+    plain = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, **GREEDY}
+    expected = lm.generate(ids, **plain)[0, ids.shape[1] :]
     assert generate(DOCUMENT, return_full_text=False, **GREEDY)[0]["generated_text"] == tok.decode(expected)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{DOCUMENT}\n\nWho?"}]
     chat = chat_with("words", system="Be brief.")
@@ -408,7 +409,7 @@ def test_the_pipeline_of_transformers(capsys: pytest.CaptureFixture[str]) -> Non
     assert answer == [*messages, {"role": "assistant", "content": chat.ask("Who?", keep=False, **GREEDY)}]
     rows = generate([messages, messages[1:]], batch_size=2, **{**GREEDY, "pad_token_id": 0})
     assert rows[0][0]["generated_text"] == answer
-    lm.generate(ids, streamer=TextStreamer(tok, skip_prompt=True), pad_token_id=0, **GREEDY)
+    lm.generate(ids, streamer=TextStreamer(tok, skip_prompt=True), **plain)
     assert capsys.readouterr().out == tok.decode(expected) + "\n"
 
 

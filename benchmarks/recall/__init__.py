@@ -1,0 +1,7 @@
+"""Recall of records from noise: a task that tiny models learn from nothing, and can be measured exactly."""
+
+from benchmarks.recall.accuracy import METHODS, Accuracy, measure
+from benchmarks.recall.task import Recall
+from benchmarks.recall.training import Study, build, train
+
+__all__ = ["METHODS", "Accuracy", "Recall", "Study", "build", "measure", "train"]
