@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     check_length("data.max_length", data.rule.max_length, lm)
     if cfg.init_from is not None:
         load_beacons(lm, find_beacons(cfg.init_from))
-    module = instantiate(cfg.module, lm=lm, tokenizer=tokenizer)
+    module = instantiate(cfg.module, lm=lm, tokenizer=data.tokenizer)
     loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
     chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
     callbacks = [instantiate(node) for node in chosen.values()]

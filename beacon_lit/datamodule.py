@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.records import BadRecords, Source, Tolerance, read
-from beacon_lit.data.sample import LengthRule, check_int
+from beacon_lit.data.sample import LengthRule, Sample, check_int
 from beacon_lit.data.sources import JsonSource
+from beacon_lit.data.statistics import SourceStatistics, statistics
 from beacon_lit.data.store import Corpus, drawn, make_store
 from beacon_lit.data.templates import with_template
 from beacon_lit.data.tokenize import encode
@@ -129,6 +131,24 @@ class BeaconDataModule(lightning.LightningDataModule):
             encoded = encode(documents, self.tokenizer, bad, special_tokens=False)
             found += [(document["id"], ids.tolist()) for document, ids, _, _ in encoded]
         return found
+
+    def first_samples(self, count: int) -> list[Sample]:
+        """The first samples of the training order, on one rank."""
+        order = BatchOrder(self.train_samples.lengths, self.max_tokens, self.rule.seed, weights=self.weights)
+        return [self.train_samples[index] for index in islice(chain.from_iterable(order.epoch(0)), count)]
+
+    def train_statistics(self) -> list[SourceStatistics]:
+        """What the training samples are made of, source by source."""
+        parts = list(zip(self.train_sources, self.train_samples.parts, strict=True))
+        rows = (
+            (source.name, int(length), int(trained))
+            for source, (store, chosen) in parts
+            for length, trained in zip(store.lengths[chosen], store.trained[chosen], strict=True)
+        )
+        left_out = {
+            source.name: {**store.left_out, "not_drawn": len(store) - len(chosen)} for source, (store, chosen) in parts
+        }
+        return statistics(rows, left_out)
 
     # The position is kept here and not only by the loader: Lightning does not restore loaders at the end of an epoch.
     def state_dict(self) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def token_weights(trained: np.ndarray, answer: np.ndarray, answer_share: float |
     """
     weights = trained.astype(np.float32)
     answers, others = int((answer & trained).sum()), int((trained & ~answer).sum())
-    if answer_share is not None and answers and others:
+    if answer_share == 1 and answers:
+        weights[~answer] = 0
+    elif answer_share is not None and answers and others:
         weights[answer & trained] = answer_share / (1 - answer_share) * others / answers
     return weights
 
@@ -87,9 +89,3 @@ def check_int(name: str, value: Any, least: int) -> None:
     """Raise a ValueError unless `value` is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be an integer, at least {least}")
-
-
-def check_share(name: str, value: float | None) -> None:
-    """Raise a ValueError unless `value` is None or between 0 and 1."""
-    if value is not None and not 0 < value < 1:
-        raise ValueError(f"{name}={value!r} must be between 0 and 1, or null")

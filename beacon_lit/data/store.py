@@ -50,6 +50,14 @@ class Store:
         """(n,) int32 tokens of each sample."""
         return self.rows.data.column("length").to_numpy()
 
+    @cached_property
+    def trained(self) -> np.ndarray:
+        """(n,) int64 tokens of each sample that are trained."""
+        starts, ends = (self.rows.data.column(name).combine_chunks() for name in ("starts", "ends"))
+        upto = np.append(0, np.cumsum(ends.flatten().to_numpy() - starts.flatten().to_numpy(), dtype=np.int64))
+        borders = np.append(0, np.cumsum(starts.value_lengths().to_numpy()))
+        return upto[borders[1:]] - upto[borders[:-1]]
+
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[int(index)]
         ids, *parts = (row[name][0].values.to_numpy() for name in ("input_ids", "starts", "ends", "weights"))

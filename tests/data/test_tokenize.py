@@ -88,7 +88,8 @@ def test_ready_tokens_keep_their_masks(tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(None, [1, 1, 1, 0, 1]), (0.25, [1, 1, 1, 0, 1]), (0.9, [1, 1, 1, 0, 27])]
+    ("share", "expected"),
+    [(None, [1, 1, 1, 0, 1]), (0.25, [1, 1, 1, 0, 1]), (0.9, [1, 1, 1, 0, 27]), (1, [0, 0, 0, 0, 1])],
 )
 def test_an_answer_has_its_share_of_the_loss(share: float | None, expected: list[float]) -> None:
     trained, answer = np.array([1, 1, 1, 0, 1], bool), np.array([0, 0, 0, 1, 1], bool)

@@ -1,0 +1,72 @@
+"""Looking at data: the command line, and the same on TensorBoard's text page."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from beacon_lit.module import BeaconModule
+from look import look
+from tests.arch.tiny import tiny, tokens
+from tests.configs import ROOT, composed, small_backbone, small_run, small_text
+from train import train
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    return small_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+def overrides(backbone: Path, text: Path, folder: Path) -> list[str]:
+    return [
+        "model=llama3", f"model.path={backbone}", "beacon=demo", "beacon.window=32", "ratio=2", "data=text",
+        f"data.train=[{text}]", "data.validation=[]", "data.max_length=160", f"data.cache={folder}/tokens",
+    ]  # fmt: skip
+
+
+def test_first_samples_and_the_mixture_are_printed(backbone: Path, tmp_path: Path, capsys) -> None:
+    text = small_text(tmp_path / "text.jsonl")
+    text.write_text(text.read_text() + '{"text": 3}\n')
+    look(composed("look", *overrides(backbone, text, tmp_path), "count=2", "max_tokens=40"))
+    shown = capsys.readouterr().out
+    assert shown.count(" with loss ─") == 2
+    assert "quick" in shown and "... " in shown and "1 wrong_type" in " ".join(shown.split())
+
+
+def test_a_mistake_is_one_line(backbone: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "missing.jsonl" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_writes_samples_and_the_mixture_for_tensorboard(backbone: Path, tmp_path: Path) -> None:
+    text = small_text(tmp_path / "text.jsonl")
+    run = tmp_path / "run"
+    train(composed("train", *small_run(backbone, text, run), "trainer.max_steps=1", "~callbacks.evaluation"))
+    events = EventAccumulator(str(next(run.rglob("events.out.*")).parent), size_guidance={"tensors": 0}).Reload()
+    pages = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
+    assert {"data/mixture/text_summary", "data/sample_0/text_summary", "data/sample_2/text_summary"} <= set(pages)
+    assert "<strong>" in pages["data/sample_0/text_summary"] and "| 76 |" in pages["data/mixture/text_summary"]
+
+
+def test_tokens_count_in_the_loss_by_their_weights() -> None:
+    lm = tiny("llama")
+    batch = {
+        "input_ids": tokens(2, 20), "attention_mask": torch.ones(2, 20, dtype=torch.long),
+        "weights": torch.rand(2, 20, generator=torch.Generator().manual_seed(0)) * (torch.arange(20) % 3 > 0),
+    }  # fmt: skip
+    batch["labels"] = batch["input_ids"].masked_fill(batch["weights"] == 0, -100)
+    module = BeaconModule(lm, None, torch.optim.AdamW)
+    losses = lm(batch["input_ids"], labels=batch["input_ids"], ratios=2).token_loss
+    expected = (losses * batch["weights"])[:, 1:].sum() / batch["weights"][:, 1:].sum()
+    torch.testing.assert_close(module._loss(batch, 2), expected)
+    alike = {**batch, "weights": (batch["weights"] > 0).float()}
+    plain = lm(batch["input_ids"], labels=batch["labels"], ratios=2).loss
+    torch.testing.assert_close(module._loss(alike, 2), plain)
+    assert abs(expected - plain) > 1e-3
+    nothing = {**batch, "weights": torch.zeros(2, 20), "labels": torch.full((2, 20), -100)}
+    assert module._loss(nothing, 2) == 0
