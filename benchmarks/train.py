@@ -2,10 +2,11 @@
 
     python -m benchmarks.train                     # 0.5B and 7B, ratios 2, 8, 32
     python -m benchmarks.train --shapes 0.5B --ratios 8 --profile profile.txt
+    python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only dense pads them
 
-One step is forward + backward of one row of `--tokens` random tokens in bf16 with activation checkpointing. Beacons
-train their float32 projections; the dense backbone trains its own q, k and v, as many parameters, and its loss is
-computed in the same chunks.
+One step is forward + backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
+checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, as many
+parameters, and its loss is computed in the same chunks.
 """
 
 import argparse
@@ -27,6 +28,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--checkpoint-layers", type=int, help="layers that recompute activations; default: all")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", help="lengths of the step's rows, which share it; default: one row"
+    )
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, of the dense model too")
     parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
     args = parser.parse_args()
@@ -42,8 +46,11 @@ def main() -> None:
         model.checkpoint_activations(args.checkpoint_layers)
         if args.compile:
             model.compile_pointwise()
-        ids = torch.randint(model.config.vocab_size, (1, args.tokens), device=device)
-        for label, step in steps(model, ids, args.ratios):
+        rows = args.rows or [args.tokens]
+        args.tokens = sum(rows)
+        ids = torch.randint(model.config.vocab_size, (len(rows), max(rows)), device=device)
+        mask = (torch.arange(max(rows)) < torch.tensor(rows)[:, None]).long()
+        for label, step in steps(model, ids, mask, args.ratios):
             seconds, peak = measure(step, device, args.repeats, args.warmup)
             print(f"{shape:>6} {label:>10} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}", flush=True)
             if args.profile and label != "dense":
@@ -54,21 +61,23 @@ def main() -> None:
         torch.cuda.empty_cache()
 
 
-def steps(model: BeaconLM, ids: torch.Tensor, ratios: list[int]) -> list[tuple[str, Callable[[], None]]]:
+def steps(
+    model: BeaconLM, ids: torch.Tensor, mask: torch.Tensor, ratios: list[int]
+) -> list[tuple[str, Callable[[], None]]]:
     """The beacon steps, one per ratio, and the dense one, each with its own trained parameters."""
     own = [layer.self_attn.get_submodule(f"{name}_proj") for layer in model.model.layers for name in "qkv"]
 
     def beacon_step(ratio: int) -> None:
         model.freeze()
         model.zero_grad(set_to_none=True)
-        model(ids, labels=ids, ratios=ratio, return_logits=False).loss.backward()
+        model(ids, mask, labels=ids, ratios=ratio, return_logits=False).loss.backward()
 
     def dense_step() -> None:
         model.requires_grad_(False)
         for projection in own:
             projection.requires_grad_(True)
         model.zero_grad(set_to_none=True)
-        model.dense_token_loss(ids, labels=ids).mean().backward()
+        model.dense_token_loss(ids, mask.to(ids.device) if len(ids) > 1 else None, labels=ids).mean().backward()
 
     runs: list[tuple[str, Callable[[], None]]] = [
         (f"ratio {ratio}", lambda r=ratio: beacon_step(r)) for ratio in ratios
