@@ -72,6 +72,11 @@ def test_that_is_the_overlaps_doing(method: str) -> None:
     assert without.besides(PARTED) >= 0.75  # it is not that they no longer recall anything
 
 
+def test_an_overlap_helps_a_model_that_was_trained_without() -> None:
+    """When it generates. In one pass, scored tokens of closed windows see tail and beacons together, new to it."""
+    assert_even(accuracy(0, 8, "generate"))
+
+
 def test_where_a_border_parts_question_and_answer() -> None:
     assert Recall(answer=4).parted(32) == [0, 31, 30]
     assert Recall(answer=4).parted(32, overlap=2) == [31, 30]
