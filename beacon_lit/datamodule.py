@@ -178,6 +178,11 @@ class BeaconDataModule(lightning.LightningDataModule):
                 f"{split}: no text fits min_length={rule.min_length}, max_length={rule.max_length}, "
                 f"window={rule.window}; left out: {reasons}"
             )
+        for source, (_, rows) in zip(sources, corpus.parts, strict=True):
+            if split == "train" and source.weight is not None and not len(rows):
+                raise ValueError(
+                    f"weight={source.weight} of {source.name} must be null: no sample of it is left; {reasons}"
+                )
         _log_corpus(split, np.concatenate(corpus.lengths), reasons)
         return corpus
 

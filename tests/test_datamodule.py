@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from datasets import Dataset
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
@@ -183,7 +184,24 @@ def test_no_training_source(tokenizer, tmp_path: Path) -> None:
         data.train_dataloader()
 
 
-@pytest.mark.parametrize("name", ["demo", "text", "pretrain", "finetune"])
+def prepared(name: str, folder: Path, files: list[str]) -> dict[str, str]:
+    """What a config's first training source is to be told: where its data is."""
+    documents = [json.loads(line) for line in Path(files[0]).read_text().splitlines()]
+    texts = Dataset.from_list([{"text": document["text"] * 3} for document in documents])
+    if name == "parquet":
+        texts.to_parquet(folder / "some.parquet")
+        return {"path": str(folder / "*.parquet")}
+    if name == "tokens":
+        rows = [{"input_ids": list(range(20 + i))} for i in range(30)]
+        Dataset.from_list(rows).save_to_disk(folder / "shards" / "0")
+        return {"path": str(folder / "shards" / "*")}
+    if name == "hub":
+        texts.to_json(folder / "hub" / "train.jsonl")
+        return {"dataset": str(folder / "hub")}
+    return {"path": files[0]} if name == "retrieval" else {}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base"))
 def test_configs_instantiate(name: str, tokenizer, files, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BEACON_DATA", str(tmp_path))
     resolvers.register()
@@ -194,6 +212,10 @@ def test_configs_instantiate(name: str, tokenizer, files, tmp_path: Path, monkey
     assert (CONF / f"{name}.yaml").read_text().startswith("# ")
     if name == "text":
         config.data.train, config.data.validation = [files[0]], [files[1]]
+    for option, value in prepared(name, tmp_path, files).items():
+        config.data.train[0][option] = value
+    if name == "retrieval":  # whose sentences this tokenizer cannot spell
+        config.data.train, config.data.max_length = config.data.train[:1], 64
     for path in [*config.data.train, *config.data.validation]:
         if str(path).startswith("long-llm:"):
             file = tmp_path / path.removeprefix("long-llm:").partition("[")[0]

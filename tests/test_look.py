@@ -36,6 +36,19 @@ def test_first_samples_and_the_mixture_are_printed(backbone: Path, tmp_path: Pat
     assert "quick" in shown and "... " in shown and "1 wrong_type" in " ".join(shown.split())
 
 
+def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys) -> None:
+    text = small_text(tmp_path / "text.jsonl", documents=60)
+    chosen = [
+        "model=llama3", f"model.path={backbone}", "beacon=demo", "beacon.window=512", "ratio=2", "data=retrieval",
+        f"data.train.0.path={text}", f"data.cache={tmp_path}/tokens",
+    ]  # fmt: skip
+    counts = [f"data.train.{i}.count=4" for i in range(1, 6)]
+    look(composed("look", *chosen, *counts, "count=1"))
+    shown = " ".join(capsys.readouterr().out.split())
+    for kind in ("passkey", "needle", "key-value", "multi-needle", "copy"):
+        assert f"{kind} in" in shown
+
+
 def test_a_mistake_is_one_line(backbone: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

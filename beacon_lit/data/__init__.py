@@ -1,5 +1,7 @@
 """Text to batches: sources -> samples of tokens -> batches of a token budget.
 
-`sources` yields documents, `tokenize` turns them into samples (`text` and `chat` do the two kinds of document),
-`packing` decides which samples share a step, `collate` pads them, `loader` serves the batches and keeps the position.
+`sources` yields documents (`records` says what they are; `retrieval` makes synthetic ones), `tokenize` turns them into
+samples (`text` and `chat`, with `templates` and `answers`, do the two kinds of document), `store` keeps these on disk.
+`order` says which comes when, `packing` which share a step, `collate` pads them, `loader` serves the batches and keeps
+the position. `show` and `statistics` are for looking at it all; `corpus` prepares large data ahead of training.
 """
