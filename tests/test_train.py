@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     def broken(self: BeaconLM, *args: object, **kwargs: object) -> object:
         out = original(self, *args, **kwargs)
         if self.training and self.draw.step == 3:
-            out.loss = out.loss * float("nan")
+            out.token_loss = out.token_loss * float("nan")
         return out
 
     monkeypatch.setattr(BeaconLM, "forward", broken)
