@@ -17,8 +17,8 @@ from transformers import AutoTokenizer
 from beacon_lit import resolvers
 from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
 from beacon_lit.data.corpus.report import write_report
-from beacon_lit.data.records import Source, Tolerance
-from beacon_lit.data.sources import JsonSource
+from beacon_lit.data.records import Tolerance
+from beacon_lit.data.sources import as_source
 from beacon_lit.runs import quiet
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     """Write the corpus that `cfg` describes (conf/prepare.yaml) and return its manifest."""
     folder = Path(cfg.output)
     settings = instantiate(cfg.corpus, _convert_="all")
-    sources = {name: _source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
+    sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
     corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)
     tokenizer = AutoTokenizer.from_pretrained(cfg.tokenizer)
     disable_progress_bars()
@@ -45,11 +45,6 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     Console().print(Markdown(write_report(folder, manifest)))
     log.info(f"written to {folder}; its shards are {folder}/shards/*")
     return manifest
-
-
-def _source(source: Source | str, data_root: str | None) -> Source:
-    """A path is short for JSON files."""
-    return JsonSource(source, data_root) if isinstance(source, str) else source
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="prepare")

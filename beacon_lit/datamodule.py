@@ -16,7 +16,7 @@ from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, Sample, check_int
-from beacon_lit.data.sources import JsonSource
+from beacon_lit.data.sources import as_source
 from beacon_lit.data.statistics import SourceStatistics, statistics
 from beacon_lit.data.store import Corpus, drawn, make_store
 from beacon_lit.data.templates import with_template
@@ -135,7 +135,7 @@ class BeaconDataModule(lightning.LightningDataModule):
     def first_samples(self, count: int) -> list[Sample]:
         """The first samples of the training order, on one rank."""
         order = BatchOrder(self.train_samples.lengths, self.max_tokens, self.rule.seed, weights=self.weights)
-        return [self.train_samples[index] for index in islice(chain.from_iterable(order.epoch(0)), count)]
+        return [self.train_samples[index] for index in islice(chain.from_iterable(order.batches()), count)]
 
     def train_statistics(self) -> list[SourceStatistics]:
         """What the training samples are made of, source by source."""
@@ -198,7 +198,7 @@ class BeaconDataModule(lightning.LightningDataModule):
 
 def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Source]:
     sources = [sources] if isinstance(sources, str) else sources
-    return [JsonSource(source, data_root) if isinstance(source, str) else source for source in sources]
+    return [as_source(source, data_root) for source in sources]
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:

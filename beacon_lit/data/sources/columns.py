@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beacon_lit.data.records import BadRecord, Document
+from beacon_lit.data.records import BadRecord, Document, in_turns
 from beacon_lit.data.sample import check_int
 from beacon_lit.data.sources.settings import check_text
 
@@ -106,8 +106,7 @@ def _messages(column: str, conversations: Any) -> list[dict[str, str]]:
             is_type = type(message.get("content")).__name__
             raise _Bad("content", f"the content of message {number} must be a string, not {is_type}")
     roles = [message["role"] for message in conversations]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or turns != [("user", "assistant")[i % 2] for i in range(len(turns))]:
+    if not in_turns(roles):
         raise _Bad(
             "roles", f"roles must be user, assistant, user, ... after an optional system; these are {roles[:12]}"
         )

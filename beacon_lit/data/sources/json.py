@@ -5,19 +5,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from beacon_lit.data.records import BadRecord, Document
-from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.compressed import BrokenFileError, chunks
-from beacon_lit.data.sources.files import FileSource, file_key
+from beacon_lit.data.sources.record_files import RecordFiles
 from beacon_lit.data.sources.splitting import WHITESPACE, Piece, elements, lines
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class JsonSource(Columns, FileSource):
+class JsonSource(RecordFiles):
     """Documents in JSON files: one record per line, or one array per file; plain, .gz or .zst; in UTF-8.
 
     A record is an object with `text` or `conversations` (list of {"role", "content"}), and may have an `id` (default:
@@ -30,20 +28,8 @@ class JsonSource(Columns, FileSource):
     empty_file; truncated, corrupt (what came before is kept).
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_columns()
-
-    def key(self) -> dict[str, Any]:
-        """JSON-able; the limit, weight and answer_share change no document and are left out."""
-        return {"source": type(self).__name__, **self.columns, "files": file_key(self.files)}
-
-    def documents(self, tokenizer: Any = None) -> Iterator[Document | BadRecord]:
-        """All records of all files, in order. `tokenizer` is not used."""
-        for file in self.files:
-            yield from self._read(file)
-
-    def _read(self, file: Path) -> Iterator[Document | BadRecord]:
+    def read_file(self, file: Path) -> Iterator[Document | BadRecord]:
+        """See `RecordFiles`."""
         cut_off: Piece | None = None
         unit, number, found = "line", 0, False
         try:

@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beacon_lit.data.records import BadRecord, Document
-from beacon_lit.data.sources.columns import Columns
-from beacon_lit.data.sources.files import FileSource, file_key
+from beacon_lit.data.sources.record_files import RecordFiles
 
 _ROWS = 32  # rows read at a time: even books stay far from filling memory
 _BUFFER = 2**20  # bytes; else the columns of a row group, which may be the whole file, are read at once
 
 
 @dataclass(frozen=True)
-class ParquetSource(Columns, FileSource):
+class ParquetSource(RecordFiles):
     """Documents in Parquet files with a column `text`, `conversations` (list of {"role", "content"}), or both.
 
     In a row, the column that is null does not count. A column `id` is optional (default: file:number).
@@ -34,7 +33,6 @@ class ParquetSource(Columns, FileSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_columns()
         with suppress(pa.ArrowException, OSError):  # a broken file is told when its turn comes
             names = pq.read_schema(self.files[0]).names
             if not {self.text_column, self.conversations_column} & set(names):
@@ -43,16 +41,8 @@ class ParquetSource(Columns, FileSource):
                     f"conversations_column={self.conversations_column!r}, but {names}"
                 )
 
-    def key(self) -> dict[str, Any]:
-        """JSON-able; the limit, weight and answer_share change no document and are left out."""
-        return {"source": type(self).__name__, **self.columns, "files": file_key(self.files)}
-
-    def documents(self, tokenizer: Any = None) -> Iterator[Document | BadRecord]:
-        """All rows of all files, in order. `tokenizer` is not used."""
-        for file in self.files:
-            yield from self._read(file)
-
-    def _read(self, file: Path) -> Iterator[Document | BadRecord]:
+    def read_file(self, file: Path) -> Iterator[Document | BadRecord]:
+        """See `RecordFiles`."""
         number = 0
         try:
             with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
