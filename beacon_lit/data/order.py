@@ -1,9 +1,9 @@
 """In which order samples are trained on: a pure function of a seed and a number, for any mixture of sources."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import numpy as np
 
@@ -51,12 +51,10 @@ class Mixture:
 
     def block(self, number: int) -> np.ndarray:
         """Samples of a block, as their places among those of all sources end to end."""
-        epoch, inside = divmod(number, self.blocks_in_epoch)
-        start = inside * BLOCK
-        end = min(start + BLOCK, self.total)
         if self.weights is None:
-            return self._permutation(-1, self.total, epoch)[start:end]
-        before, own = self._given(number), self._sources(epoch * self.total + start, epoch * self.total + end)
+            epoch, inside = divmod(number, self.blocks_in_epoch)
+            return self._permutation(-1, self.total, epoch)[inside * BLOCK : (inside + 1) * BLOCK]
+        before, own = self._given(number), self._sources(number)
         offsets = [0, *accumulate(self.counts)]
         return np.concatenate(
             [
@@ -65,9 +63,12 @@ class Mixture:
             ]
         )
 
-    def _sources(self, start: int, end: int) -> list[int]:
-        """How many of the samples from the `start`-th to the `end`-th are of each source."""
+    def _sources(self, block: int) -> list[int]:
+        """How many samples of a block are of each source."""
         assert self.weights is not None
+        epoch, inside = divmod(block, self.blocks_in_epoch)
+        start = epoch * self.total + inside * BLOCK
+        end = min(start + BLOCK, (epoch + 1) * self.total)
         shares = np.cumsum(self.weights) / np.sum(self.weights)
         points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1, wherever one begins
         sources = np.minimum(np.searchsorted(shares, points, side="right"), len(shares) - 1)
@@ -77,9 +78,7 @@ class Mixture:
         """How many samples each source has given before a block."""
         known: list[list[int]] = self.__dict__.setdefault("_known_given", [[0] * len(self.counts)])
         while len(known) <= block:
-            epoch, inside = divmod(len(known) - 1, self.blocks_in_epoch)
-            start, end = inside * BLOCK, min((inside + 1) * BLOCK, self.total)
-            own = self._sources(epoch * self.total + start, epoch * self.total + end)
+            own = self._sources(len(known) - 1)
             known.append([given + count for given, count in zip(known[-1], own, strict=True)])
         return known[block]
 
@@ -134,7 +133,7 @@ class BatchOrder:
             )
 
     def __len__(self) -> int:
-        return self._ends(self.mixture.blocks_in_epoch)[-1]
+        return sum(count // self.world_size for count in self._counts(self.mixture.blocks_in_epoch))
 
     @cached_property
     def mixture(self) -> Mixture:
@@ -144,27 +143,29 @@ class BatchOrder:
     @property
     def dropped(self) -> int:
         """Samples of the first epoch left out, so that ranks have equally many batches: fewer than ranks in a block."""
-        blocks = range(self.mixture.blocks_in_epoch)
-        return sum(len(self._all(block)) % self.world_size for block in blocks)
+        return sum(count % self.world_size for count in self._counts(self.mixture.blocks_in_epoch))
 
     def epoch(self, number: int) -> list[Batch]:
         """This rank's batches of one epoch, in order."""
-        start, end = number * len(self), (number + 1) * len(self)
-        batches: list[Batch] = []
-        block = 0
-        while len(self) and len(batches) < end - start:
-            first, last = self._ends(block)[-1], self._ends(block + 1)[-1]
-            if last > start:
-                batches += self._share(block)[max(start - first, 0) : end - first]
-            block += 1
-        return batches
+        return list(islice(self.batches(number * len(self)), len(self)))
 
-    def _ends(self, blocks: int) -> list[int]:
-        """This rank's batches in the first 0, 1, ... `blocks` blocks."""
-        known: list[int] = self.__dict__.setdefault("_known_ends", [0])
-        while len(known) <= blocks:
-            known.append(known[-1] + len(self._all(len(known) - 1)) // self.world_size)
-        return known[: blocks + 1]
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches from the `start`-th on, without end: block by block, as they are asked for."""
+        if not self.mixture.total or not (self._share(0) or len(self)):
+            return
+        block = 0
+        while True:
+            own = self._counts(block + 1)[block] // self.world_size
+            if start < own:
+                yield from self._share(block)[start:]
+            start, block = max(start - own, 0), block + 1
+
+    def _counts(self, blocks: int) -> list[int]:
+        """All ranks' batches in each of the first blocks. Remembered: making them takes packing."""
+        known: list[int] = self.__dict__.setdefault("_known_counts", [])
+        while len(known) < blocks:
+            known.append(len(self._all(len(known))))
+        return known[:blocks]
 
     def _share(self, block: int) -> list[Batch]:
         batches = self._all(block)
