@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.answers import Message, Span, rendered_answers
-from beacon_lit.data.templates import TEMPLATES
+from beacon_lit.data.records import in_turns
+from beacon_lit.data.templates import with_template
 
 
 def encode_chat(conversation: list[Message], tokenizer: Any) -> tuple[list[int], np.ndarray]:
@@ -20,11 +21,7 @@ def encode_chat(conversation: list[Message], tokenizer: Any) -> tuple[list[int],
     Raises ValueError: no chat template, roles out of order, a content that is not a string, a template that refuses the
     conversation, leaves a message out or rewrites one.
     """
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template, which conversations need: "
-            f"name one with template, which may be {', '.join(TEMPLATES)}"
-        )
+    with_template(tokenizer)  # an error if there is none
     if not tokenizer.is_fast:
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} must be a fast one, which tells the offsets of tokens"
@@ -39,9 +36,7 @@ def _check(conversation: list[Message]) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise ValueError(f"a message must have a role and a content that is a string, not {str(message)[:80]}")
     roles = [message.get("role") for message in conversation]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    expected = [("user", "assistant")[i % 2] for i in range(len(turns))]
-    if not turns or turns != expected:
+    if not in_turns(roles):
         raise ValueError(f"roles must be user, assistant, user, ... after an optional system; these are {roles[:12]}")
 
 

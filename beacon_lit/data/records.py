@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,12 @@ class BadRecord:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+def in_turns(roles: Sequence[Any]) -> bool:
+    """Whether a conversation's roles are user, assistant, user, ... after an optional system."""
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    return len(turns) > 0 and list(turns) == [("user", "assistant")[i % 2] for i in range(len(turns))]
 
 
 class Source(Protocol):

@@ -18,7 +18,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, Sample
-from beacon_lit.data.tokenize import make_samples
+from beacon_lit.data.tokenize import make_samples, tokenizer_key
 
 FORMAT = 1  # part of every key: raise it when the content of stores changes
 SAMPLES, ABOUT = "samples.arrow", "about.json"
@@ -97,16 +97,9 @@ def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tole
 
 def store_key(source: Source, tokenizer: Any, rule: LengthRule) -> str:
     """The name of a source's store."""
-    parts = [FORMAT, source.key(), source.answer_share, vars(rule), tokenizer_key(tokenizer)]
+    tokens = [tokenizer_key(tokenizer), tokenizer.chat_template]
+    parts = [FORMAT, source.key(), source.answer_share, vars(rule), tokens]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def tokenizer_key(tokenizer: Any) -> str:
-    """Tells tokenizers apart that would give other tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    parts = [type(tokenizer).__name__, vocabulary, tokenizer.chat_template, str(tokenizer.special_tokens_map)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _write(samples: Iterable[Sample], file: Path) -> None:

@@ -1,10 +1,12 @@
 """Documents -> samples: tokenise text and conversations, keep what fits a length rule, count the rest by reason."""
 
+import hashlib
+import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from beacon_lit.data.text import text_pieces
 
 _CHUNK = 256  # documents tokenised in one call, in parallel
 _CHUNK_CHARACTERS = 4_000_000  # or fewer: the memory that a call needs
+
+Item = TypeVar("Item")
 
 
 class Encoded(NamedTuple):
@@ -43,7 +47,7 @@ def encode(
     """
     # Left unset, forked data workers warn; they hold no tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for chunk in _chunks(documents):
+    for chunk in chunks(documents, lambda document: len(document.get("text", "")), _CHUNK, _CHUNK_CHARACTERS):
         texts = [document["text"] for document in chunk if "text" in document]
         ids = iter(tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"] if texts else [])
         for document in chunk:
@@ -57,17 +61,26 @@ def encode(
                 yield encoded
 
 
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    chunk: list[Document] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.get("text", ""))
-        if len(chunk) == _CHUNK or characters >= _CHUNK_CHARACTERS:
+def chunks(items: Iterable[Item], size: Callable[[Item], int], count: int, total: int) -> Iterator[list[Item]]:
+    """Items in lists of `count`; of fewer where their sizes sum to `total`, which bounds the memory of a list."""
+    chunk: list[Item] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += size(item)
+        if len(chunk) == count or held >= total:
             yield chunk
-            chunk, characters = [], 0
+            chunk, held = [], 0
     if chunk:
         yield chunk
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Tells tokenizers apart by what they do to text: sha256 of vocabulary, rules and special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _encode_chat(document: Document, tokenizer: Any) -> Encoded | BadRecord:

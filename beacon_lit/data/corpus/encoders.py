@@ -18,6 +18,7 @@ import numpy as np
 from beacon_lit.data.corpus.stream import Tokens
 from beacon_lit.data.records import BadRecords, Document, Source, Tolerance, read
 from beacon_lit.data.sample import check_int
+from beacon_lit.data.tokenize import chunks
 
 _CHUNK = 64  # documents that are tokenised in one call
 _CHUNK_CHARACTERS = 1_000_000  # at most, so that long documents do not pile up
@@ -82,12 +83,13 @@ class Encoders(AbstractContextManager):
         Raises ValueError: a document that is no text: a conversation, or tokens some of which are not to be trained on.
         """
         raw = islice(_read(source, self._encoder.tokenizer, tolerance), skip, None)
+        parts = chunks(raw, lambda item: len(item[0]), _CHUNK, _CHUNK_CHARACTERS)
         if self._pool is None:
-            for chunk in _chunks(raw):
+            for chunk in parts:
                 yield from self._encoder(chunk)
             return
         waiting: deque[Future[list[Tokens]]] = deque()
-        for chunk in _chunks(raw):
+        for chunk in parts:
             waiting.append(self._pool.submit(_encode, chunk))
             if len(waiting) >= _AHEAD * self._workers:
                 yield from waiting.popleft().result()
@@ -115,19 +117,6 @@ def _raw(document: Document, source: Source) -> str | np.ndarray:
         return np.asarray(document["input_ids"], np.int32)
     found = "conversations" if "conversations" in document else "tokens that are not to be trained on"
     raise ValueError(f"{source.name}: document {document['id']} must be text, to be cut anywhere; it has {found}")
-
-
-def _chunks(raw: Iterator[Raw]) -> Iterator[list[Raw]]:
-    chunk: list[Raw] = []
-    size = 0
-    for item in raw:
-        chunk.append(item)
-        size += len(item[0])
-        if len(chunk) == _CHUNK or size > _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 # In a worker. It is told of its parent's end by the parent's sentinel: the queue it waits on would never tell.

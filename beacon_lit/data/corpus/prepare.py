@@ -1,6 +1,5 @@
 """A corpus: raw sources -> pieces of given lengths, in shards of tokens that training reads as they are."""
 
-import hashlib
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from beacon_lit.data.corpus.shards import Shard, find_shard, write_json, write_s
 from beacon_lit.data.corpus.stream import Position, TokenStream
 from beacon_lit.data.records import Source, Tolerance
 from beacon_lit.data.sample import check_int
+from beacon_lit.data.tokenize import tokenizer_key
 
 MANIFEST = "manifest.json"
 SHARDS = "shards"
@@ -87,7 +87,7 @@ class Corpus:
         settings = {name: getattr(self, name) for name in names}
         settings["mixture"] = None if self.mixture is None else dict(self.mixture)
         settings |= {f"sources.{name}": source.key() for name, source in self.sources.items()}
-        settings["tokenizer"] = tokenizer_fingerprint(tokenizer)
+        settings["tokenizer"] = tokenizer_key(tokenizer)
         return json.loads(json.dumps(settings))
 
 
@@ -124,14 +124,6 @@ def prepare_corpus(
     except Timeout as error:
         raise ValueError(f"output={str(folder)!r}: another process is writing there") from error
     return manifest
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Tells tokenizers apart by what they do to text: sha256 of vocabulary, merges and special tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return hashlib.sha256(f"{rules}{special}".encode()).hexdigest()
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
