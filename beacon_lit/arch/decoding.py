@@ -230,10 +230,7 @@ class StaticDecoding(Decoding):
         bias = bias.masked_fill(~seen, float("-inf"))[:, None]
         rope = lm._rope(embedded, slots)
         step = StaticStep(self.buffers.keys, self.buffers.values, slots, rope, bias)
-        hidden = embedded[None]
-        for layer in lm.model.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
-        hidden = lm.model.norm(hidden)[0]
+        hidden = lm._through_layers(embedded, rope, step)
         rows = torch.arange(len(slots), device=slots.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.checkpoint.fingerprint import sample, shapes
+from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, shapes
 from beacon_lit.arch.checkpoint.names import is_beacon
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _compute(model: "BeaconLM") -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
-    beacons = {f"weights of {name}": _values(tensor) for name, tensor in _sampled_beacons(model)}
+    beacons = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled_beacons(model)}
     return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **beacons}.items())
 
 
@@ -64,10 +64,6 @@ def _sampled_beacons(model: "BeaconLM") -> list[tuple[str, Tensor]]:
     layers = tuple(f"model.layers.{i}." for i in {0, last})
     named = [(name, value) for name, value in model.named_parameters() if is_beacon(name)]
     return [(name, value) for name, value in named if name.startswith(layers) or "layers" not in name]
-
-
-def _values(tensor: Tensor) -> tuple[float, ...]:
-    return tuple(tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].to("cpu", torch.bfloat16).tolist())
 
 
 def _versions(model: "BeaconLM") -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from transformers.utils import ModelOutput
 
 from beacon_lit.arch import checkpoint
-from beacon_lit.arch.attention import BeaconAttention, WindowStep
+from beacon_lit.arch.attention import BeaconAttention, Rope, Step, WindowStep
 from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
 from beacon_lit.arch.call import Call, plan_call, totals
 from beacon_lit.arch.checkpoint import is_beacon
@@ -327,15 +327,21 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         """Ids of raw tokens in stream order -> their (., D) final hidden states, and each layer's next cache state."""
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(layout.beacons))
         raw = self.model.embed_tokens(ids)
-        hidden = torch.cat([raw, beacons.to(raw.dtype)])[None]
+        stream = torch.cat([raw, beacons.to(raw.dtype)])
         fresh = None if layout.cached is None else self._rope(raw, layout.cached.fresh_slot)
         q_rope, k_rope = self._rope(raw, layout.q_slot), self._rope(raw, layout.k_slot)
         step = WindowStep(layout, q_rope, k_rope, self.attn, fresh, before)
-        for layer in self.model.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=q_rope, beacon=step)
-        return self.model.norm(hidden)[0, : layout.raw], tuple(step.after[i] for i in range(len(step.after)))
+        hidden = self._through_layers(stream, q_rope, step)
+        return hidden[: layout.raw], tuple(step.after[i] for i in range(len(step.after)))
 
-    def _rope(self, like: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    def _through_layers(self, stream: Tensor, rope: Rope, step: Step) -> Tensor:
+        """(P, D) embeddings in stream order -> their (P, D) final hidden states."""
+        hidden = stream[None]
+        for layer in self.model.layers:
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
+        return self.model.norm(hidden)[0]
+
+    def _rope(self, like: Tensor, slots: Tensor) -> Rope:
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
 

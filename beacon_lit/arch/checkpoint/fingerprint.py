@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from beacon_lit.arch.checkpoint.backbone import family
@@ -25,7 +26,6 @@ def shapes(config: PretrainedConfig) -> dict[str, Any]:
     return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
 
 
-@torch.no_grad()
 def sample(model: "BeaconLM") -> dict[str, list[float]]:
     """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another.
 
@@ -38,11 +38,13 @@ def sample(model: "BeaconLM") -> dict[str, list[float]]:
         "last down_proj": layers[-1].mlp.down_proj,
         "norm": model.model.norm,
     }
-    weights = {name: module.weight.flatten() for name, module in modules.items() if is_plain(module)}
-    return {
-        name: weight[:: max(1, weight.numel() // 16)].to("cpu", torch.bfloat16).tolist()
-        for name, weight in weights.items()
-    }
+    return {name: few_values(module.weight) for name, module in modules.items() if is_plain(module)}
+
+
+@torch.no_grad()
+def few_values(weight: Tensor) -> list[float]:
+    """A few values of a weight, in bf16."""
+    return weight.flatten()[:: max(1, weight.numel() // 16)].to("cpu", torch.bfloat16).tolist()
 
 
 def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:
