@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from beacon_lit.data import order as module
 from beacon_lit.data.order import BatchOrder, Mixture
+from beacon_lit.data.packing import pack
 
 LENGTHS = [np.random.default_rng(0).integers(257, 1025, size=300)]
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
@@ -99,3 +100,13 @@ def test_what_cannot_be_ordered_is_refused() -> None:
         BatchOrder([np.array([5, 1024])], 1023)
     with pytest.raises(ValueError, match="weight=0"):
         Mixture([3, 3], [1, 0])
+
+
+def test_a_block_is_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[int] = []
+    monkeypatch.setattr(module, "BLOCK", 10)
+    monkeypatch.setattr(module, "pack", lambda lengths, *args: packed.append(len(lengths)) or pack(lengths, *args))
+    order = BatchOrder([np.full(45, 7)], 24)
+    assert [sample for _, batch in zip(range(3), order.batches(), strict=False) for sample in batch] and packed == [10]
+    assert len(order) > 0 and order.dropped == 0 and len(order) == len(order)
+    assert packed == [10, 10, 10, 10, 5], "their number is remembered, whatever else is asked for"
