@@ -7,10 +7,11 @@ from typing import Any
 import hydra
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from beacon_lit import resolvers
-from beacon_lit.arch.checkpoint import load_beacons
+from beacon_lit import BeaconLM, resolvers
+from beacon_lit.arch.checkpoint import Shard, load_beacons, size
 from beacon_lit.evaluation.runner import flat_metrics
 from beacon_lit.runs import check_length, export, find_beacons, link_latest, quiet
 
@@ -28,25 +29,33 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
-    lm = instantiate(cfg.model.backbone)
-    check_length("data.max_length", data.rule.max_length, lm)
-    if cfg.init_from is not None:
-        load_beacons(lm, find_beacons(cfg.init_from))
-    module = instantiate(cfg.module, lm=lm, tokenizer=data.tokenizer)
+
+    def build(shard: Shard | None) -> BeaconLM:
+        lm = instantiate(cfg.model.backbone, shard=shard)
+        check_length("data.max_length", data.rule.max_length, lm)
+        if cfg.init_from is not None:
+            load_beacons(lm, find_beacons(cfg.init_from))
+        _log_sizes(lm)
+        return lm
+
+    module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
     loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
     chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
     callbacks = [instantiate(node) for node in chosen.values()]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
-
-    trained = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
-    log.info(f"{type(lm).__name__}: {trained:,} of {lm.num_parameters():,} parameters are trained")
     if trainer.is_global_zero:
         link_latest(folder)
     trainer.fit(module, data, ckpt_path=cfg.resume)
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
-    export(lm, folder / "beacons", trainer.is_global_zero)
+    export(module.lm, folder / "beacons", trainer.is_global_zero)
     log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
+
+
+@rank_zero_only
+def _log_sizes(lm: BeaconLM) -> None:
+    trained, total = (sum(size(p) for p in lm.parameters() if p.requires_grad or every) for every in (False, True))
+    log.info(f"{type(lm).__name__}: {trained:,} of {total:,} parameters are trained")
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

@@ -12,7 +12,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from beacon_lit.data.loader import BatchLoader, TrainLoader
+from beacon_lit.data.loader import BatchLoader, Share, TrainLoader
 from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, Sample, check_int
@@ -44,10 +44,9 @@ class BeaconDataModule(lightning.LightningDataModule):
         max_bad: bad records of a source that are skipped before that is an error
         cache: where tokenised samples are kept between runs
 
-    Batches: see `beacon_lit.data.collate`. Text is tokenised once, into `cache`. The position in the training data, the
-    number of batches trained on, is part of checkpoints. A checkpoint made between two optimizer steps of an
-    accumulation (on an interruption or a timer) resumes at the next batch, without the gradients accumulated until
-    then.
+    Batches: see `beacon_lit.data.collate` and `loader.with_step_weight`. Text is tokenised once, into `cache`. The
+    position in the training data, the number of batches trained on, is part of checkpoints, and counts on any number of
+    ranks. A checkpoint made amid the batches of an optimizer step resumes at the first of them.
 
     Raises ValueError: settings out of range, unreadable files, no sample of a fit length.
     """
@@ -99,23 +98,20 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the current epoch from the position of the checkpoint on, if one is resumed."""
-        order = self._order(self.train_samples, self.weights)
-        if not len(order):
-            raise ValueError(f"train: {len(self.train_samples)} samples are too few for {order.world_size} ranks")
-        _log_order(order)
         trained = self._batches_trained if self.trainer else None
-        self._train_loader = TrainLoader(self.train_samples, order, self._pad_id, self.num_workers, trained)
+        order, share = self._order(self.train_samples, self.weights), self._share
+        self._train_loader = TrainLoader(self.train_samples, order, self._pad_id, self.num_workers, share, trained)
         if self._resumed is not None:
             self._train_loader.load_state_dict(self._resumed)
+        _log_order(self._train_loader)
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """All validation samples, always in the same order; without sources an empty list: no validation."""
         if not self.validation_sources:
             return []
-        return BatchLoader(
-            self.validation_samples, self._order(self.validation_samples), self._pad_id, self.num_workers
-        )
+        order = self._order(self.validation_samples)
+        return BatchLoader(self.validation_samples, order, self._pad_id, self.num_workers, self._share)
 
     def validation_documents(self) -> list[tuple[str, list[int]]]:
         """(id, token ids) of whole validation documents: not cut, no special tokens but a chat template's."""
@@ -134,7 +130,7 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     def first_samples(self, count: int) -> list[Sample]:
         """The first samples of the training order, on one rank."""
-        order = BatchOrder(self.train_samples.lengths, self.max_tokens, self.rule.seed, weights=self.weights)
+        order = self._order(self.train_samples, self.weights)
         return [self.train_samples[index] for index in islice(chain.from_iterable(order.batches()), count)]
 
     def train_statistics(self) -> list[SourceStatistics]:
@@ -191,9 +187,20 @@ class BeaconDataModule(lightning.LightningDataModule):
         pad_id = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad_id is None else pad_id
 
+    @property
+    def _share(self) -> Share:
+        if not self.trainer:
+            return Share()
+        accumulate, limit = self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches
+        if isinstance(limit, int) and limit % accumulate:
+            raise ValueError(
+                f"trainer.limit_train_batches={limit} must be a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}"
+            )
+        return Share(self.trainer.global_rank, self.trainer.world_size, accumulate)
+
     def _order(self, corpus: Corpus, weights: Sequence[float] | None = None) -> BatchOrder:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchOrder(corpus.lengths, self.max_tokens, self.rule.seed, rank, world_size, weights)
+        return BatchOrder(corpus.lengths, self.max_tokens, self.rule.seed, weights)
 
 
 def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Source]:
@@ -221,8 +228,9 @@ def _log_corpus(split: str, lengths: np.ndarray, reasons: str) -> None:
 
 
 @rank_zero_only
-def _log_order(order: BatchOrder) -> None:
+def _log_order(loader: TrainLoader) -> None:
+    share = loader.share
     log.info(
-        f"train: {len(order):,} batches of at most {order.max_tokens:,} tokens per epoch and rank "
-        f"({order.world_size} ranks; {order.dropped} samples sit out)"
+        f"train: {len(loader):,} batches of at most {loader.order.max_tokens:,} tokens per epoch and rank "
+        f"({share.world_size} ranks, {share.accumulate} batches to an optimizer step)"
     )

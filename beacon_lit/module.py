@@ -1,35 +1,48 @@
 """The Lightning shell of a beacon model: loss, optimizer, and checkpoints that hold what is trained and no more."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
-from beacon_lit.arch.checkpoint import check_backbone, check_names, is_beacon, settings
+from beacon_lit.arch.checkpoint import Shard, check_backbone, check_names, is_beacon, settings
+from beacon_lit.data.loader import Share
+from beacon_lit.data.progress import move_progress
+
+_ON_DEVICE = ("input_ids", "labels", "weights", "step_weight")
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class BeaconModule(lightning.LightningModule):
     """Train the beacons of a model.
 
     Args:
-        lm: the model; what of it requires gradients is trained (by default the beacons).
+        build: makes the model; what of it requires gradients is trained (by default the beacons). Called when a
+            strategy is there to spread it, with what the strategy does to each of its parts (see `checkpoint.Shard`),
+            or None.
         tokenizer: its tokenizer, for evaluation.
         optimizer: called with the parameters to train.
         schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate.
         seed: of the random ratios.
         checkpoint_layers: layers whose activations are computed again in the backward pass; 0 none, None all.
         compile: fuse pointwise operations with `torch.compile`.
+
+    Attributes:
+        lm: the model, from `configure_model` on.
     """
+
+    lm: BeaconLM
 
     def __init__(
         self,
-        lm: BeaconLM,
+        build: Callable[[Shard | None], BeaconLM],
         tokenizer: PreTrainedTokenizerBase,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         schedule: Callable[..., Any] | None = None,
@@ -38,44 +51,71 @@ class BeaconModule(lightning.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.lm = lm.train()  # Hugging Face loads in eval mode, and Lightning leaves modes as they are
+        self.build = build
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.schedule = schedule
-        lm.draw = Draw(seed)  # the model counts on with every training step
+        self.seed = seed
+        self.checkpoint_layers = checkpoint_layers
+        self.compiles = compile
+        self._step_loss = torch.zeros(())
         self.strict_loading = False  # the frozen backbone is left out; `on_load_checkpoint` checks the rest
-        if checkpoint_layers != 0:
-            lm.checkpoint_activations(checkpoint_layers)
-        if compile:
-            lm.compile_pointwise()
 
-    def on_fit_start(self) -> None:
-        """Each rank draws its own ratios."""
-        self.lm.draw = replace(self.lm.draw, rank=self.global_rank)
+    def configure_model(self) -> None:
+        """Build the model, spread over ranks where the strategy does that."""
+        if "lm" in self._modules:
+            return
+        self.lm = self.build(getattr(self.trainer.strategy, "shard", None))
+        self.lm.train()  # Hugging Face loads in eval mode, and Lightning leaves modes as they are
+        if self.checkpoint_layers != 0:
+            self.lm.checkpoint_activations(self.checkpoint_layers)
+        if self.compiles:
+            self.lm.compile_pointwise()
+
+    def on_train_start(self) -> None:
+        """Each rank draws its own ratios, by the number of the batch: a resumed run repeats them."""
+        self.lm.draw = Draw(self.seed, self.global_rank, self._progress.total.processed)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        """Move token ids, labels and weights. The mask stays: the model reads it on the CPU."""
-        moved = {name: batch[name].to(device, non_blocking=True) for name in ("input_ids", "labels", "weights")}
+        """Move what is computed with. The mask stays: the model reads it on the CPU."""
+        moved = {name: batch[name].to(device, non_blocking=True) for name in _ON_DEVICE if name in batch}
         return {**batch, **moved}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The weighted mean loss of the batch's tokens, at ratios drawn by the model's policy."""
-        loss = self._loss(batch, None)
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        """This batch's part in the weighted mean loss of all tokens of an optimizer step, on all ranks.
+
+        Ratios are drawn by the model's policy. Lightning takes the mean over accumulated batches, and the strategy that
+        over ranks; both are undone here, since their batches do not weigh the same.
+        """
+        steps, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        total = self._over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
+        loss = self._weighted_sum(batch, None) / total
+        self._step_loss = self._step_loss + loss.detach()
+        if (batch_idx + 1) % steps == 0:
+            self.log("train/loss", self._over_ranks(self._step_loss), prog_bar=True)
+            self._step_loss = torch.zeros_like(self._step_loss)
+        return loss * (ranks * steps)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss at each of the model's ratios, and their mean as "val/loss"."""
-        losses = [self._loss(batch, ratio) for ratio in self.lm.beacon.ratios]
+        weight = batch["weights"][:, 1:].sum()
+        losses = [self._weighted_sum(batch, ratio) / weight.clamp(min=_TINY) for ratio in self.lm.beacon.ratios]
         named = {f"val/loss_ratio_{ratio}": loss for ratio, loss in zip(self.lm.beacon.ratios, losses, strict=True)}
-        size = int((batch["labels"] != -100).sum())
+        size = round(float(weight))
         self.log_dict({"val/loss": torch.stack(losses).mean(), **named}, batch_size=size, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient norm, before it is clipped."""
+        """Log the gradient norm, before it is clipped. DeepSpeed tells it after the step."""
         gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
-        if gradients:
-            self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        if gradients and not hasattr(self.trainer.strategy, "gradient_norm"):
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the gradient norm that a strategy tells."""
+        norm = getattr(self.trainer.strategy, "gradient_norm", None)
+        if norm is not None:
+            self.log("train/gradient_norm", norm)
 
     def configure_optimizers(self) -> Any:
         """One group of parameters; the schedule moves with every optimizer step."""
@@ -89,16 +129,16 @@ class BeaconModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trained weights only; add the beacon settings, the backbone's fingerprint and the draw counter."""
-        trained = self._trained()
-        if "state_dict" in checkpoint:  # DeepSpeed writes the weights itself
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        """Keep trained weights only; add the beacon settings and the backbone's fingerprint; count whole steps."""
+        trained, state = self._trained(), checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
-        checkpoint["draw"] = asdict(self.lm.draw)
+        share = self._share
+        checkpoint["share"] = asdict(share)
+        move_progress(checkpoint["loops"], share, share)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights are those this module trains, and go on with its draws.
+        """Check that the weights are those this module trains; count batches as this number of ranks does.
 
         Raises:
             ValueError: other beacon settings, another backbone, other parameters, or no step left to train.
@@ -107,23 +147,33 @@ class BeaconModule(lightning.LightningModule):
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
-        if "state_dict" in checkpoint:
-            check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
-            if all(is_beacon(name) for name in checkpoint["state_dict"]):
-                check_backbone(checkpoint["beacon_settings"], self.lm, "the checkpoint")
+        check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
+        if all(is_beacon(name) for name in checkpoint["state_dict"]):
+            check_backbone(checkpoint["beacon_settings"], self.lm, "the checkpoint")
         if 0 < self.trainer.max_steps <= checkpoint["global_step"]:
             raise ValueError(
                 f"trainer.max_steps={self.trainer.max_steps} is not allowed: the checkpoint has trained "
                 f"{checkpoint['global_step']} steps already; allowed: more"
             )
-        self.lm.draw = Draw(**checkpoint["draw"])
+        move_progress(checkpoint["loops"], Share(**checkpoint["share"]), self._share)
 
-    def _loss(self, batch: dict[str, Any], ratios: int | None) -> Tensor:
+    def _weighted_sum(self, batch: dict[str, Any], ratios: int | None) -> Tensor:
         out = self.lm(
             batch["input_ids"], batch["attention_mask"], labels=batch["labels"], ratios=ratios, return_logits=False
         )
-        weights = batch["weights"]
-        return (out.token_loss * weights).sum() / weights[:, 1:].sum().clamp(min=torch.finfo(torch.float32).tiny)
+        return (out.token_loss * batch["weights"]).sum()
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        """The sum of every rank's."""
+        return self.trainer.strategy.reduce(value, reduce_op="sum")
+
+    @property
+    def _share(self) -> Share:
+        return Share(self.global_rank, self.trainer.world_size, self.trainer.accumulate_grad_batches)
+
+    @property
+    def _progress(self) -> Any:
+        return self.trainer.fit_loop.epoch_loop.batch_progress
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -3,7 +3,6 @@
 import logging
 import os
 import warnings
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +79,12 @@ def export(lm: BeaconLM, folder: Path, write: bool) -> None:
     """Save what was trained: the beacons, or with the backbone if that was trained, too. Call it on every rank.
 
     Args:
-        lm: the model; parameters that DeepSpeed has spread over the ranks are gathered.
+        lm: the model.
         folder: where to.
         write: whether this rank writes.
     """
-    parameters = [parameter for parameter in lm.parameters() if hasattr(parameter, "ds_id")]
-    gathered: AbstractContextManager = nullcontext()
-    if parameters:
-        import deepspeed
-
-        gathered = deepspeed.zero.GatheredParameters(parameters)
-    with gathered:
-        if write:
-            beacon_only = all(is_beacon(name) for name, value in lm.named_parameters() if value.requires_grad)
-            lm.save_pretrained(folder, beacon_only=beacon_only)
+    beacon_only = all(is_beacon(name) for name, value in lm.named_parameters() if value.requires_grad)
+    lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
 
 
 def link_latest(folder: Path) -> None:

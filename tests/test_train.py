@@ -73,7 +73,7 @@ def test_tensorboard_has_the_curves(run: tuple[Path, dict[str, float]]) -> None:
 def test_checkpoints_hold_what_is_trained_and_no_backbone(run: tuple[Path, dict[str, float]]) -> None:
     checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"] and all(".beacon_" in name for name in checkpoint["state_dict"])
-    assert checkpoint["draw"] == {"seed": 0, "rank": 0, "step": 6}
+    assert checkpoint["share"] == {"rank": 0, "world_size": 1, "accumulate": 1}
     assert checkpoint["optimizer_states"] and checkpoint["lr_schedulers"]
     assert checkpoint["BeaconDataModule"]["train"]
 

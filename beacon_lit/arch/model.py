@@ -95,7 +95,12 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
 
     @classmethod
     def from_config(
-        cls, hf_config: PretrainedConfig, beacon: BeaconConfig | None = None, *, attn: str = "auto"
+        cls,
+        hf_config: PretrainedConfig,
+        beacon: BeaconConfig | None = None,
+        *,
+        attn: str = "auto",
+        shard: checkpoint.Shard | None = None,
     ) -> "BeaconLM":
         """A model with random weights; the beacons start from the backbone's projections.
 
@@ -103,6 +108,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             hf_config: LlamaConfig, MistralConfig, Qwen2Config or Qwen3Config.
             beacon: default: the settings in `hf_config`, else `BeaconConfig()`.
             attn: "auto", "flash_attn", "varlen" or "sdpa".
+            shard: spreads each part of the model over ranks; every rank makes the same model first.
 
         Raises:
             ValueError: another architecture, a RoPE type whose frequencies change with the length, a window beyond
@@ -112,7 +118,10 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         model_class, config = checkpoint.beacon_model(cls.families, hf_config, beacon, attn)
         model = model_class(config)
         model.attn = attn
-        model.initialize_beacons()
+        for part in checkpoint.parts(model):
+            model.initialize_beacons(part)
+            if shard is not None:
+                shard(part)
         return model
 
     @classmethod
@@ -125,40 +134,53 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             path: hub id, folder, GGUF file, published beacon checkpoint, or folder written by `save_pretrained`.
             beacon: settings; default: those of the checkpoint, else `BeaconConfig()`.
             attn: "auto", "flash_attn", "varlen" or "sdpa".
-            options: `dtype`, `backbone`, `allow_other_backbone`, and those of Hugging Face's `from_pretrained`.
+            options: `dtype`, `backbone`, `allow_other_backbone`, `shard`, and those of Hugging Face.
         """
         return checkpoint.load(cls.families, path, beacon, attn, **options)
 
     def save_pretrained(self, save_directory: Any, *args: Any, beacon_only: bool = True, **options: Any) -> None:
         """Write the beacons alone, with the backbone's name and fingerprint; or all as a Hugging Face folder.
 
+        Where parameters are spread over ranks every rank must call it, and `is_main_process` says which writes.
+
         Raises:
             ValueError: an option other than `state_dict` with `beacon_only`; see also `checkpoint.save_beacons`.
         """
+        write = options.get("is_main_process", True)
         if not beacon_only:
-            super().save_pretrained(save_directory, *args, **options)
+            if checkpoint.is_spread(self) and options.get("state_dict") is None:
+                options["state_dict"] = checkpoint.collect(dict(self.named_parameters()), write)
+            if write:
+                super().save_pretrained(save_directory, *args, **options)
             return
-        state, unused = options.pop("state_dict", None), [*map(repr, args), *options]
+        state, unused = options.pop("state_dict", None), [*map(repr, args), *(options.keys() - {"is_main_process"})]
         if unused:
-            raise ValueError(f"{unused[0]} is not allowed with beacon_only=True; allowed: state_dict")
-        checkpoint.save_beacons(self, save_directory, state)
+            raise ValueError(f"{unused[0]} is not allowed with beacon_only=True; allowed: state_dict, is_main_process")
+        checkpoint.save_beacons(self, save_directory, state, write)
 
     def save_published(self, folder: str | Path, **options: Any) -> None:
         """Write all in the layout of the published checkpoints; see `checkpoint.save_published`."""
         checkpoint.save_published(self, folder, **options)
 
     @torch.no_grad()
-    def initialize_beacons(self) -> None:
+    def initialize_beacons(self, part: nn.Module | None = None) -> None:
         """Start the beacon projections from the backbone's, the beacon embedding from `embed_init`'s token.
 
         Where the backbone has no such token, the embedding starts from the vocabulary's mean.
+
+        Args:
+            part: only what starts from weights of this part of the model, see `checkpoint.parts`; default: all.
         """
         for layer in self.model.layers:
-            layer.self_attn.initialize()
+            if part in (None, layer):
+                layer.self_attn.initialize()
+        embedding = self.model.embed_tokens
+        if part not in (None, embedding) and not (part is self and self.lm_head.weight is embedding.weight):
+            return
         field = f"{self.beacon.embed_init}_token_id"
         token = getattr(self.config, field, None)
         token = token[0] if isinstance(token, list) else token
-        table = self.model.embed_tokens.weight
+        table = embedding.weight
         if token is not None and not 0 <= token < len(table):
             raise ValueError(f"{field}={token} is not allowed; allowed: 0 to {len(table) - 1}, or none")
         row = table.float().mean(0) if token is None else table[token]

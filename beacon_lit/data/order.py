@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate
 
 import numpy as np
 
-from beacon_lit.data.packing import Batch, pack, split_to_multiple
+from beacon_lit.data.packing import Batch, pack
 from beacon_lit.data.sample import check_int
 
 BLOCK = 65_536  # samples that are packed at once
@@ -103,29 +103,24 @@ def _permutation(seed: int, stream: int, count: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class BatchOrder:
-    """A rank's batches, as indices of samples: a pure function of the fields and a batch's number.
+    """An endless sequence of batches, as indices of samples: a pure function of the fields. Ranks take turns in it.
 
     lengths: of each source, the tokens of its samples
     max_tokens: the most tokens of a batch (on one rank)
     seed: of the order
-    rank, world_size: this process's share. Ranks have disjoint batches, and equally many
     weights: of the sources, see `Mixture`
 
-    Its length is the batches of the first epoch, and every epoch has as many. Without weights, and of up to `BLOCK`
-    samples, an epoch is all samples once. Of more, the endless sequence has all samples once before any comes again,
-    and epochs are equal parts of it.
+    Its length is the batches of the first epoch. Without weights, and of up to `BLOCK` samples, as many batches are all
+    samples once. Of more, the sequence has all samples once before any comes again.
     """
 
     lengths: Sequence[np.ndarray]
     max_tokens: int
     seed: int = 0
-    rank: int = 0
-    world_size: int = 1
     weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_int("max_tokens", self.max_tokens, 1)
-        check_int("world_size", self.world_size, 1)
         longest = max((int(part.max()) for part in self.lengths if len(part)), default=0)
         if longest > self.max_tokens:
             raise ValueError(
@@ -133,51 +128,35 @@ class BatchOrder:
             )
 
     def __len__(self) -> int:
-        return sum(count // self.world_size for count in self._counts(self.mixture.blocks_in_epoch))
+        return sum(self._counts(self.mixture.blocks_in_epoch))
 
     @cached_property
     def mixture(self) -> Mixture:
         """The order of samples."""
         return Mixture([len(part) for part in self.lengths], self.weights, self.seed)
 
-    @property
-    def dropped(self) -> int:
-        """Samples of the first epoch left out, so that ranks have equally many batches: fewer than ranks in a block."""
-        return sum(count % self.world_size for count in self._counts(self.mixture.blocks_in_epoch))
-
-    def epoch(self, number: int) -> list[Batch]:
-        """This rank's batches of one epoch, in order."""
-        return list(islice(self.batches(number * len(self)), len(self)))
-
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """This rank's batches from the `start`-th on, without end: block by block, as they are asked for."""
-        if not self.mixture.total or not (self._share(0) or len(self)):
-            return
+        """From the `start`-th on, without end: block by block, as they are asked for. None if there are no samples."""
         block = 0
-        while True:
-            own = self._counts(block + 1)[block] // self.world_size
-            if start < own:
-                yield from self._share(block)[start:]
-            start, block = max(start - own, 0), block + 1
+        while self.mixture.total:
+            count = self._counts(block + 1)[block]
+            if start < count:
+                yield from self._block(block)[start:]
+            start, block = max(start - count, 0), block + 1
 
     def _counts(self, blocks: int) -> list[int]:
-        """All ranks' batches in each of the first blocks. Remembered: making them takes packing."""
+        """Batches in each of the first blocks. Remembered: making them takes packing."""
         known: list[int] = self.__dict__.setdefault("_known_counts", [])
         while len(known) < blocks:
-            known.append(len(self._all(len(known))))
+            known.append(len(self._block(len(known))))
         return known[:blocks]
 
-    def _share(self, block: int) -> list[Batch]:
-        batches = self._all(block)
-        return batches[self.rank : len(batches) // self.world_size * self.world_size : self.world_size]
-
-    def _all(self, block: int) -> list[Batch]:
-        """All ranks' batches of a block."""
+    def _block(self, block: int) -> list[Batch]:
         cache: dict[int, list[Batch]] = self.__dict__.setdefault("_blocks", {})
         if block not in cache:
             samples = self.mixture.block(block)
             rng = np.random.default_rng([self.seed, block])
-            batches = split_to_multiple(pack(self._all_lengths[samples], self.max_tokens, rng), self.world_size)
+            batches = pack(self._all_lengths[samples], self.max_tokens, rng)
             chosen = [[int(samples[i]) for i in batches[k]] for k in rng.permutation(len(batches))]
             if len(cache) >= 2:
                 cache.clear()

@@ -41,16 +41,3 @@ def pack(lengths: np.ndarray, max_tokens: int, rng: np.random.Generator) -> list
             insort(rooms, room - size)
         with_room.setdefault(room - size, []).append(batch)
     return batches
-
-
-def split_to_multiple(batches: list[Batch], multiple: int) -> list[Batch]:
-    """Halve the fullest batches until their number is a multiple, or all have a single sample."""
-    batches = list(batches)
-    while len(batches) % multiple:
-        fullest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        batch = batches[fullest]
-        if len(batch) == 1:
-            break
-        batches[fullest] = batch[::2]
-        batches.append(batch[1::2])
-    return batches

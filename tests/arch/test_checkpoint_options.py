@@ -218,5 +218,5 @@ def test_beacon_dtype_needs_safetensors(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     torch.save(state, tmp_path / "pytorch_model.bin")
     BeaconLM.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"beacon_dtype is not allowed .* no safetensors"):
+    with pytest.raises(ValueError, match=r"has no safetensors, which beacon_dtype"):
         BeaconLM.from_pretrained(tmp_path, beacon_dtype="float32")

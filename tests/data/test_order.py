@@ -1,7 +1,7 @@
 """Orders of samples and batches: nothing lost, nothing repeated, every place found again."""
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -57,42 +57,36 @@ def test_blocks_do_not_depend_on_those_before_them() -> None:
     assert not np.array_equal(Mixture([50]).block(0), Mixture([50], seed=1).block(0))
 
 
-@given(st.lists(st.integers(1, 64), min_size=8, max_size=80), st.integers(1, 8), st.integers(0, 3))
-def test_ranks_share_an_epoch_without_loss_or_repetition(lengths: list[int], world_size: int, epoch: int) -> None:
-    parts = [np.array(lengths)]
-    orders = [BatchOrder(parts, 64, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
-    shares = [order.epoch(epoch) for order in orders]
-    seen = list(chain.from_iterable(chain.from_iterable(shares)))
-    assert len(set(seen)) == len(seen) == len(lengths) - orders[0].dropped
-    assert orders[0].dropped < world_size
-    assert {len(share) for share in shares} == {len(orders[0])}
+def first(order: BatchOrder, count: int, start: int = 0) -> list[list[int]]:
+    return list(islice(order.batches(start), count))
 
 
 @pytest.mark.parametrize("weights", [None, [3.0, 1.0]])
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_epochs_are_consecutive_parts_of_one_sequence(block: int, weights: list | None, world_size: int) -> None:
+def test_batches_are_one_sequence_of_all_samples(block: int, weights: list | None) -> None:
     lengths = [np.full(31, 7), np.arange(5, 20)]
-    order = BatchOrder(lengths, 24, 0, world_size - 1, world_size, weights)
-    epochs = [order.epoch(number) for number in range(5)]
-    assert {len(epoch) for epoch in epochs} == {len(order)}
-    fresh = BatchOrder(lengths, 24, 0, world_size - 1, world_size, weights)
-    assert fresh.epoch(3) == epochs[3], "an epoch is the same whether or not those before it were asked for"
-    if weights is None and world_size == 1:
-        seen = Counter(chain.from_iterable(chain.from_iterable(epochs)))
+    order = BatchOrder(lengths, 24, 0, weights)
+    batches = first(order, 5 * len(order))
+    for start in (0, 1, len(order) - 1, len(order), 3 * len(order) + 1):
+        assert first(BatchOrder(lengths, 24, 0, weights), 4, start) == batches[start : start + 4]
+    if weights is None:
+        seen = Counter(chain.from_iterable(batches))
         assert set(seen) == set(range(46)) and max(seen.values()) - min(seen.values()) <= 1
         if block >= 46:
             assert set(seen.values()) == {5}
-    for batch in chain.from_iterable(epochs):
+    for batch in batches:
         assert sum(np.concatenate(lengths)[batch]) <= 24
+    assert not first(BatchOrder([np.array([], np.int32)], 24), 1)
 
 
 def test_epochs_differ_in_order_and_neighbours_but_not_in_number() -> None:
     order = BatchOrder(LENGTHS, 4096, seed=3)
-    epochs = [order.epoch(number) for number in range(3)]
-    assert [len(epoch) for epoch in epochs] == [len(order)] * 3
+    epochs = [first(order, len(order), number * len(order)) for number in range(3)]
+    for epoch in epochs:
+        assert sorted(chain.from_iterable(epoch)) == list(range(300))
     neighbours = [{frozenset(batch) for batch in epoch} for epoch in epochs]
     assert len(neighbours[0] & neighbours[1]) < len(order) / 4
-    assert order.epoch(1) == BatchOrder(LENGTHS, 4096, seed=3).epoch(1) != BatchOrder(LENGTHS, 4096, seed=4).epoch(1)
+    same, other = (first(BatchOrder(LENGTHS, 4096, seed=seed), len(order), len(order)) for seed in (3, 4))
+    assert epochs[1] == same != other
 
 
 def test_what_cannot_be_ordered_is_refused() -> None:
@@ -108,5 +102,5 @@ def test_a_block_is_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "pack", lambda lengths, *args: packed.append(len(lengths)) or pack(lengths, *args))
     order = BatchOrder([np.full(45, 7)], 24)
     assert [sample for _, batch in zip(range(3), order.batches(), strict=False) for sample in batch] and packed == [10]
-    assert len(order) > 0 and order.dropped == 0 and len(order) == len(order)
+    assert len(order) > 0 and len(order) == len(order)
     assert packed == [10, 10, 10, 10, 5], "their number is remembered, whatever else is asked for"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beacon_lit.data.packing import pack, split_to_multiple
+from beacon_lit.data.packing import pack
 
 LENGTHS = np.random.default_rng(0).integers(257, 1025, size=300)
 
@@ -26,8 +26,3 @@ def test_pack_fills_the_budget() -> None:
             in_sequence, room = (in_sequence, room - length) if length <= room else (in_sequence + 1, budget - length)
         assert len(batches) <= in_sequence
         assert len(batches) <= sum(LENGTHS) / budget + 1 or budget < 2 * max(LENGTHS)
-
-
-def test_split_to_multiple_halves_the_fullest_and_stops_at_single_samples() -> None:
-    assert split_to_multiple([[0, 1, 2, 3], [4]], 3) == [[0, 2], [4], [1, 3]]
-    assert split_to_multiple([[0], [1]], 3) == [[0], [1]]

@@ -26,6 +26,7 @@ from beacon_lit.arch.checkpoint.files import (
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone, check_shapes, sample, shapes
 from beacon_lit.arch.checkpoint.names import check_names, is_beacon
 from beacon_lit.arch.checkpoint.quantized import is_quantized
+from beacon_lit.arch.checkpoint.sharded import collect, put
 
 if TYPE_CHECKING:
     from beacon_lit.arch.model import BeaconLM
@@ -34,13 +35,16 @@ MODULE_PREFIX = "lm."  # of a training checkpoint's parameter names
 POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
 
-def save_beacons(model: "BeaconLM", folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+def save_beacons(
+    model: "BeaconLM", folder: str | Path, state: Mapping[str, Tensor] | None = None, write: bool = True
+) -> None:
     """Write the beacons alone, with the backbone's name and its fingerprint.
 
     Args:
-        model: the model.
+        model: the model. Where its parameters are spread over ranks, every rank must call this.
         folder: made if need be.
-        state: the model's state dict, where it is not its own (gathered from other ranks).
+        state: the model's state dict, where it is not its own.
+        write: whether this rank writes.
 
     Raises:
         ValueError: the folder holds a whole model, whose config.json would be lost.
@@ -48,11 +52,14 @@ def save_beacons(model: "BeaconLM", folder: str | Path, state: Mapping[str, Tens
     folder = Path(folder)
     if has_whole_model(folder):
         raise ValueError(f"{folder} holds a whole model; allowed: a new folder, or one of beacons alone")
+    found = dict(model.named_parameters()) if state is None else state
+    tensors = collect({name: value for name, value in found.items() if is_beacon(name)}, write)
+    about = settings(model)
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict() if state is None else state
-    tensors = {name: value.detach().contiguous().cpu() for name, value in state.items() if is_beacon(name)}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings(model), indent=2) + "\n")
+    (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "quantization_config"):
@@ -99,7 +106,9 @@ def put_beacons(
             f"quantization_config is not allowed for {path}, whose backbone was trained, too; allowed: none. Save it "
             f"as a whole and load that: save_pretrained(folder, beacon_only=False)"
         )
-    model.load_state_dict(tensors, strict=False)
+    parameters = dict(model.named_parameters())
+    for name in (name for name in parameters if name in tensors):  # in the same order on every rank
+        put(parameters[name], tensors[name])
     if not allow_other_backbone:  # after loading: a backbone that was trained, too, is that of the checkpoint now
         check_backbone(saved, model, str(path))
 

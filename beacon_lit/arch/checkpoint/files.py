@@ -68,22 +68,29 @@ def has_whole_model(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in _WHOLE)
 
 
-def beacon_tensors(source: str, hub: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Beacon tensors of a whole model, in the dtypes that they have on disk.
-
-    Raises:
-        ValueError: it has no safetensors.
-    """
+def weight_files(source: str, hub: Mapping[str, Any]) -> dict[str, Path]:
+    """The file of each tensor of a whole model, by the tensor's name. ValueError if it has no safetensors."""
     single, index = (find_file(source, name, hub) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
-    names = {SAFE_WEIGHTS_NAME}
-    if single is None and index is not None:
-        names = {file for name, file in json.loads(index.read_text())["weight_map"].items() if is_beacon(name)}
+    if single is not None:
+        with as_value_error(str(single)), safe_open(single, "pt") as opened:
+            return dict.fromkeys(opened.keys(), single)
+    if index is None:
+        raise ValueError(f"{source} has no safetensors, which beacon_dtype and sharding need; save it with them")
+    names = json.loads(index.read_text())["weight_map"]
+    files = {file: find_file(source, file, hub) for file in sorted(set(names.values()))}
+    lost = [file for file, path in files.items() if path is None]
+    if lost:
+        raise ValueError(f"{source} lacks {lost[0]}, which {SAFE_WEIGHTS_INDEX_NAME} names")
+    return {name: path for name, file in names.items() if (path := files[file]) is not None}
+
+
+def beacon_tensors(source: str, hub: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Beacon tensors of a whole model, in the dtypes that they have on disk. Raises what `weight_files` does."""
+    files = {name: file for name, file in weight_files(source, hub).items() if is_beacon(name)}
     tensors: dict[str, Tensor] = {}
-    for file in (find_file(source, name, hub) for name in sorted(names)):
-        if file is None:
-            raise ValueError(f"beacon_dtype is not allowed for {source}, which has no safetensors; allowed: none")
+    for file in sorted(set(files.values())):
         with safe_open(file, "pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys() if is_beacon(name)}  # noqa: SIM118
+            tensors |= {name: opened.get_tensor(name) for name in files if files[name] == file}
     return tensors
 
 

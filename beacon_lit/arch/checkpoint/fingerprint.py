@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.quantized import is_plain
+from beacon_lit.arch.checkpoint.sharded import gathered
 
 if TYPE_CHECKING:
     from beacon_lit.arch.model import BeaconLM
@@ -29,7 +30,8 @@ def shapes(config: PretrainedConfig) -> dict[str, Any]:
 def sample(model: "BeaconLM") -> dict[str, list[float]]:
     """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another.
 
-    Weights that a quantisation has packed are left out; the embedding and the norm are there in any case.
+    Weights that a quantisation has packed are left out; the embedding and the norm are there in any case. Where
+    weights are spread over ranks, every rank must call it.
     """
     layers = model.model.layers
     modules = {
@@ -38,7 +40,12 @@ def sample(model: "BeaconLM") -> dict[str, list[float]]:
         "last down_proj": layers[-1].mlp.down_proj,
         "norm": model.model.norm,
     }
-    return {name: few_values(module.weight) for name, module in modules.items() if is_plain(module)}
+    found = {}
+    for name, module in modules.items():
+        if is_plain(module):
+            with gathered(module.weight) as weight:
+                found[name] = few_values(weight)
+    return found
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from beacon_lit.arch.checkpoint.names import check_names, is_beacon
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
 from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
 from beacon_lit.arch.checkpoint.source import Source
+from beacon_lit.arch.checkpoint.streaming import Shard, stream
 from beacon_lit.arch.config import BeaconConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load(
     beacon_dtype: torch.dtype | str | None = None,
     allow_other_backbone: bool = False,
     config: PretrainedConfig | str | None = None,
+    shard: Shard | None = None,
     **options: Any,
 ) -> "BeaconLM":
     """Load a beacon model.
@@ -53,6 +55,8 @@ def load(
         allow_other_backbone: put beacons on a backbone of the same shape but with other weights.
         config: config of the model, as AutoModelForCausalLM passes it. For beacons alone, what in it differs from
             their own config.json changes the backbone's.
+        shard: spreads each part of the model over ranks as soon as it is read, see `streaming.Shard`; every rank must
+            call this function then, and of the loader's options `dtype` alone is allowed.
         options: `dtype`, `device_map` (one device), `quantization_config`, `revision`, `token`, `cache_dir`,
             `local_files_only`, `subfolder` and others of Hugging Face's `from_pretrained` (`options.py` lists them),
             and fields of the backbone's config (`rope_parameters=...`). For beacons alone they are the backbone's.
@@ -68,20 +72,59 @@ def load(
     hf_config, own = source.read_config(config, fields)
     model_class, hf_config = beacon_model(families, hf_config, beacon or own or BeaconConfig(), attn)
     stored = source.read_beacons()
-    model, has_beacons = _read_model(model_class, source, hf_config, loader)
-    if has_beacons and source.saved is None and wanted is not None:
-        stored = beacon_tensors(source.weights, source.hub)  # read once more: not rounded to the backbone's dtype
-    if wanted is not None:
-        _cast_beacons(model, wanted, stored)
+    if shard is None:
+        model = _load_whole(model_class, source, hf_config, loader, wanted, stored)
+    else:
+        model = _load_parts(model_class, source, hf_config, loader, wanted, stored, shard)
     model.attn = attn
-    model.freeze()
     if source.saved is not None:
         put_beacons(model, source.path, source.saved, stored, allow_other_backbone)
-    elif has_beacons:
+    return model
+
+
+def _load_whole(
+    model_class: type["BeaconLM"],
+    source: Source,
+    config: PretrainedConfig,
+    loader: Mapping[str, Any],
+    beacon_dtype: torch.dtype | str | None,
+    stored: Mapping[str, Tensor],
+) -> "BeaconLM":
+    """The model on one device; its beacons are those stored with its backbone, or start from that."""
+    model, has_beacons = _read_model(model_class, source, config, loader)
+    model.freeze()
+    if has_beacons and source.saved is None and beacon_dtype is not None:
+        stored = beacon_tensors(source.weights, source.hub)  # read once more: not rounded to the backbone's dtype
+    if beacon_dtype is not None:
+        _cast_beacons(model, beacon_dtype, stored)
+    if has_beacons:
         model.load_state_dict(stored, strict=False)
-    else:
+    elif source.saved is None:
         with dequantized_projections(model):
             model.initialize_beacons()
+    return model
+
+
+def _load_parts(
+    model_class: type["BeaconLM"],
+    source: Source,
+    config: PretrainedConfig,
+    loader: Mapping[str, Any],
+    beacon_dtype: torch.dtype | str | None,
+    stored: Mapping[str, Tensor],
+    shard: Shard,
+) -> "BeaconLM":
+    """The model spread over ranks; its beacons are those stored with its backbone, or start from that."""
+    for name in loader.keys() - {"dtype"}:
+        raise ValueError(f"{name}={loader[name]!r} is not allowed where a strategy shards the model; allowed: none")
+    dtype: Any = loader.get("dtype", "auto")
+    if dtype == "auto":
+        dtype = as_dtype("dtype", config.dtype or "float32")
+    of_beacons: Any = dtype if beacon_dtype is None else beacon_dtype
+    if beacon_dtype == "auto":
+        of_beacons = next(iter(stored.values())).dtype if stored else None
+    model, info = stream(model_class, source, config, dtype, of_beacons, shard)
+    _check_keys(model, info, source.weights)
     return model
 
 

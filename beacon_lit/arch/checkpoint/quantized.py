@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from beacon_lit.arch.checkpoint.sharded import shape
+
 if TYPE_CHECKING:
     from beacon_lit.arch.model import BeaconLM
 
@@ -15,7 +17,7 @@ def is_plain(module: nn.Module) -> bool:
     """Whether a module's weight holds its values as they are, not packed, scaled or of 8 bits."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     linear = isinstance(module, nn.Linear)
-    return is_wide(weight) and not (linear and weight.shape != (module.out_features, module.in_features))
+    return is_wide(weight) and not (linear and shape(weight) != (module.out_features, module.in_features))
 
 
 def is_wide(tensor: Tensor) -> bool:

@@ -1,0 +1,104 @@
+"""Parameters that FSDP2 or ZeRO have spread over ranks: seen whole, and set. Others are as they are."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+@contextmanager
+def gathered(parameter: Tensor) -> Iterator[Tensor]:
+    """Within it, all of a parameter on this rank, to be read. Every rank must enter it."""
+    if isinstance(parameter, DTensor):
+        yield parameter.full_tensor().detach()
+    elif is_mastered(parameter):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        yield safe_get_full_fp32_param(parameter).to(parameter.device)
+    elif hasattr(parameter, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            yield parameter.detach()
+    else:
+        yield parameter.detach()
+
+
+def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
+    """Parameters as a whole, on the CPU; none where this rank does not keep them. Every rank must call it."""
+    found = {}
+    for name, parameter in parameters.items():
+        with gathered(parameter) as tensor:
+            if keep:
+                found[name] = tensor.contiguous().to("cpu", copy=True)
+    return found
+
+
+@torch.no_grad()
+def put(parameter: Tensor, value: Tensor) -> None:
+    """Set a parameter to a value of its whole shape, the same on every rank. Every rank must call it.
+
+    Raises:
+        ValueError: a value of another shape.
+    """
+    if value.shape != shape(parameter):
+        raise ValueError(f"a value of shape {tuple(value.shape)} is not allowed; allowed: {tuple(shape(parameter))}")
+    value = value.to(parameter.device, parameter.dtype)
+    if isinstance(parameter, DTensor):
+        parameter.copy_(distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None))
+    elif hasattr(parameter, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter], modifier_rank=0):
+            parameter.copy_(value)
+    else:
+        parameter.copy_(value)
+    if is_mastered(parameter):
+        put_master(parameter, value)
+
+
+@torch.no_grad()
+def put_master(parameter: Tensor, value: Tensor, state: str | None = None) -> None:
+    """Set DeepSpeed's own float32 copy of a trained parameter, or a state of its optimizer by name.
+
+    DeepSpeed's function for this cannot set a parameter that the ranks do not divide.
+    """
+    from deepspeed import utils
+
+    if not hasattr(parameter, "ds_id"):
+        value = value.to(parameter.device, torch.float32)
+        if state is None:
+            utils.safe_set_full_fp32_param(parameter, value)
+        else:
+            utils.safe_set_full_optimizer_state(parameter, value, state)
+        return
+    local = utils.safe_get_local_fp32_param(parameter)
+    rank = torch.distributed.get_rank()
+    own = value.flatten()[rank * local.numel() : (rank + 1) * local.numel()].to(local)
+    own = torch.nn.functional.pad(own, (0, local.numel() - own.numel()))
+    if state is None:
+        utils.safe_set_local_fp32_param(parameter, own)
+    else:
+        utils.safe_set_local_optimizer_state(parameter, own, state)
+
+
+def is_mastered(parameter: Tensor) -> bool:
+    """Whether a DeepSpeed optimizer trains the parameter, with a float32 copy of its own."""
+    return parameter.requires_grad and (hasattr(parameter, "_z3_optimizer") or hasattr(parameter, "_hp_mapping"))
+
+
+def size(parameter: Tensor) -> int:
+    """Elements of a parameter on all ranks together."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def shape(parameter: Tensor) -> torch.Size:
+    """The shape of a parameter as a whole."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether some of a model's parameters are spread over ranks."""
+    return any(isinstance(value, DTensor) or hasattr(value, "ds_id") for value in model.parameters())

@@ -1,0 +1,76 @@
+"""FSDP2: parameters, gradients and optimizer state spread over ranks by PyTorch itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from beacon_lit.arch import BeaconLM
+from beacon_lit.arch.checkpoint import collect
+from beacon_lit.strategies.gathered import GatheredCheckpoints
+
+# Besides `forward`: where a computation on a model may begin.
+ENTRIES = ("compress", "dense", "dense_token_loss", "generate")
+
+
+class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
+    """Fully sharded data parallel (arXiv 2304.11277, `torch.distributed.fsdp.fully_shard`) over all ranks.
+
+    Args:
+        reshard_after_forward: give a layer's parameters back after its forward pass, and gather them again for its
+            backward pass. False takes the memory of the whole backbone, and saves that.
+        timeout, process_group_backend: see Lightning's ModelParallelStrategy.
+    """
+
+    def __init__(self, reshard_after_forward: bool = True, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, **options)
+        self.reshard_after_forward = reshard_after_forward
+
+    def setup_environment(self) -> None:
+        """One data-parallel group of all ranks."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def shard(self, module: nn.Module) -> None:
+        """See `checkpoint.Shard`."""
+        fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=self.reshard_after_forward)
+        if isinstance(module, BeaconLM):
+            for name in ENTRIES:
+                register_fsdp_forward_method(module, name)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """See `GatheredCheckpoints`."""
+        if isinstance(optimizer, LightningOptimizer):
+            optimizer = optimizer.optimizer
+        saved = optimizer.state_dict()
+        state = {index: self._collect(values) for index, values in saved["state"].items()}
+        return {**saved, "state": state if self.is_global_zero else {}}
+
+    def _collect(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {**values, **collect(tensors, self.is_global_zero)}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """See `GatheredCheckpoints`."""
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state = {
+                index: {name: _spread_like(parameters[index], value) for name, value in values.items()}
+                for index, values in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": state})
+
+
+@torch.no_grad()
+def _spread_like(parameter: Tensor, value: Any) -> Any:
+    """A value of an optimizer's state: spread as the parameter is if it has its shape, else as it is."""
+    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape):
+        return value
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)

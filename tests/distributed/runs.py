@@ -1,0 +1,51 @@
+"""Runs of train.py on several processes of this machine, as a user starts them."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.configs import ROOT, small_run
+
+TIMEOUT = 120  # seconds
+
+
+def torchrun(ranks: int, *overrides: str, check: bool = True, script: str = "train.py") -> subprocess.CompletedProcess:
+    """`torchrun --nproc-per-node=RANKS train.py OVERRIDES`, with what it printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
+    command += [script, *overrides, f"trainer.devices={ranks}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def environment() -> dict[str, str]:
+    """This process's, for gloo and DeepSpeed on CPUs of this machine alone."""
+    return {**os.environ, "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+
+
+def overrides(strategy: str, backbone: Path, text: Path, folder: Path) -> list[str]:
+    """Of a short run under a strategy, without evaluation; two batches to an optimizer step on each of two ranks."""
+    return [
+        *small_run(backbone, text, folder), f"trainer={strategy}", "trainer.accelerator=cpu", "ratio=[4]",
+        "model.backbone.dtype=float32", "logger=csv", "~callbacks.evaluation", "optimizer.lr=3e-3", "trainer.max_steps=4",
+        "data.validation=[]", "trainer.accumulate_grad_batches=2",
+    ]  # fmt: skip
+
+
+def losses(folder: Path) -> list[float]:
+    """The training loss of every step."""
+    with (folder / "csv" / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+
+
+def beacons(folder: Path) -> dict[str, Tensor]:
+    """What was trained."""
+    return load_file(folder / "beacons" / "beacon.safetensors")
