@@ -35,8 +35,8 @@ def overrides(strategy: str, backbone: Path, text: Path, folder: Path) -> list[s
     """Of a short run under a strategy, without evaluation; two batches to an optimizer step on each of two ranks."""
     return [
         *small_run(backbone, text, folder), f"trainer={strategy}", "trainer.accelerator=cpu", "ratio=[4]",
-        "model.backbone.dtype=float32", "logger=csv", "~callbacks.evaluation", "optimizer.lr=3e-3", "trainer.max_steps=4",
-        "data.validation=[]", "trainer.accumulate_grad_batches=2",
+        "model.backbone.dtype=float32", "logger=csv", "~callbacks.evaluation", "optimizer.lr=3e-3",
+        "data.validation=[]", "schedule.name=constant", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2",
     ]  # fmt: skip
 
 

@@ -23,7 +23,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def alone(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on one process: four batches to an optimizer step."""
     folder = tmp_path_factory.mktemp("alone")
-    train(composed("train", *overrides("cpu", *inputs, folder), "trainer.accumulate_grad_batches=4"))
+    settings = [*overrides("cpu", *inputs, folder), "trainer.accumulate_grad_batches=4"]
+    train(composed("train", *settings))
     return folder
 
 
@@ -43,3 +44,31 @@ def test_two_ranks_train_what_one_does(strategy: str, alone: Path, inputs: tuple
         assert values.keys() == states[1]["state"][index].keys()
         assert values["step"] == states[1]["state"][index]["step"] == 4
         assert_close(states[1]["state"][index]["exp_avg"], values["exp_avg"], rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("deepspeed_stage3", "cpu"), ("fsdp2", "deepspeed_stage2"), ("ddp", "fsdp2"), ("cpu", "deepspeed_stage3")],
+)
+def test_any_strategy_goes_on_where_another_stopped(
+    first: str, then: str, alone: Path, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folders = tmp_path / "first", tmp_path / "then"
+    for strategy, folder, extra in zip(
+        (first, then),
+        folders,
+        (
+            ["callbacks.checkpoint.every_n_train_steps=2", "trainer.max_steps=3"],
+            [f"resume={folders[0]}/checkpoints/step-000002.ckpt"],
+        ),
+        strict=True,
+    ):
+        settings = [*overrides(strategy, *inputs, folder), *extra]
+        if strategy == "cpu":
+            train(composed("train", *settings, "trainer.accumulate_grad_batches=4"))
+        else:
+            torchrun(2, *settings)
+    assert_close(losses(folders[1]), losses(alone)[2:], rtol=1e-4, atol=0)
+    own, theirs = beacons(folders[1]), beacons(alone)
+    for name in own:
+        assert_close(own[name], theirs[name], rtol=0, atol=3e-4, msg=name)

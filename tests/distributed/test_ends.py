@@ -1,0 +1,86 @@
+"""How a run on several ranks ends: asked to, or because one of them is gone."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.configs import ROOT, composed, small_backbone, small_text
+from tests.distributed.faults import fault
+from tests.distributed.runs import environment, losses, overrides, torchrun
+from train import train
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl", 40)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage3"])
+def test_a_signal_to_one_rank_ends_all_with_a_checkpoint(
+    strategy: str, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = [*overrides(strategy, *inputs, tmp_path / "cut"), "trainer.max_steps=6"]
+    done = torchrun(2, *settings, *fault(1, 3, "SIGTERM"), check=False)
+    assert done.returncode
+    (file,) = (tmp_path / "cut" / "checkpoints").glob("*.ckpt")
+    stopped = torch.load(file, weights_only=True)["global_step"]
+    assert stopped in (2, 3), "after the step of the fourth batch, or the next"
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    train(
+        composed("train", *overrides("cpu", *inputs, whole), "trainer.max_steps=6", "trainer.accumulate_grad_batches=4")
+    )
+    torchrun(2, *overrides(strategy, *inputs, rest), "trainer.max_steps=6", f"resume={file}")
+    assert losses(tmp_path / "cut") + losses(rest) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = [*overrides("cpu", *inputs, tmp_path), "callbacks.checkpoint.every_n_train_steps=1"]
+    command = [sys.executable, "train.py", *settings, *fault(0, 5, "killed in a save")]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list((tmp_path / "checkpoints").glob(".*.part")), "the third checkpoint was begun"
+    (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert torch.load(file, weights_only=True)["global_step"] == 2
+    train(composed("train", *settings, f"resume={file}"))
+
+
+def test_a_signal_ends_a_single_process_with_a_checkpoint(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = overrides("cpu", *inputs, tmp_path)
+    command = [sys.executable, "train.py", *settings, *fault(0, 3, "SIGTERM")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 143, done.stderr
+    (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert torch.load(file, weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "how", "rank"),
+    [("torchrun", "raise", 1), ("torchrun", "SIGKILL", 0), ("lightning", "raise", 0), ("lightning", "exit", 1)],
+)
+def test_a_rank_that_fails_ends_the_run(
+    launcher: str, how: str, rank: int, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = [*overrides("ddp", *inputs, tmp_path), *fault(rank, 3, how)]
+    start = time.monotonic()
+    if launcher == "torchrun":
+        done = torchrun(2, *settings, check=False)
+    else:
+        command = [sys.executable, "train.py", *settings, "trainer.devices=2"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode and time.monotonic() - start < 80
+    said = done.stdout + done.stderr
+    if how == "raise":
+        assert f"rank {rank} has failed" in said
+    elif launcher == "torchrun":
+        assert f"rank      : {rank} (local_rank: {rank})" in said
+    assert not list(tmp_path.glob("beacons/*"))
