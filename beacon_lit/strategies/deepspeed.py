@@ -1,5 +1,6 @@
 """DeepSpeed ZeRO: optimizer state, gradients and (stage 3) parameters spread over ranks."""
 
+import copy
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
         for index, parameter in enumerate(parameters if flat else []):
             values = {name: self._whole_state(parameter, name) for name in names}
             if self.is_global_zero:
-                state[index] = {**once, **values}
+                state[index] = copy.deepcopy(once) | values  # no two parameters share a counter of steps
         indices = iter(range(len(parameters)))
         groups = [
             {
@@ -140,7 +141,7 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
         names = [name for name, value in first.items() if isinstance(value, Tensor) and value.dim()]
         for flat in self._flat:
             inner.state[flat] = {
-                name: torch.zeros_like(flat) if name in names else value for name, value in first.items()
+                name: torch.zeros_like(flat) if name in names else copy.deepcopy(value) for name, value in first.items()
             }
         if not self.zero_stage_3:
             self._inner._lazy_init_hp_params_optimizer_state()

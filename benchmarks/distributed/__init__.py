@@ -1,0 +1,1 @@
+"""Training over several GPUs: speed, memory and loading of every strategy."""

@@ -1,0 +1,115 @@
+"""Speed and memory of `train.py` under every strategy, one after the other, beside a single GPU.
+
+    python -m benchmarks.distributed                              # 7B, all GPUs of this machine
+    python -m benchmarks.distributed --lengths 20480 12288        # ranks of unequal lengths
+    python -m benchmarks.distributed --shape tiny --devices 2 --accelerator cpu --lengths 400 --window 64
+
+A backbone of the shape with random weights is written to a folder first, so that loading is measured as well. Every
+batch is one document, of the lengths in turn.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.distributed.inputs import write_backbone, write_text
+
+ROOT = Path(__file__).parents[2]
+SINGLE = "gpu"
+STRATEGIES = [SINGLE, "ddp", "deepspeed_stage2", "deepspeed_stage3", "fsdp2"]
+COLUMNS = ["s/step", "slowest", "tokens/s", "of single x GPUs", "GiB", "GiB loading", "host GiB loading", "s loading"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="7B")
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, help="options of conf/trainer")
+    parser.add_argument("--devices", type=int, default=torch.cuda.device_count())
+    parser.add_argument("--accelerator", default="gpu", choices=["gpu", "cpu"])
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[20480], help="tokens of a batch on one rank, in turn"
+    )
+    parser.add_argument("--window", type=int, default=2048)
+    parser.add_argument("--ratio", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/benchmark"), help="for backbone and results")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one strategy")
+    parser.add_argument("settings", nargs="*", help="further overrides of conf/train.yaml, e.g. module.compile=true")
+    args = parser.parse_args()
+
+    backbone = write_backbone(args.shape, args.folder / args.shape)
+    text = write_text(args.lengths, args.folder / "text.jsonl")
+    name = torch.cuda.get_device_name() if args.accelerator == "gpu" else "CPU"
+    print(
+        f"{name}, torch {torch.__version__}, {args.shape}, {args.lengths} tokens a batch and rank, ratio {args.ratio}"
+    )
+    rows = {}
+    for strategy in args.strategies:
+        devices = 1 if strategy == SINGLE else args.devices
+        rows[strategy, devices] = run(strategy, devices, backbone, text, args)
+        print(strategy, devices, json.dumps(rows[strategy, devices]), flush=True)
+    Console(width=160).print(table(rows))
+
+
+def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.Namespace) -> dict[str, float]:
+    """One training run, and what it cost; {} if it failed, having printed why."""
+    folder = args.folder / f"{strategy}-{devices}"
+    reports = folder / "reports"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "train.py"]
+    command += [
+        f"trainer={strategy}", f"trainer.accelerator={args.accelerator}", f"trainer.devices={devices}",
+        f"trainer.max_steps={args.steps}", "model=qwen2", f"model.path={backbone}", f"ratio=[{args.ratio}]",
+        f"beacon.window={args.window}", "beacon.overlap=0", "beacon.sink=0", "data=text", f"data.train=[{text}]",
+        f"data.max_length={max(args.lengths)}", "data.validation=[]", "data.min_length=1",
+        f"data.cache={folder}/tokens",
+        "logger=csv", "~callbacks", "+callbacks.report._target_=benchmarks.distributed.report.Report",
+        f"+callbacks.report.folder={reports}", f"run_folder={folder}", f"hydra.run.dir={folder}", *args.settings,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    for old in reports.glob("*.json"):
+        old.unlink()
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=args.timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        print(f"{strategy}: not done after {args.timeout} s\n{(error.stderr or b'').decode()[-2000:]}")
+        return {}
+    found = [json.loads(file.read_text()) for file in sorted(reports.glob("*.json"))]
+    if done.returncode or len(found) != devices:
+        print(f"{strategy}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return {}
+    seconds = sorted(max(step) for step in zip(*(report["seconds"] for report in found), strict=True))
+    tokens = sum(sum(report["tokens"]) for report in found)
+    return {
+        "s/step": seconds[len(seconds) // 2],
+        "slowest": seconds[-1],
+        "tokens/s": tokens / sum(seconds),
+        **{name: max(report[name] for report in found) for name in ("GiB", *COLUMNS[-3:])},
+    }
+
+
+def table(rows: dict[tuple[str, int], dict[str, float]]) -> Table:
+    """Strategies by what they cost; of memory and loading the most of any rank."""
+    single = next((row.get("tokens/s") for (strategy, _), row in rows.items() if strategy == SINGLE), None)
+    shown = Table("strategy", "GPUs", *COLUMNS)
+    for (strategy, devices), row in rows.items():
+        if single and row:
+            row = {**row, "of single x GPUs": row["tokens/s"] / single / devices}
+        cells = [
+            f"{row[name]:,.3f}" if name in row and row[name] < 100 else f"{row.get(name, float('nan')):,.0f}"
+            for name in COLUMNS
+        ]
+        shown.add_row(strategy, str(devices), *cells)
+    return shown
+
+
+if __name__ == "__main__":
+    main()
