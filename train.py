@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
-    instantiate(cfg.beacon)  # a bad setting ends here, before anything is loaded
+    instantiate(cfg.beacon), instantiate(cfg.objective)  # a bad setting ends here, before anything is loaded
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
     tokenizer = instantiate(cfg.model.tokenizer)
