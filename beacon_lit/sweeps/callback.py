@@ -25,7 +25,8 @@ class SweepCallback(Callback):
         """Check that sweeper and launcher are installed; have the table printed at the end, whatever that is."""
         for name in ("sweeper", "launcher"):
             _check_installed(f"hydra/{name}={config.hydra.runtime.choices[f'hydra/{name}']}", config.hydra[name])
-        atexit.register(_report, Path(config.hydra.sweep.dir))
+        maximize = config.hydra.sweeper.get("direction") == "maximize"
+        atexit.register(_report, Path(config.hydra.sweep.dir), maximize)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Log why a run of a sweep failed: Hydra says so at the end, and of the first only."""
@@ -48,6 +49,6 @@ def _check_installed(choice: str, plugin: DictConfig) -> None:
         raise SystemExit(f"{choice} needs {module}, which is not installed: pip install 'beacon_lit[sweeps]'")
 
 
-def _report(folder: Path) -> None:
-    if any(folder.glob("**/.hydra")):
-        report([folder])
+def _report(folder: Path, maximize: bool) -> None:
+    if any(folder.glob("*/.hydra")):
+        report([folder], maximize=maximize)
