@@ -27,7 +27,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    instantiate(cfg.beacon), instantiate(cfg.objective)  # a bad setting ends here, before anything is loaded
+    for settings in (cfg.beacon, cfg.objective):
+        instantiate(settings)  # a bad one ends here, before anything is loaded
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
