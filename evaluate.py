@@ -14,12 +14,14 @@ from beacon_lit.arch.config import as_tuple
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
+from beacon_lit.record import recorded
 from beacon_lit.runs import quiet, subject
 
 log = logging.getLogger(__name__)
 resolvers.register()
 
 
+@recorded
 def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` describes (conf/evaluate.yaml) and return its metrics by name."""
     folder = Path(cfg.run_folder)

@@ -13,19 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 from beacon_lit import BeaconLM, resolvers
 from beacon_lit.arch.checkpoint import Shard, load_beacons, size
 from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.record import optimized, recorded
 from beacon_lit.runs import check_length, export, find_beacons, link_latest, quiet
 
 log = logging.getLogger(__name__)
 resolvers.register()
 
 
+@recorded
 def train(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` describes (conf/train.yaml) and return its last metrics by name."""
     folder = Path(cfg.run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
-    instantiate(cfg.beacon)  # a bad setting ends here, before anything is loaded
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    for settings in (cfg.beacon, cfg.objective):
+        instantiate(settings)  # a bad one ends here, before anything is loaded
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
@@ -66,10 +69,10 @@ def _metrics(trainer: Any) -> dict[str, float]:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
     """The command line."""
     quiet()
-    train(cfg)
+    return optimized(train(cfg), cfg.optimized_metric)
 
 
 if __name__ == "__main__":

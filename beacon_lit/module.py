@@ -15,6 +15,7 @@ from beacon_lit.arch import BeaconLM, Draw
 from beacon_lit.arch.checkpoint import Shard, check_backbone, check_names, is_beacon, settings
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
+from beacon_lit.objectives import LanguageModeling, Objective
 
 _ON_DEVICE = ("input_ids", "labels", "weights", "step_weight")
 _TINY = torch.finfo(torch.float32).tiny
@@ -30,6 +31,7 @@ class BeaconModule(lightning.LightningModule):
         tokenizer: its tokenizer, for evaluation.
         optimizer: called with the parameters to train.
         schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate.
+        objective: what is trained for; default: to predict the next token.
         seed: of the random ratios.
         checkpoint_layers: layers whose activations are computed again in the backward pass; 0 none, None all.
         compile: fuse pointwise operations with `torch.compile`.
@@ -46,6 +48,7 @@ class BeaconModule(lightning.LightningModule):
         tokenizer: PreTrainedTokenizerBase,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
         schedule: Callable[..., Any] | None = None,
+        objective: Objective | None = None,
         seed: int = 0,
         checkpoint_layers: int | None = 0,
         compile: bool = False,
@@ -55,10 +58,11 @@ class BeaconModule(lightning.LightningModule):
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.schedule = schedule
+        self.objective = objective or LanguageModeling()
         self.seed = seed
         self.checkpoint_layers = checkpoint_layers
         self.compiles = compile
-        self._step_loss = torch.zeros(())
+        self._of_step: dict[str, Tensor] = {}
         self.strict_loading = False  # the frozen backbone is left out; `on_load_checkpoint` checks the rest
 
     def configure_model(self) -> None:
@@ -89,17 +93,21 @@ class BeaconModule(lightning.LightningModule):
         """
         steps, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
         total = self._over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
-        loss = self._weighted_sum(batch, None) / total
-        self._step_loss = self._step_loss + loss.detach()
+        token_loss, parts = self.objective(self.lm, batch, None)
+        loss = _weighted_sum(token_loss, batch) / total
+        values = {"loss": loss, **{name: _weighted_sum(part, batch) / total for name, part in parts.items()}}
+        self._of_step = {name: self._of_step.get(name, 0) + value.detach() for name, value in values.items()}
         if (batch_idx + 1) % steps == 0:
-            self.log("train/loss", self._over_ranks(self._step_loss), prog_bar=True)
-            self._step_loss = torch.zeros_like(self._step_loss)
+            for name, value in self._of_step.items():
+                self.log(f"train/{name}", self._over_ranks(value), prog_bar=name == "loss")
+            self._of_step = {}
         return loss * (ranks * steps)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Loss at each of the model's ratios, and their mean as "val/loss"."""
+        """Cross entropy at each of the model's ratios, and their mean as "val/loss"."""
         weight = batch["weights"][:, 1:].sum()
-        losses = [self._weighted_sum(batch, ratio) / weight.clamp(min=_TINY) for ratio in self.lm.beacon.ratios]
+        found = [LanguageModeling()(self.lm, batch, ratio)[0] for ratio in self.lm.beacon.ratios]
+        losses = [_weighted_sum(token_loss, batch) / weight.clamp(min=_TINY) for token_loss in found]
         named = {f"val/loss_ratio_{ratio}": loss for ratio, loss in zip(self.lm.beacon.ratios, losses, strict=True)}
         size = round(float(weight))
         self.log_dict({"val/loss": torch.stack(losses).mean(), **named}, batch_size=size, sync_dist=True)
@@ -157,12 +165,6 @@ class BeaconModule(lightning.LightningModule):
             )
         move_progress(checkpoint["loops"], Share(**checkpoint["share"]), self._share)
 
-    def _weighted_sum(self, batch: dict[str, Any], ratios: int | None) -> Tensor:
-        out = self.lm(
-            batch["input_ids"], batch["attention_mask"], labels=batch["labels"], ratios=ratios, return_logits=False
-        )
-        return (out.token_loss * batch["weights"]).sum()
-
     def _over_ranks(self, value: Tensor) -> Tensor:
         """The sum of every rank's."""
         return self.trainer.strategy.reduce(value, reduce_op="sum")
@@ -177,3 +179,7 @@ class BeaconModule(lightning.LightningModule):
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+
+def _weighted_sum(token_values: Tensor, batch: dict[str, Any]) -> Tensor:
+    return (token_values * batch["weights"]).sum()

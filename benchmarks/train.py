@@ -3,6 +3,7 @@
     python -m benchmarks.train                     # 0.5B and 7B, ratios 2, 8, 32
     python -m benchmarks.train --shapes 0.5B --ratios 8 --profile profile.txt
     python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only dense pads them
+    python -m benchmarks.train --ratios 8 --objective lm distill      # what it costs to learn from the dense backbone
 
 One step is forward + backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
 checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, as many
@@ -12,11 +13,18 @@ parameters, and its loss is computed in the same chunks.
 import argparse
 import gc
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.objectives import Objective
 from benchmarks.shapes import SHAPES, build, measure
+
+OBJECTIVES = Path(__file__).parents[1] / "conf" / "objective"
 
 
 def main() -> None:
@@ -31,6 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", help="lengths of the step's rows, which share it; default: one row"
     )
+    parser.add_argument(
+        "--objective", nargs="+", default=["lm"], choices=sorted(file.stem for file in OBJECTIVES.glob("*.yaml"))
+    )
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, of the dense model too")
     parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
     args = parser.parse_args()
@@ -38,7 +49,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, window {args.window}, {args.tokens} tokens a step\n")
-    print(f"{'shape':>6} {'model':>10} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
+    print(f"{'shape':>6} {'model':>16} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
     for shape in args.shapes:
         torch.manual_seed(0)
         model = build(shape, BeaconConfig(window=args.window, ratios=(2, 4, 8, 16, 32)), device, torch.bfloat16)
@@ -50,9 +61,10 @@ def main() -> None:
         args.tokens = sum(rows)
         ids = torch.randint(model.config.vocab_size, (len(rows), max(rows)), device=device)
         mask = (torch.arange(max(rows)) < torch.tensor(rows)[:, None]).long()
-        for label, step in steps(model, ids, mask, args.ratios):
+        objectives = {name: instantiate(OmegaConf.load(OBJECTIVES / f"{name}.yaml")) for name in args.objective}
+        for label, step in steps(model, ids, mask, args.ratios, objectives):
             seconds, peak = measure(step, device, args.repeats, args.warmup)
-            print(f"{shape:>6} {label:>10} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}", flush=True)
+            print(f"{shape:>6} {label:>16} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}", flush=True)
             if args.profile and label != "dense":
                 profile(step, args.profile)
                 args.profile = None
@@ -62,15 +74,15 @@ def main() -> None:
 
 
 def steps(
-    model: BeaconLM, ids: torch.Tensor, mask: torch.Tensor, ratios: list[int]
+    model: BeaconLM, ids: torch.Tensor, mask: torch.Tensor, ratios: list[int], objectives: dict[str, Objective]
 ) -> list[tuple[str, Callable[[], None]]]:
-    """The beacon steps, one per ratio, and the dense one, each with its own trained parameters."""
+    """The beacon steps, one per ratio and objective, and the dense one, each with its own trained parameters."""
     own = [layer.self_attn.get_submodule(f"{name}_proj") for layer in model.model.layers for name in "qkv"]
 
-    def beacon_step(ratio: int) -> None:
+    def beacon_step(ratio: int, objective: Objective) -> None:
         model.freeze()
         model.zero_grad(set_to_none=True)
-        model(ids, mask, labels=ids, ratios=ratio, return_logits=False).loss.backward()
+        objective(model, {"input_ids": ids, "attention_mask": mask, "labels": ids}, ratio)[0].mean().backward()
 
     def dense_step() -> None:
         model.requires_grad_(False)
@@ -80,7 +92,9 @@ def steps(
         model.dense_token_loss(ids, mask.to(ids.device) if len(ids) > 1 else None, labels=ids).mean().backward()
 
     runs: list[tuple[str, Callable[[], None]]] = [
-        (f"ratio {ratio}", lambda r=ratio: beacon_step(r)) for ratio in ratios
+        (f"ratio {ratio}" + f" {name}" * (name != "lm"), partial(beacon_step, ratio, objective))
+        for ratio in ratios
+        for name, objective in objectives.items()
     ]
     return [*runs, ("dense", dense_step)]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from beacon_lit.module import BeaconModule
+from beacon_lit.module import _weighted_sum
+from beacon_lit.objectives import LanguageModeling
 from look import look
 from tests.arch.tiny import tiny, tokens
 from tests.configs import ROOT, composed, small_backbone, small_run, small_text
@@ -73,14 +74,16 @@ def test_tokens_count_in_the_loss_by_their_weights() -> None:
         "weights": torch.rand(2, 20, generator=torch.Generator().manual_seed(0)) * (torch.arange(20) % 3 > 0),
     }  # fmt: skip
     batch["labels"] = batch["input_ids"].masked_fill(batch["weights"] == 0, -100)
-    module = BeaconModule(lambda shard: lm, None, torch.optim.AdamW)
-    module.lm = lm
+
+    def total(batch: dict) -> torch.Tensor:
+        return _weighted_sum(LanguageModeling()(lm, batch, 2)[0], batch)
+
     losses = lm(batch["input_ids"], labels=batch["input_ids"], ratios=2).token_loss
     expected = (losses * batch["weights"])[:, 1:].sum()
-    torch.testing.assert_close(module._weighted_sum(batch, 2), expected)
+    torch.testing.assert_close(total(batch), expected)
     alike = {**batch, "weights": (batch["weights"] > 0).float()}
     plain = lm(batch["input_ids"], labels=batch["labels"], ratios=2).loss
-    torch.testing.assert_close(module._weighted_sum(alike, 2) / alike["weights"][:, 1:].sum(), plain)
+    torch.testing.assert_close(total(alike) / alike["weights"][:, 1:].sum(), plain)
     assert abs(expected / batch["weights"][:, 1:].sum() - plain) > 1e-3
     nothing = {**batch, "weights": torch.zeros(2, 20), "labels": torch.full((2, 20), -100)}
-    assert module._weighted_sum(nothing, 2) == 0
+    assert total(nothing) == 0

@@ -300,15 +300,6 @@ def test_every_model_composes_with_every_trainer(model: str, trainer: str) -> No
     assert cfg.model.backbone._target_.startswith("beacon_lit.BeaconLM.")
 
 
-def test_a_sweep_runs_each_ratio_in_its_own_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    overrides = [override for override in small_run(*inputs, tmp_path) if "run_folder" not in override]
-    overrides += ["trainer.max_steps=1", "~callbacks.evaluation", "ratio=2,4", f"hydra.sweep.dir={tmp_path}/sweep"]
-    overrides.remove("ratio=[2,4]")
-    subprocess.run([sys.executable, ROOT / "train.py", "-m", *overrides], check=True, cwd=tmp_path, capture_output=True)
-    settings = [json.loads((tmp_path / f"sweep/{i}/beacons/beacon_config.json").read_text()) for i in (0, 1)]
-    assert [found["beacon"]["ratios"] for found in settings] == [[2], [4]]
-
-
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_help_explains(script: str, tmp_path: Path) -> None:
     shown = subprocess.run([sys.executable, ROOT / script, "--help"], check=True, cwd=tmp_path, capture_output=True)

@@ -5,5 +5,6 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.ratio import Draw
+from beacon_lit.arch.teacher import Teacher
 
-__all__ = ["BeaconCache", "BeaconConfig", "BeaconLM", "Draw"]
+__all__ = ["BeaconCache", "BeaconConfig", "BeaconLM", "Draw", "Teacher"]

@@ -23,9 +23,10 @@ from beacon_lit.arch.decoding import Decoding
 from beacon_lit.arch.fingerprint import check_cache, fingerprint
 from beacon_lit.arch.generation import BeaconGeneration
 from beacon_lit.arch.layout import Layout, build_layout
-from beacon_lit.arch.loss import LossHead, loss_and_slope
+from beacon_lit.arch.loss import LossHead, divergence_and_slope, loss_and_slope
 from beacon_lit.arch.ratio import Draw, Ratios
 from beacon_lit.arch.rows import Rows, check_ids, move
+from beacon_lit.arch.teacher import Teacher, dense_rows
 
 # The mixin comes before a family's ...ForCausalLM; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class BeaconOutput(ModelOutput):
         loss: sum of token losses over the number of labelled tokens; set if labels are given. Scalar float32.
         logits: (B, L, V), or fewer columns with `logits_to_keep`: every raw token, beacons removed; 0 at padding.
         token_loss: (B, L) float32 nats: at [b, t] the loss of label [b, t]; 0 where there is none.
+        token_kl: (B, L) float32 nats, with a teacher: KL(teacher || model) of the distributions that predict label
+            [b, t]; 0 where there is no label, or the teacher does not read.
+        taught: (B, L) bool, with a teacher: where there is a label and the teacher reads.
         cache: what to go on from; set if `cache` or `use_cache` is given.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     token_loss: Tensor | None = None
+    token_kl: Tensor | None = None
+    taught: Tensor | None = None
     cache: BeaconCache | Decoding | None = None
 
     @property
@@ -90,7 +96,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
         )
         self.lm_head.__class__ = LossHead
-        self.lm_head.compute = loss_and_slope
+        self.lm_head.compute, self.lm_head.diverge = loss_and_slope, divergence_and_slope
         self.freeze()
 
     @classmethod
@@ -211,6 +217,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
                 part.compile(dynamic=True)
         self.lm_head.compute = torch.compile(loss_and_slope, dynamic=True)
+        self.lm_head.diverge = torch.compile(divergence_and_slope, dynamic=True)
 
     def checkpoint_activations(self, layers: int | None = None) -> None:
         """Recompute the activations of the first `layers` layers (default: all) in the backward pass.
@@ -241,6 +248,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         past_key_values: BeaconCache | None = None,
         return_dict: bool = True,
         total_length: int | Sequence[int] | None = None,
+        teacher: Teacher | None = None,
     ) -> BeaconOutput | tuple:
         """All windows of all rows in one pass.
 
@@ -260,11 +268,12 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             return_dict: False gives a tuple.
             total_length: tokens that the sequences will have, or each of them, for the policy "adapt-N"; default:
                 those read so far.
+            teacher: have the dense backbone read the rows, too, without gradients, and give `token_kl`.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
-                cache of another model, dtype, device, batch size or mode, or more slots than the backbone has
-                positions.
+                cache of another model, dtype, device, batch size or mode, more slots than the backbone has positions,
+                or a teacher without labels or with a cache.
         """
         cache = past_key_values if cache is None else cache
         if attention_mask is not None and cache is not None:
@@ -277,15 +286,24 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
         targets = None if labels is None else self._targets(rows, labels)
+        if teacher is not None and (labels is None or cache is not None or use_cache):
+            raise ValueError("teacher=... is not allowed without labels or with a cache; allowed: labels, no cache")
         draw = self.draw if self.training else None
         mode = self._mode(unfinished, cache)
         ends = totals(total_length, len(rows.lengths))
         call = plan_call(self.beacon, self.positions, rows.lengths, cache, mode, ratios, draw, ends)
         if self.training:
             self.draw = self.draw.next()
+        if teacher is not None:  # first, while no activations are held
+            reads = teacher.reads(rows.lengths, self.positions)
+            dense = self._dense_hidden(ids, rows.lengths, reads)
         hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)
         output = BeaconOutput(cache=after)
-        if labels is not None and targets is not None:
+        if teacher is not None and targets is not None:
+            compared = self._compared(hidden, dense, rows, targets, reads, teacher)
+            output.token_loss, output.token_kl, output.taught = compared
+            output.loss = compared[0].sum() / (targets != -100).sum().clamp(min=1)
+        elif labels is not None and targets is not None:
             output.token_loss, output.loss = self._losses(hidden, rows, targets, labels, cache)
         if return_logits:
             columns = range(rows.width)[-logits_to_keep:]
@@ -379,6 +397,26 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         """(R, D) hidden states -> (B, L) float32: the loss of each token's own label."""
         losses = cast(LossHead, self.lm_head)(hidden, targets.to(hidden.device))
         return rows.unpack(losses.roll(1))
+
+    @torch.no_grad()
+    def _dense_hidden(self, ids: Tensor, lengths: Sequence[int], reads: Tensor) -> Tensor:
+        """Ids and a mask (R,) of rows of these lengths -> (R, D): the dense backbone's final hidden states, else 0."""
+        device = self.model.embed_tokens.weight.device
+        rows = dense_rows([int(part.sum()) for part in reads.split(list(lengths))])
+        layout = build_layout(rows, self.beacon).to(device)
+        ids, index = move(ids, device), move(reads.nonzero().flatten(), device)
+        hidden, _ = self._hidden(ids[index], layout, ())
+        return hidden.new_zeros(len(ids), hidden.shape[1]).index_copy(0, index, hidden)
+
+    def _compared(
+        self, hidden: Tensor, dense: Tensor, rows: Rows, targets: Tensor, reads: Tensor, teacher: Teacher
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (R, D) of the model and of the dense backbone -> (B, L) token losses, KL, and where it is."""
+        targets = targets.to(hidden.device)
+        taught = (targets != -100) & move(reads, hidden.device)
+        losses, kl = cast(LossHead, self.lm_head)(hidden, targets, dense, teacher.temperature).unbind(-1)
+        packed = (losses, kl.masked_fill(~taught, 0), taught)
+        return tuple(rows.unpack(values.roll(1)) for values in packed)  # type: ignore[return-value]
 
     def _losses(
         self, hidden: Tensor, rows: Rows, targets: Tensor, labels: Tensor, cache: BeaconCache | None

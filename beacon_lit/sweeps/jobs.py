@@ -1,0 +1,131 @@
+"""Folders of runs -> what each was asked, what became of it."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from beacon_lit.record import DONE, RECORD_FILE, RUNNING
+
+HYDRA = Path(".hydra", "config.yaml")
+UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        name: its folder, relative to the one that was searched.
+        state: "done", "failed" or "unfinished": under way, or killed.
+        choices: option by config group ("model": "qwen2").
+        config: all settings by dotted name, references such as `${ratio}` as they are written.
+        given: names among them that were given on the command line or by a sweep.
+        metrics: by name.
+        seconds: it took; None while it is not over.
+        error: why it failed.
+    """
+
+    name: str
+    state: str
+    choices: dict[str, Any]
+    config: dict[str, Any]
+    given: frozenset[str]
+    metrics: dict[str, float]
+    seconds: float | None = None
+    error: str | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The training speed at the end, if it was measured."""
+        return self.metrics.get("tok/s")
+
+
+def find_jobs(folders: Sequence[Path]) -> list[Job]:
+    """The runs in some folders, each a run's own or one with runs at any depth below it, in the order of their names.
+
+    Raises:
+        ValueError: a folder without a run, or runs of several commands.
+    """
+    found: dict[Path, tuple[str, str]] = {}
+    for folder in folders:
+        runs = [file.parents[1] for file in sorted(folder.rglob(str(HYDRA)), key=_natural)]
+        if not runs:
+            raise ValueError(f"{folder} is not allowed, no run is in it; allowed: a run's folder, a sweep's, outputs")
+        for run in runs:
+            name = run.relative_to(folder).as_posix() if run != folder else folder.name
+            found.setdefault(run.resolve(), (name, _command(run)))
+    commands = sorted({command for _, command in found.values()})
+    if len(commands) > 1:
+        raise ValueError(f"runs of {' and '.join(commands)} are not allowed together; allowed: one command's")
+    return [read_job(run, name) for run, (name, _) in found.items()]
+
+
+def read_job(folder: Path, name: str) -> Job:
+    """The run in `folder`."""
+    hydra = folder / HYDRA.parent
+    config: Any = OmegaConf.to_container(OmegaConf.load(hydra / "config.yaml"))
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(hydra / "overrides.yaml"))
+    choices = OmegaConf.load(hydra / "hydra.yaml").hydra.runtime.choices
+    own = config.get("run_folder") or ""
+    record = (folder if "${" in own else Path(own)) / RECORD_FILE
+    told = json.loads(record.read_text()) if record.is_file() else {}
+    state = told.get("state", RUNNING)
+    return Job(
+        name=name,
+        state=UNFINISHED if state == RUNNING else state,
+        choices={group: choice for group, choice in choices.items() if not group.startswith("hydra/")},
+        config=_flat(config),
+        given=frozenset(override.lstrip("+~").partition("=")[0] for override in overrides),
+        metrics=told.get("metrics", {}),
+        seconds=told.get("seconds"),
+        error=told.get("error"),
+    )
+
+
+def default_metric(jobs: Sequence[Job]) -> str | None:
+    """What runs are compared by: `optimized_metric`, else the first that all finished ones have; None without any."""
+    done = [job for job in jobs if job.state == DONE]
+    asked = {job.config.get("optimized_metric") for job in jobs} - {None}
+    if len(asked) == 1:
+        return str(*asked)
+    common = [name for name in headlines(done) if all(name in job.metrics for job in done)]
+    return next((name for name in ("val/loss", *common[1:], *common[:1]) if name in common), None)
+
+
+def headlines(jobs: Sequence[Job]) -> list[str]:
+    """Names of metrics to show: results, not their details ("perplexity/ratio_8/window_3"); of several runs that have
+    some, what differs."""
+    jobs = [job for job in jobs if job.metrics]
+    names = dict.fromkeys(name for job in jobs for name in job.metrics)
+    results = [name for name in names if name.count("/") == 1 and not name.startswith(("train/", "tok/"))]
+    short = ["train/loss"] * ("train/loss" in names) + results
+    return [name for name in short if len(jobs) == 1 or len({job.metrics.get(name) for job in jobs}) > 1]
+
+
+def finite(job: Job, metric: str | None) -> float | None:
+    """A run's metric, if it has it and it is a number."""
+    value = job.metrics.get(metric) if metric is not None else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _command(run: Path) -> str:
+    return str(OmegaConf.load(run / HYDRA.parent / "hydra.yaml").hydra.job.config_name)
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted name; a list is a leaf."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        below = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
+    return flat
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """Sorts 10 behind 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in file.parts]

@@ -1,0 +1,65 @@
+"""Runs -> `summary.csv`, `summary.md`, `summary.png`, and a table in the terminal."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from beacon_lit.record import DONE
+from beacon_lit.sweeps.figure import metric_by_settings
+from beacon_lit.sweeps.jobs import Job, default_metric, find_jobs, finite
+from beacon_lit.sweeps.settings import swept
+from beacon_lit.sweeps.table import markdown, terminal, write_csv
+
+
+def report(
+    folders: Sequence[str | Path],
+    metric: str | None = None,
+    maximize: bool = False,
+    output: str | Path | None = None,
+) -> list[Job]:
+    """Print and write what is known about runs.
+
+    Args:
+        folders: a run's, or of runs at any depth.
+        metric: what the figure shows and the best run is chosen by; default: the runs' `optimized_metric`, else one
+            that they all have.
+        maximize: whether more of it is better.
+        output: folder to write to; default: the first of `folders`.
+
+    Returns:
+        the runs.
+
+    Raises:
+        ValueError: a folder without runs, runs of several commands, or a metric that no run has.
+    """
+    paths = [Path(folder) for folder in folders]
+    output = paths[0] if output is None else Path(output)
+    jobs = find_jobs(paths)
+    names = sorted({name for job in jobs for name in job.metrics})
+    if metric is not None and metric not in names:
+        raise ValueError(f"metric={metric!r} is not allowed; allowed: {', '.join(names) or 'none, no run is done'}")
+    metric = metric or default_metric(jobs)
+    scored = [job for job in jobs if job.state == DONE and finite(job, metric) is not None]
+    pick = max if maximize else min
+    best = pick(scored, key=lambda job: job.metrics[str(metric)]) if len(scored) > 1 else None
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(jobs, output / "summary.csv")
+    (output / "summary.md").write_text(markdown(jobs, best, metric))
+    written, settings = ["summary.csv", "summary.md"], swept(scored) if best else {}
+    if best and settings:
+        values = [job.metrics[str(metric)] for job in scored]
+        figure = metric_by_settings(settings, values, str(metric), scored.index(best))
+        figure.savefig(output / "summary.png", dpi=150)
+        written.append("summary.png")
+    console = Console()
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    console.print(terminal(jobs, best, metric, " ".join(map(str, folders)), console.width))
+    if best:
+        say(f"best by {metric}: {best.name}")
+    for job in jobs:
+        if job.state != DONE:
+            say(f"{job.name} {job.state}: {job.error or 'it is under way, or was killed'}")
+    say(f"written to {output}: {', '.join(written)}")
+    return jobs
