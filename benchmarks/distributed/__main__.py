@@ -72,7 +72,8 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
         "logger=csv", "~callbacks", "+callbacks.report._target_=benchmarks.distributed.report.Report",
         f"+callbacks.report.folder={reports}", f"run_folder={folder}", f"hydra.run.dir={folder}", *args.settings,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     for old in reports.glob("*.json"):
         old.unlink()
     try:
