@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from beacon_lit import BeaconLM, resolvers
 from beacon_lit.arch.checkpoint import Shard, load_beacons, size
+from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.evaluation.runner import flat_metrics
 from beacon_lit.record import optimized, recorded
-from beacon_lit.runs import check_length, export, find_beacons, link_latest, quiet
+from beacon_lit.runs import check_length, find_beacons, link_latest, quiet
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -44,13 +45,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
     module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
     loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
     chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
-    callbacks = [instantiate(node) for node in chosen.values()]
+    callbacks = [*(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     if trainer.is_global_zero:
         link_latest(folder)
     trainer.fit(module, data, ckpt_path=cfg.resume)
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
-    export(module.lm, folder / "beacons", trainer.is_global_zero)
     log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.checkpoint import SETTINGS_FILE, is_beacon
+from beacon_lit.arch.checkpoint import SETTINGS_FILE
 from beacon_lit.arch.ratio import longest
 
 
@@ -73,18 +73,6 @@ def check_length(name: str, length: int, lm: BeaconLM) -> None:
             f"{name}={length} is not allowed; allowed: at most {limit} tokens, the longest that "
             f"{lm.positions} position slots hold at ratio {max(lm.beacon.ratios)}"
         )
-
-
-def export(lm: BeaconLM, folder: Path, write: bool) -> None:
-    """Save what was trained: the beacons, or with the backbone if that was trained, too. Call it on every rank.
-
-    Args:
-        lm: the model.
-        folder: where to.
-        write: whether this rank writes.
-    """
-    beacon_only = all(is_beacon(name) for name, value in lm.named_parameters() if value.requires_grad)
-    lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
 
 
 def link_latest(folder: Path) -> None:

@@ -82,21 +82,21 @@ def _fill(
 ) -> None:
     """Read those of a part's parameters that are not there yet; beacons that are in no file stay as memory is."""
     (prefix,) = (f"{name}." if name else "" for name, module in model.named_modules() if module is part)
-    for name, parameter in part.named_parameters():
+    for own_name, parameter in part.named_parameters():
         if not parameter.is_meta:
             continue
-        wanted = dtype if not is_beacon(name) else beacon_dtype
-        if prefix + name in files:
-            with as_value_error(str(files[prefix + name])), safe_open(files[prefix + name], "pt") as opened:
-                value = opened.get_tensor(prefix + name)
+        name = prefix + own_name
+        wanted = beacon_dtype if is_beacon(name) else dtype
+        if name in files:
+            with as_value_error(str(files[name])), safe_open(files[name], "pt") as opened:
+                value = opened.get_tensor(name)
             value = value.to(wanted or value.dtype)
             if value.shape != parameter.shape:
                 raise ValueError(
-                    f"{files[prefix + name]} has {prefix + name} of shape {tuple(value.shape)}; "
-                    f"the model's is {tuple(parameter.shape)}"
+                    f"{files[name]} has {name} of shape {tuple(value.shape)}; the model's is {tuple(parameter.shape)}"
                 )
         else:
             value = torch.empty(parameter.shape, dtype=wanted or dtype)
-        owner, _, leaf = name.rpartition(".")
+        owner, _, leaf = own_name.rpartition(".")
         setattr(part.get_submodule(owner), leaf, nn.Parameter(value, parameter.requires_grad))
     model.tie_weights()
