@@ -13,7 +13,7 @@ from beacon_lit.data.retrieval.haystack import Pool, made_up_pool, read_pool
 from beacon_lit.data.retrieval.kinds import EXCERPT, KINDS
 from beacon_lit.data.retrieval.sample import RetrievalSample, least_length, retrieval_sample
 from beacon_lit.data.sample import check_int
-from beacon_lit.data.sources.settings import check_limit
+from beacon_lit.data.sources.settings import check_limit, check_shares
 
 TRAIN_ON = ("answer", "all")
 
@@ -67,10 +67,7 @@ class SyntheticSource:
         if self.lengths[0] > self.lengths[1]:
             raise ValueError(f"lengths={self.lengths}: the least must not be above the most")
         check_limit(self.limit)
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight={self.weight} must be above 0, or None")
-        if self.answer_share is not None and not 0 < self.answer_share <= 1:
-            raise ValueError(f"answer_share={self.answer_share} must be above 0 and at most 1, or None")
+        check_shares(self.weight, self.answer_share)
 
     @property
     def name(self) -> str:
