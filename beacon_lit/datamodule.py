@@ -135,16 +135,9 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     def train_statistics(self) -> list[SourceStatistics]:
         """What the training samples are made of, source by source."""
-        parts = list(zip(self.train_sources, self.train_samples.parts, strict=True))
-        rows = (
-            (source.name, int(length), int(trained))
-            for source, (store, chosen) in parts
-            for length, trained in zip(store.lengths[chosen], store.trained[chosen], strict=True)
-        )
-        left_out = {
-            source.name: {**store.left_out, "not_drawn": len(store) - len(chosen)} for source, (store, chosen) in parts
-        }
-        return statistics(rows, left_out)
+        parts = [(source.name, *part) for source, part in zip(self.train_sources, self.train_samples.parts, strict=True)]
+        left_out = {name: {**store.left_out, "not_drawn": len(store) - len(rows)} for name, store, rows in parts}
+        return statistics(((name, store.lengths[rows], store.trained[rows]) for name, store, rows in parts), left_out)
 
     # The position is kept here and not only by the loader: Lightning does not restore loaders at the end of an epoch.
     def state_dict(self) -> dict[str, Any]:
