@@ -6,6 +6,7 @@ import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from beacon_lit import resolvers
@@ -35,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     quiet()
     try:
         look(cfg)
-    except (ValueError, InstantiationException) as error:
+    except (ValueError, InstantiationException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error.__cause__ or error}")
 
 

@@ -1,24 +1,26 @@
 """The Lightning shell of the data stage: sources and settings in, batches of a token budget out."""
 
+import copy
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from beacon_lit.data.loader import BatchLoader, Share, TrainLoader
 from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.records import BadRecords, Source, Tolerance, read
 from beacon_lit.data.sample import LengthRule, Sample, check_int
+from beacon_lit.data.samples import Corpus, drawn, make_corpus
 from beacon_lit.data.sources import as_source
 from beacon_lit.data.statistics import SourceStatistics, statistics
-from beacon_lit.data.store import Corpus, drawn, make_store
+from beacon_lit.data.stream.blocks import Block, Mixture
+from beacon_lit.data.stream.loader import StreamLoader
 from beacon_lit.data.templates import with_template
 from beacon_lit.data.tokenize import encode
 
@@ -43,10 +45,17 @@ class BeaconDataModule(lightning.LightningDataModule):
         strict: the first bad record is an error
         max_bad: bad records of a source that are skipped before that is an error
         cache: where tokenised samples are kept between runs
+        stream: None: training data is tokenised into `cache` first, then comes in any order. A number: it is read and
+            tokenised while it is trained on, again and again; so many samples at a time are shuffled and packed, and
+            every process that reads holds twice as many
 
-    Batches: see `beacon_lit.data.collate` and `loader.with_step_weight`. Text is tokenised once, into `cache`. The
-    position in the training data, the number of batches trained on, is part of checkpoints, and counts on any number of
-    ranks. A checkpoint made amid the batches of an optimizer step resumes at the first of them.
+    Batches: see `beacon_lit.data.collate` and `loader.with_step_weight`. Text is tokenised once, into `cache`, unless
+    it is streamed. The position in the training data, behind the batches trained on, is part of checkpoints, and counts
+    on any number of ranks (in a stream, on as many as before). A checkpoint made amid the batches of an optimizer step
+    resumes at the first of them.
+
+    A stream has no end, so the trainer needs `max_steps`; its sources take no limit, and several need weights. Bad
+    records are counted in each pass over a source, and by each process that reads.
 
     Raises ValueError: settings out of range, unreadable files, no sample of a fit length.
     """
@@ -68,6 +77,7 @@ class BeaconDataModule(lightning.LightningDataModule):
         template: str | None = None,
         strict: bool = False,
         max_bad: int = 100,
+        stream: int | None = None,
     ) -> None:
         super().__init__()
         self.rule = LengthRule(min_length, max_length, window, long, seed)
@@ -81,14 +91,18 @@ class BeaconDataModule(lightning.LightningDataModule):
         self.train_sources = _sources(train, data_root)
         self.validation_sources = _sources(validation, data_root)
         self.weights = _weights(self.train_sources)
-        self._train_loader: TrainLoader | None = None
+        self.stream = stream
+        if stream is not None:
+            # A tokenizer of its own: a thread uses it, and that of others may change its settings meanwhile.
+            settings = copy.deepcopy(self.tokenizer), self.rule, self.tolerance, stream, self.max_tokens
+            self._mixture = Mixture(self.train_sources, self.weights, *settings)
+        self._train_loader: TrainLoader | StreamLoader | None = None
         self._resumed: dict[str, Any] | None = None
 
     @cached_property
     def train_samples(self) -> Corpus:
         """All training samples, tokenised on first use."""
-        if not self.train_sources:
-            raise ValueError("data.train is empty; it must name at least one source")
+        self._check_train()
         return self._corpus("train", self.train_sources)
 
     @cached_property
@@ -96,15 +110,32 @@ class BeaconDataModule(lightning.LightningDataModule):
         """All validation samples, tokenised on first use."""
         return self._corpus("validation", self.validation_sources)
 
-    def train_dataloader(self) -> TrainLoader:
-        """Batches of the current epoch from the position of the checkpoint on, if one is resumed."""
+    def train_dataloader(self) -> TrainLoader | StreamLoader:
+        """Batches of the current epoch (of a stream: without end), from the position of a resumed checkpoint on."""
         trained = self._batches_trained if self.trainer else None
-        order, share = self._order(self.train_samples, self.weights), self._share
-        self._train_loader = TrainLoader(self.train_samples, order, self._pad_id, self.num_workers, share, trained)
+        self._train_loader = self._tokenized(trained) if self.stream is None else self._streamed(trained)
         if self._resumed is not None:
             self._train_loader.load_state_dict(self._resumed)
-        _log_order(self._train_loader)
+        _log(self._train_loader.description)
         return self._train_loader
+
+    def _tokenized(self, trained: Callable[[], int] | None) -> TrainLoader:
+        order = self._order(self.train_samples, self.weights)
+        return TrainLoader(self.train_samples, order, self._pad_id, self.num_workers, self._share, trained)
+
+    def _streamed(self, trained: Callable[[], int] | None) -> StreamLoader:
+        self._check_train()
+        trainer = self.trainer
+        if trainer and trainer.max_steps == -1 and trainer.limit_train_batches == 1.0:
+            raise ValueError(f"trainer.max_steps=-1 must be a number of steps: data.stream={self.stream} has no end")
+        return StreamLoader(self._mixture, self._pad_id, self.num_workers, self._share, trained)
+
+    @cached_property
+    def _first_block(self) -> Block:
+        """Of one reader. Bad records are logged by those that train, if there are any."""
+        self._check_train()
+        readers = self._share.world_size * max(1, self.num_workers)
+        return next(self._mixture.blocks(0, readers, self._mixture.start, log_bad=self.trainer is None))[1]
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """All validation samples, always in the same order; without sources an empty list: no validation."""
@@ -121,7 +152,7 @@ class BeaconDataModule(lightning.LightningDataModule):
     def _validation_documents(self) -> list[tuple[str, list[int]]]:
         found = []
         for source in self.validation_sources:
-            bad = BadRecords(self.tolerance, source.name, Counter())
+            bad = BadRecords(self.tolerance, source.name, Counter(), log=not self._share.rank)
             documents = list(read(source, self.tokenizer, bad))
             documents = [documents[i] for i in drawn(len(documents), source, self.rule.seed)]
             encoded = encode(documents, self.tokenizer, bad, special_tokens=False)
@@ -129,22 +160,22 @@ class BeaconDataModule(lightning.LightningDataModule):
         return found
 
     def first_samples(self, count: int) -> list[Sample]:
-        """The first samples of the training order, on one rank."""
+        """The first samples of the training order, on one rank; of a stream with workers, the first one's."""
+        if self.stream is not None:
+            block = self._first_block
+            return [block.samples[index] for index in islice(chain.from_iterable(block.batches), count)]
         order = self._order(self.train_samples, self.weights)
         return [self.train_samples[index] for index in islice(chain.from_iterable(order.batches()), count)]
 
     def train_statistics(self) -> list[SourceStatistics]:
-        """What the training samples are made of, source by source."""
-        parts = list(zip(self.train_sources, self.train_samples.parts, strict=True))
-        rows = (
-            (source.name, int(length), int(trained))
-            for source, (store, chosen) in parts
-            for length, trained in zip(store.lengths[chosen], store.trained[chosen], strict=True)
-        )
-        left_out = {
-            source.name: {**store.left_out, "not_drawn": len(store) - len(chosen)} for source, (store, chosen) in parts
-        }
-        return statistics(rows, left_out)
+        """What the training samples are made of, source by source; of a stream, those of its first block."""
+        if self.stream is not None:
+            return self._first_block.statistics([source.name for source in self.train_sources])
+        parts = [
+            (source.name, *part) for source, part in zip(self.train_sources, self.train_samples.parts, strict=True)
+        ]
+        left_out = {name: {**store.left_out, "not_drawn": len(store) - len(rows)} for name, store, rows in parts}
+        return statistics(((name, store.lengths[rows], store.trained[rows]) for name, store, rows in parts), left_out)
 
     # The position is kept here and not only by the loader: Lightning does not restore loaders at the end of an epoch.
     def state_dict(self) -> dict[str, Any]:
@@ -160,27 +191,7 @@ class BeaconDataModule(lightning.LightningDataModule):
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
     def _corpus(self, split: str, sources: Sequence[Source]) -> Corpus:
-        """The samples of some sources; logs how many there are, and what was left out for which reason."""
-        stores = [make_store(source, self.tokenizer, self.rule, self.tolerance, self.cache) for source in sources]
-        corpus = Corpus(
-            [(store, drawn(len(store), source, self.rule.seed)) for store, source in zip(stores, sources, strict=True)]
-        )
-        left_out = sum((store.left_out for store in stores), Counter())
-        left_out["not_drawn"] = sum(map(len, stores)) - len(corpus)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted((+left_out).items())) or "nothing"
-        if not len(corpus):
-            rule = self.rule
-            raise ValueError(
-                f"{split}: no text fits min_length={rule.min_length}, max_length={rule.max_length}, "
-                f"window={rule.window}; left out: {reasons}"
-            )
-        for source, (_, rows) in zip(sources, corpus.parts, strict=True):
-            if split == "train" and source.weight is not None and not len(rows):
-                raise ValueError(
-                    f"weight={source.weight} of {source.name} must be null: no sample of it is left; {reasons}"
-                )
-        _log_corpus(split, np.concatenate(corpus.lengths), reasons)
-        return corpus
+        return make_corpus(split, sources, self.tokenizer, self.rule, self.tolerance, self.cache)
 
     @property
     def _pad_id(self) -> int:
@@ -202,6 +213,10 @@ class BeaconDataModule(lightning.LightningDataModule):
     def _order(self, corpus: Corpus, weights: Sequence[float] | None = None) -> BatchOrder:
         return BatchOrder(corpus.lengths, self.max_tokens, self.rule.seed, weights)
 
+    def _check_train(self) -> None:
+        if not self.train_sources:
+            raise ValueError("data.train is empty; it must name at least one source")
+
 
 def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Source]:
     sources = [sources] if isinstance(sources, str) else sources
@@ -220,17 +235,5 @@ def _weights(sources: Sequence[Source]) -> list[float] | None:
 
 
 @rank_zero_only
-def _log_corpus(split: str, lengths: np.ndarray, reasons: str) -> None:
-    log.info(
-        f"{split}: {len(lengths):,} samples, {lengths.sum():,} tokens (shortest {lengths.min():,}, "
-        f"median {int(np.median(lengths)):,}, longest {lengths.max():,}); left out: {reasons}"
-    )
-
-
-@rank_zero_only
-def _log_order(loader: TrainLoader) -> None:
-    share = loader.share
-    log.info(
-        f"train: {len(loader):,} batches of at most {loader.order.max_tokens:,} tokens per epoch and rank "
-        f"({share.world_size} ranks, {share.accumulate} batches to an optimizer step)"
-    )
+def _log(message: str) -> None:
+    log.info(f"train: {message}")

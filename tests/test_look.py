@@ -50,11 +50,18 @@ def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys
         assert f"{kind} in" in shown
 
 
-def test_a_mistake_is_one_line(backbone: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path)]
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ([], "missing.jsonl"),
+        (["data.train=${nothing}"], "nothing"),
+    ],
+)
+def test_a_mistake_is_one_line(more: list[str], named: str, backbone: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path), *more]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "missing.jsonl" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and named in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_run_writes_samples_and_the_mixture_for_tensorboard(backbone: Path, tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ class TrainLoader(BatchLoader):
             self.position += 1  # here, not in a worker: those run ahead
             yield batch
 
+    @property
+    def description(self) -> str:
+        """For the log."""
+        return (
+            f"{len(self):,} batches of at most {self.order.max_tokens:,} tokens per epoch and rank "
+            f"({self.share.world_size} ranks, {self.share.accumulate} batches to an optimizer step)"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """The position, as the number of batches trained on, and what it refers to."""
         trained = self.position if self._trained is None else self._trained()
@@ -127,9 +135,7 @@ class TrainLoader(BatchLoader):
         Raises:
             ValueError: the batches are not those that the position refers to.
         """
-        for name, value in self._identity().items():
-            if state[name] != value:
-                raise ValueError(f"{name}={value} differs from the run that is resumed, which had {name}={state[name]}")
+        check_identity(self._identity(), state)
         check_int("position", state["position"], 0)
         self.position = self.share.position(state["position"], state)
 
@@ -152,3 +158,10 @@ def with_step_weight(batches: Iterator[dict[str, Any]], accumulate: int) -> Iter
     while group := list(islice(batches, accumulate)):
         total = torch.stack([batch["weights"][:, 1:].sum(dtype=torch.float64) for batch in group]).sum()
         yield from ({**batch, "step_weight": total} for batch in group)
+
+
+def check_identity(identity: dict[str, Any], state: dict[str, Any]) -> None:
+    """Raise a ValueError unless a position is in the batches that `identity` tells apart from others."""
+    for name, value in identity.items():
+        if state.get(name) != value:
+            raise ValueError(f"{name}={value} differs from the run that is resumed, which had {name}={state.get(name)}")

@@ -69,10 +69,7 @@ class Mixture:
         epoch, inside = divmod(block, self.blocks_in_epoch)
         start = epoch * self.total + inside * BLOCK
         end = min(start + BLOCK, (epoch + 1) * self.total)
-        shares = np.cumsum(self.weights) / np.sum(self.weights)
-        points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1, wherever one begins
-        sources = np.minimum(np.searchsorted(shares, points, side="right"), len(shares) - 1)
-        return np.bincount(sources, minlength=len(shares)).tolist()
+        return np.bincount(interleaved(self.weights, start, end), minlength=len(self.weights)).tolist()
 
     def _given(self, block: int) -> list[int]:
         """How many samples each source has given before a block."""
@@ -94,6 +91,16 @@ class Mixture:
 
     def _permutation(self, source: int, count: int, epoch: int) -> np.ndarray:
         return _permutation(self.seed, source + 1, count, epoch)
+
+
+def interleaved(weights: Sequence[float], start: int, end: int) -> np.ndarray:
+    """Which source the samples from `start` to `end` of an endless mixture are of: (end - start,) int64.
+
+    At any point each source has had its share of the weights, to within a few samples.
+    """
+    shares = np.cumsum(weights) / np.sum(weights)
+    points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1, wherever one begins
+    return np.minimum(np.searchsorted(shares, points, side="right"), len(shares) - 1)
 
 
 @lru_cache(maxsize=16)

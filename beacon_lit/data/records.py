@@ -2,11 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from lightning.pytorch.utilities import rank_zero_only
 
 from beacon_lit.data.sample import check_int
 
@@ -34,6 +32,11 @@ class BadRecord:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+Record = Document | BadRecord
+Shard = Callable[[], Iterator[Record]]
+"""A part of a source, such as a file, read from its start whenever it is called."""
 
 
 def in_turns(roles: Sequence[Any]) -> bool:
@@ -66,8 +69,11 @@ class Source(Protocol):
     def key(self) -> Any:
         """What its documents depend on, JSON-able: settings; of files name, size and time of the last change."""
 
-    def documents(self, tokenizer: Any) -> Iterator[Document | BadRecord]:
+    def documents(self, tokenizer: Any) -> Iterator[Record]:
         """All documents, in the same order every time. Only synthetic text needs the tokenizer."""
+
+    def shards(self, tokenizer: Any) -> Sequence[Shard]:
+        """Parts that can be read apart, at least one; together they are `documents`. Streams share them out."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,12 @@ class BadRecords:
 
     name: of the source
     counts: how many of each kind; what else is left out is counted beside them
+    total: of all kinds, so far
+    log: whether to log them
     """
 
-    def __init__(self, tolerance: Tolerance, name: str, counts: Counter[str]) -> None:
-        self.tolerance, self.name, self.counts = tolerance, name, counts
-        self.total = 0
+    def __init__(self, tolerance: Tolerance, name: str, counts: Counter[str], total: int = 0, log: bool = True) -> None:
+        self.tolerance, self.name, self.counts, self.total, self.log = tolerance, name, counts, total, log
 
     def skip(self, record: BadRecord) -> None:
         """Count one. Raises ValueError naming file and line: the first if strict, or one more than allowed."""
@@ -105,8 +112,8 @@ class BadRecords:
         if self.total > self.tolerance.max_bad:
             limit = f"max_bad={self.tolerance.max_bad}"
             raise ValueError(f"{record}; that is bad record {self.total} of {self.name}, {limit}")
-        if self.total <= 10:
-            _warn(f"skipped: {record}")
+        if self.log and self.total <= 10:
+            logging.getLogger(__name__).warning(f"skipped: {record}")
 
 
 def read(source: Source, tokenizer: Any, bad: BadRecords) -> Iterator[Document]:
@@ -116,8 +123,3 @@ def read(source: Source, tokenizer: Any, bad: BadRecords) -> Iterator[Document]:
             bad.skip(record)
         else:
             yield record
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    logging.getLogger(__name__).warning(message)

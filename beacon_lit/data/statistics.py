@@ -1,5 +1,6 @@
 """What a mixture is made of: samples, tokens and lengths of each source, and what was left out."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from beacon_lit.data.show import escaped
 
 COLUMNS = ("source", "samples", "tokens", "share", "loss tokens", "shortest", "median", "longest", "left out")
 TOTAL = "all"
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -47,43 +49,43 @@ class SourceStatistics:
 
 
 def statistics(
-    rows: Iterable[tuple[str, int, int]], left_out: Mapping[str, Mapping[str, int]] | None = None
+    parts: Iterable[tuple[str, np.ndarray, np.ndarray]], left_out: Mapping[str, Mapping[str, int]] | None = None
 ) -> list[SourceStatistics]:
     """One entry per source, in the order in which they come up; of several, one called "all" at the end.
 
-    rows: (source, tokens, trained tokens) of every sample; read once
+    parts: (source, tokens, trained tokens), the latter (n,) integers, of some of its samples; read once
     left_out: by source, how much was left out for which reason. A source may have nothing else
 
     Raises ValueError: a sample with fewer tokens than trained ones.
     """
     left_out = left_out or {}
-    lengths: dict[str, list[int]] = {}
+    lengths: dict[str, np.ndarray] = {}
     trained: dict[str, int] = {}
-    for source, length, loss in rows:
-        if not 0 <= loss <= length:
-            raise ValueError(f"{source}: a sample of {length} tokens cannot have {loss} trained ones")
-        lengths.setdefault(source, []).append(length)
-        trained[source] = trained.get(source, 0) + loss
-    total = sum(map(sum, lengths.values()))
+    for source, tokens, loss in parts:
+        if (wrong := (loss < 0) | (loss > tokens)).any():
+            at = int(wrong.argmax())
+            raise ValueError(f"{source}: a sample of {tokens[at]} tokens cannot have {loss[at]} trained ones")
+        lengths[source] = np.append(lengths.get(source, _NONE), tokens).astype(np.int64)
+        trained[source] = trained.get(source, 0) + int(loss.sum())
+    everything = np.concatenate([_NONE, *lengths.values()])
     sources = list(dict.fromkeys([*lengths, *left_out]))
+    total = int(everything.sum())
     table = [
-        _entry(name, lengths.get(name, []), trained.get(name, 0), total, left_out.get(name, {})) for name in sources
+        _entry(name, lengths.get(name, _NONE), trained.get(name, 0), total, left_out.get(name, {})) for name in sources
     ]
     if len(table) < 2:
         return table
-    reasons: dict[str, int] = {}
-    for counts in left_out.values():
-        for reason, count in counts.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    everything = [length for found in lengths.values() for length in found]
+    reasons = sum((Counter(counts) for counts in left_out.values()), Counter[str]())
     return [*table, _entry(TOTAL, everything, sum(trained.values()), total, reasons)]
 
 
-def _entry(name: str, lengths: list[int], loss: int, total: int, left_out: Mapping[str, int]) -> SourceStatistics:
-    tokens = sum(lengths)
-    shortest, median, longest = (min(lengths), int(np.median(lengths)), max(lengths)) if lengths else (None, None, None)
+def _entry(name: str, lengths: np.ndarray, loss: int, total: int, left_out: Mapping[str, int]) -> SourceStatistics:
+    tokens = int(lengths.sum())
+    least, median, most = (
+        (int(lengths.min()), int(np.median(lengths)), int(lengths.max())) if len(lengths) else (None, None, None)
+    )
     share = tokens / max(total, 1)
-    return SourceStatistics(name, len(lengths), tokens, loss, share, shortest, median, longest, dict(left_out))
+    return SourceStatistics(name, len(lengths), tokens, loss, share, least, median, most, dict(left_out))
 
 
 def rich_table(entries: Sequence[SourceStatistics], title: str | None = None) -> Table:

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import shutil
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,38 +118,3 @@ def spans(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     starts, ends = edges[:-1], edges[1:]
     kept = weights[starts] != 0
     return starts[kept].astype(np.int32), ends[kept].astype(np.int32), weights[starts[kept]].astype(np.float32)
-
-
-def drawn(count: int, source: Source, seed: int) -> np.ndarray:
-    """Which of `count` samples a source's limit leaves, at random, in their order."""
-    if source.limit is None or source.limit >= count:
-        return np.arange(count)
-    rng = np.random.default_rng([seed, zlib.crc32(source.name.encode())])
-    return np.sort(rng.choice(count, size=source.limit, replace=False))
-
-
-class Corpus(Sequence[Sample]):
-    """Several stores as one sequence of samples.
-
-    parts: for each source its store and the rows of it that count
-    """
-
-    def __init__(self, parts: list[tuple[Store, np.ndarray]]) -> None:
-        self.parts = parts
-        self.starts = np.cumsum([0, *(len(rows) for _, rows in parts)])
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        store, rows = self.parts[part]
-        return store[rows[index - self.starts[part]]]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    @cached_property
-    def lengths(self) -> list[np.ndarray]:
-        """Of each part, the tokens of its samples."""
-        return [store.lengths[rows] for store, rows in self.parts]

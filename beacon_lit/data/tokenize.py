@@ -16,8 +16,8 @@ from beacon_lit.data.sample import LengthRule, Sample, token_weights
 from beacon_lit.data.templates import with_template
 from beacon_lit.data.text import text_pieces
 
-_CHUNK = 256  # documents tokenised in one call, in parallel
-_CHUNK_CHARACTERS = 4_000_000  # or fewer: the memory that a call needs
+CHUNK = 256  # documents tokenised in one call, in parallel
+CHUNK_CHARACTERS = 4_000_000  # or fewer: the memory that a call needs
 
 Item = TypeVar("Item")
 
@@ -47,7 +47,7 @@ def encode(
     """
     # Left unset, forked data workers warn; they hold no tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for chunk in chunks(documents, lambda document: len(document.get("text", "")), _CHUNK, _CHUNK_CHARACTERS):
+    for chunk in chunks(documents, size, CHUNK, CHUNK_CHARACTERS):
         texts = [document["text"] for document in chunk if "text" in document]
         ids = iter(tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"] if texts else [])
         for document in chunk:
@@ -59,6 +59,13 @@ def encode(
                 bad.skip(encoded)
             else:
                 yield encoded
+
+
+def size(document: Document) -> int:
+    """Characters of a document, or its tokens."""
+    if "conversations" in document:
+        return sum(len(message["content"]) for message in document["conversations"])
+    return len(document["text"] if "text" in document else document["input_ids"])
 
 
 def chunks(items: Iterable[Item], size: Callable[[Item], int], count: int, total: int) -> Iterator[list[Item]]:

@@ -28,8 +28,7 @@ class RowsLinear(nn.Linear):
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__(plain.in_features, plain.out_features, plain.bias is not None, "meta", plain.weight.dtype)
-        packed = torch.empty(self.weight.numel(), 1, dtype=torch.int8, device="meta")
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.weight.requires_grad_(False)  # a float until it is packed: values are cast to its dtype as they are read
         self.register_buffer("steps", torch.empty(plain.out_features, 1, device="meta"))
 
     def values(self) -> Tensor:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from beacon_lit.data.records import BadRecord, Tolerance
 from beacon_lit.data.sample import LengthRule
-from beacon_lit.data.store import Corpus, Store, drawn, make_store, spans
+from beacon_lit.data.samples import Corpus, drawn
+from beacon_lit.data.store import Store, make_store, spans
 
 RULE = LengthRule(min_length=4, max_length=64, window=3)
 

@@ -284,7 +284,7 @@ def test_key_tells_what_the_documents_depend_on():
         (dict(lengths=(5,)), r"lengths=\(5,\) must be two numbers"),
         (dict(lengths=(700, 600)), r"lengths=\(700, 600\): the least must not be above"),
         (dict(seed=-1), "seed=-1 must be an integer, at least 0"),
-        (dict(weight=0), "weight=0 must be above 0"),
+        (dict(weight=0), "weight=0 must be a number above 0"),
         (dict(answer_share=1.5), "answer_share=1.5 must be above 0 and at most 1"),
         (dict(limit=0), "limit=0 must be an integer, at least 1"),
     ],

@@ -3,7 +3,7 @@
 Each follows the protocol `beacon_lit.data.records.Source`. One file per kind: `json`, `parquet`, `tokens`, `hub`,
 `library`, `synthetic`. What they share: `files` (paths, globs), `columns` (record -> document), `record_files` (both),
 `settings` (checks).
-`compressed` and `splitting` cut a file's bytes into JSON records; `stream` keeps the position in a stream.
+`compressed` and `splitting` cut a file's bytes into JSON records.
 """
 
 from beacon_lit.data.records import Source

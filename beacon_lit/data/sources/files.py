@@ -2,10 +2,14 @@
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from beacon_lit.data.records import Record, Shard
 from beacon_lit.data.sources.settings import check_shares, check_text
 
 DATA_ROOT_PREFIX = "long-llm:"
@@ -71,6 +75,18 @@ class FileSource:
     def accepts(self, file: Path) -> bool:
         """Whether something that is there is what this source reads."""
         return file.is_file()
+
+    def documents(self, tokenizer: Any = None) -> Iterator[Record]:
+        """All records of all files, in order."""
+        return chain.from_iterable(shard() for shard in self.shards(tokenizer))
+
+    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
+        """The files, each to be read apart."""
+        return [partial(self.read_file, file) for file in self.files]
+
+    def read_file(self, file: Path) -> Iterator[Record]:
+        """All records of one file."""
+        raise NotImplementedError
 
 
 def file_key(files: Iterable[Path]) -> list[list[str | int]]:

@@ -1,22 +1,21 @@
 """Any dataset of Hugging Face, by its name or in a folder, streamed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from beacon_lit.data.sample import check_int
+from beacon_lit.data.records import Record, Shard
 from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.files import file_key
 from beacon_lit.data.sources.settings import check_limit, check_shares, check_text
-from beacon_lit.data.sources.stream import HubStream, Record
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
+_ROWS = 64  # read at a time
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
@@ -29,7 +28,6 @@ class HubSource(Columns):
     split: one of its splits
     revision: commit, branch or tag on the hub. Without one the newest counts, and tokens that were kept of an older
         one are not recognised as old: name a commit
-    shuffle_buffer: records that `stream` holds to shuffle them; 0 = it keeps the order of the files
     limit, weight, answer_share: see `beacon_lit.data.records.Source`
     text_column, conversations_column, max_bytes: see `Columns`
 
@@ -40,7 +38,6 @@ class HubSource(Columns):
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    shuffle_buffer: int = 1_000
     limit: int | None = None
     weight: float | None = None
     answer_share: float | None = None
@@ -51,7 +48,6 @@ class HubSource(Columns):
         for name in ("config", "revision"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))
-        check_int("shuffle_buffer", self.shuffle_buffer, 0)
         check_limit(self.limit)
         check_shares(self.weight, self.answer_share)
         self.check_columns()
@@ -72,35 +68,28 @@ class HubSource(Columns):
         """All records, in the order of the files. `tokenizer` is not used.
 
         Raises ValueError naming the dataset and the record if it cannot be reached or read, or not any more: the rest
-        of it is more than a bad record. So do streams.
+        of it is more than a bad record. So do shards.
         """
-        yield from HubStream(self._open(), self._document, {"source": self.name})
+        for shard in self.shards():
+            yield from shard()
 
-    def stream(self, seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1) -> HubStream:
-        """One rank's share of an epoch: the files in random order, and `shuffle_buffer` records at a time shuffled.
+    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
+        """The files, each to be read apart."""
+        dataset = self._open()
+        return [partial(self._read, dataset, number) for number in range(dataset.num_shards)]
 
-        Ranks get files of their own where their number divides that of the files, else every `world_size`-th record
-        of all. They share no record, and their shares may differ in length. In a DataLoader the workers split a rank's
-        files; more workers than files have nothing to do.
-
-        The same arguments give the same stream (with the same number of workers). A resume loses and repeats nothing,
-        see `HubStream.state_dict`.
-        """
-        from datasets.distributed import split_dataset_by_node
-
-        check_int("seed", seed, 0)
-        check_int("epoch", epoch, 0)
-        check_int("world_size", world_size, 1)
-        if rank not in range(world_size):
-            raise ValueError(f"rank={rank!r} must be between 0 and {world_size - 1} (world_size={world_size})")
-        dataset = split_dataset_by_node(self._open(), rank=rank, world_size=world_size)
-        if self.shuffle_buffer:
-            # `datasets` seeds the order of files with its epoch, and leaves it as it is in epoch 0. It must be the same
-            # on every rank: they may take turns in it.
-            dataset.set_epoch(1 + int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-        settings = {"source": self.name, "revision": self.revision, "shuffle_buffer": self.shuffle_buffer}
-        position_of = {"seed": seed, "epoch": epoch, "rank": rank, "world_size": world_size}
-        return HubStream(dataset, self._document, settings | position_of)
+    def _read(self, dataset: "IterableDataset", shard: int) -> Iterator[Record]:
+        number = 0
+        try:
+            # Not the iterator of single rows: within a DataLoader's worker that leaves out what it deems the others'.
+            for columns in dataset.shard(dataset.num_shards, shard).iter(_ROWS):
+                for row in zip(*columns.values(), strict=True):
+                    record, number = dict(zip(columns, row, strict=True)), number + 1
+                    where = f"{self.name}, file {shard + 1}, record {number}"
+                    yield self.document(record, where, f"{self.dataset}:{shard + 1}:{number}")
+        except Exception as error:  # of many libraries: of the network, file systems and formats
+            where = f"{self.name}, file {shard + 1}, after record {number}"
+            raise ValueError(f"{where}: cannot be read: {type(error).__name__}: {error}") from error
 
     def _open(self) -> "IterableDataset":
         from datasets import load_dataset  # here: it takes a second to import
@@ -119,6 +108,3 @@ class HubSource(Columns):
                 f"conversations_column={self.conversations_column!r}, but {names}"
             )
         return dataset
-
-    def _document(self, record: Any, number: int) -> Record:
-        return self.document(record, f"{self.name}, record {number}", f"{self.dataset}:{number}")

@@ -29,7 +29,7 @@ class JsonSource(RecordFiles):
     """
 
     def read_file(self, file: Path) -> Iterator[Document | BadRecord]:
-        """See `RecordFiles`."""
+        """See `FileSource`."""
         cut_off: Piece | None = None
         unit, number, found = "line", 0, False
         try:

@@ -2,12 +2,12 @@
 
 import importlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.data.records import BadRecord, Document
+from beacon_lit.data.records import Record, Shard
 from beacon_lit.data.sample import check_int
 from beacon_lit.data.sources.files import file_key
 from beacon_lit.data.sources.settings import check_limit, check_shares
@@ -67,10 +67,14 @@ class StandardLibrarySource:
         """JSON-able; the limit, weight and answer_share change no document and are left out."""
         return {"source": type(self).__name__, "files": file_key(self.files)}
 
-    def documents(self, tokenizer: Any = None) -> Iterator[Document | BadRecord]:
+    def documents(self, tokenizer: Any = None) -> Iterator[Record]:
         """This split's files, one document each. `tokenizer` is not used."""
         for file in self.files:
             yield {"id": file.relative_to(_library()).as_posix(), "text": _module_text(file)}
+
+    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
+        """All in one."""
+        return [self.documents]
 
 
 def _library() -> Path:

@@ -42,7 +42,7 @@ class ParquetSource(RecordFiles):
                 )
 
     def read_file(self, file: Path) -> Iterator[Document | BadRecord]:
-        """See `RecordFiles`."""
+        """See `FileSource`."""
         number = 0
         try:
             with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:

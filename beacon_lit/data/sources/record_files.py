@@ -1,11 +1,8 @@
 """What sources of files of records have in common."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from beacon_lit.data.records import BadRecord, Document
 from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.files import FileSource, file_key
 
@@ -21,12 +18,3 @@ class RecordFiles(Columns, FileSource):
     def key(self) -> dict[str, Any]:
         """JSON-able; the limit, weight and answer_share change no document and are left out."""
         return {"source": type(self).__name__, **self.columns, "files": file_key(self.files)}
-
-    def documents(self, tokenizer: Any = None) -> Iterator[Document | BadRecord]:
-        """All records of all files, in order. `tokenizer` is not used."""
-        for file in self.files:
-            yield from self.read_file(file)
-
-    def read_file(self, file: Path) -> Iterator[Document | BadRecord]:
-        """All records of one file."""
-        raise NotImplementedError

@@ -1,19 +1,20 @@
 """Synthetic retrieval data: something is told in a long text and asked for at its end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.records import BadRecord, Document, Source
+from beacon_lit.data.records import Record, Shard, Source
 from beacon_lit.data.retrieval.frame import Frame, chat_frame, plain_frame
 from beacon_lit.data.retrieval.haystack import Pool, made_up_pool, read_pool
 from beacon_lit.data.retrieval.kinds import EXCERPT, KINDS
 from beacon_lit.data.retrieval.sample import RetrievalSample, least_length, retrieval_sample
 from beacon_lit.data.sample import check_int
-from beacon_lit.data.sources.settings import check_limit
+from beacon_lit.data.sources.settings import check_limit, check_shares
 
 TRAIN_ON = ("answer", "all")
 
@@ -67,10 +68,7 @@ class SyntheticSource:
         if self.lengths[0] > self.lengths[1]:
             raise ValueError(f"lengths={self.lengths}: the least must not be above the most")
         check_limit(self.limit)
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"weight={self.weight} must be above 0, or None")
-        if self.answer_share is not None and not 0 < self.answer_share <= 1:
-            raise ValueError(f"answer_share={self.answer_share} must be above 0 and at most 1, or None")
+        check_shares(self.weight, self.answer_share)
 
     @property
     def name(self) -> str:
@@ -82,7 +80,7 @@ class SyntheticSource:
         settings = {name: getattr(self, name) for name in names} | {"lengths": list(self.lengths)}
         return ["SyntheticSource", settings, None if self.haystack is None else self.haystack.key()]
 
-    def documents(self, tokenizer: Any) -> Iterator[Document | BadRecord]:
+    def documents(self, tokenizer: Any) -> Iterator[Record]:
         """See `Source`. The haystack's bad records come first, then the samples."""
         frame = self.frame(tokenizer)
         pool = yield from self.pool(tokenizer)
@@ -97,6 +95,10 @@ class SyntheticSource:
                 "trained": answer.copy() if self.train_on == "answer" else np.ones(len(answer), bool),
                 "answer": answer,
             }
+
+    def shards(self, tokenizer: Any) -> Sequence[Shard]:
+        """All in one: samples share a haystack."""
+        return [partial(self.documents, tokenizer)]
 
     def frame(self, tokenizer: Any) -> Frame:
         """What is around the documents."""

@@ -1,15 +1,16 @@
 """Documents that were tokenised before, in a folder written by `save_to_disk`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from beacon_lit.data.collate import IGNORED
-from beacon_lit.data.records import BadRecord, Document
+from beacon_lit.data.records import BadRecord, Document, Record, Shard
 from beacon_lit.data.sources.files import FileSource, file_key
 
 _ROWS = 64
@@ -50,19 +51,22 @@ class TokensSource(FileSource):
         # `datasets` keeps the results of later operations in the same folder.
         return {"source": type(self).__name__, "files": file_key(f for f in written if not f.name.startswith("cache-"))}
 
-    def documents(self, tokenizer: Any = None) -> Iterator[Document | BadRecord]:
-        """All rows of all folders, in order; with a tokenizer, ids beyond its vocabulary are found."""
+    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
+        """The folders, each to be read apart; with a tokenizer, ids beyond its vocabulary are found."""
         vocabulary = 2**31 if tokenizer is None else len(tokenizer)
-        for folder in self.files:
-            number = 0
-            for number, row in enumerate(_rows(folder), 1):
-                where, name = f"{folder}, record {number}", row.get("id")
-                document = _document(row, vocabulary, where)
-                if not isinstance(document, BadRecord):
-                    document["id"] = f"{folder.name}:{number}" if name is None else str(name)
-                yield document
-            if not number:
-                yield BadRecord("empty_file", str(folder), "the folder has no records")
+        return [partial(_read_folder, folder, vocabulary) for folder in self.files]
+
+
+def _read_folder(folder: Path, vocabulary: int) -> Iterator[Record]:
+    number = 0
+    for number, row in enumerate(_rows(folder), 1):
+        where, name = f"{folder}, record {number}", row.get("id")
+        document = _document(row, vocabulary, where)
+        if not isinstance(document, BadRecord):
+            document["id"] = f"{folder.name}:{number}" if name is None else str(name)
+        yield document
+    if not number:
+        yield BadRecord("empty_file", str(folder), "the folder has no records")
 
 
 def _columns(folder: Path) -> list[str]:
