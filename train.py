@@ -26,7 +26,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))  # bad ones end before all is loaded
+    # A bad setting ends here, before anything is loaded.
+    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
     check_start(cfg.init_from, tuning)
     check_objective(objective, tuning)
 
