@@ -7,15 +7,14 @@ from typing import Any
 import hydra
 import lightning
 from hydra.utils import instantiate
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from beacon_lit import BeaconLM, resolvers
-from beacon_lit.arch.checkpoint import Shard, load_beacons, size
+from beacon_lit.arch.checkpoint import Shard, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.evaluation.runner import flat_metrics
 from beacon_lit.record import optimized, recorded
-from beacon_lit.runs import check_length, find_beacons, link_latest, quiet
+from beacon_lit.runs import check_length, check_objective, check_start, find_beacons, link_latest, quiet
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -28,8 +27,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    for settings in (cfg.beacon, cfg.objective):
-        instantiate(settings)  # a bad one ends here, before anything is loaded
+    # A bad setting ends here, before anything is loaded.
+    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
+    check_start(cfg.init_from, tuning)
+    check_objective(objective, tuning)
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
@@ -39,7 +40,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
         check_length("data.max_length", data.rule.max_length, lm)
         if cfg.init_from is not None:
             load_beacons(lm, find_beacons(cfg.init_from))
-        _log_sizes(lm)
         return lm
 
     module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
@@ -52,12 +52,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
     trainer.fit(module, data, ckpt_path=cfg.resume)
     log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
-
-
-@rank_zero_only
-def _log_sizes(lm: BeaconLM) -> None:
-    trained, total = (sum(size(p) for p in lm.parameters() if p.requires_grad or every) for every in (False, True))
-    log.info(f"{type(lm).__name__}: {trained:,} of {total:,} parameters are trained")
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

@@ -4,15 +4,16 @@
     python -m beacon_lit.convert SOURCE TARGET --to full         beacons and backbone, a Hugging Face folder of ours
     python -m beacon_lit.convert SOURCE TARGET --to published    the layout of the checkpoints published with the paper
 
-SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits.
+SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits, but for a
+LoRA adapter: `beacons` keeps it beside them, the others make it a part of the backbone's weights.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from beacon_lit.arch.checkpoint import TRAINING_SUFFIX, is_beacon, save_published, stored_settings
-from beacon_lit.arch.checkpoint.beacons import read_tensors
+from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
+from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.arch.checkpoint.files import find_file
 from beacon_lit.arch.model import BeaconLM
 
@@ -49,7 +50,7 @@ def convert(
         raise ValueError(f"plain_type=True is not allowed with to={to!r}; allowed: with to='published'")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new or an empty folder")
-    if to == "beacons" and _has_backbone(source):
+    if to == "beacons" and trains_backbone(source):
         raise ValueError(f"to='beacons' is not allowed, {source} has a trained backbone, too; allowed: published, full")
     settings = stored_settings(source, backbone=backbone)
     if settings is None:
@@ -57,18 +58,16 @@ def convert(
     if to == "published":
         settings.to_published()  # what it refuses is refused before weights are read
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
+    name = lm.config._name_or_path
+    if to != "beacons" and adapter.settings(lm) is not None:
+        lm.merge_adapter()
     if to == "published":
         save_published(lm, target, plain_type=plain_type)
     else:
         lm.save_pretrained(target, beacon_only=to == "beacons")
     if to != "beacons":
-        _copy_tokenizer(lm.config._name_or_path, target)
+        _copy_tokenizer(name, target)
     return lm
-
-
-def _has_backbone(source: str) -> bool:
-    """Whether a training checkpoint holds more than beacons; what else it was trained from is elsewhere."""
-    return source.endswith(TRAINING_SUFFIX) and not all(is_beacon(name) for name in read_tensors(Path(source)))
 
 
 def _copy_tokenizer(source: str, target: Path) -> None:

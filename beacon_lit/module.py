@@ -1,6 +1,7 @@
 """The Lightning shell of a beacon model: loss, optimizer, and checkpoints that hold what is trained and no more."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,24 +13,28 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
-from beacon_lit.arch.checkpoint import Shard, check_backbone, check_names, is_beacon, settings
+from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_names, is_adapter, is_beacon, settings
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
+from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary
+
+log = logging.getLogger(__name__)
 
 _ON_DEVICE = ("input_ids", "labels", "weights", "step_weight")
 _TINY = torch.finfo(torch.float32).tiny
 
 
 class BeaconModule(lightning.LightningModule):
-    """Train the beacons of a model.
+    """Train the beacons of a model, and what else of it is to be trained.
 
     Args:
-        build: makes the model; what of it requires gradients is trained (by default the beacons). Called when a
-            strategy is there to spread it, with what the strategy does to each of its parts (see `checkpoint.Shard`),
-            or None.
+        build: makes the model; what of it requires gradients is trained (by default the beacons), and what `tuning`
+            adds. Called when a strategy is there to spread it, with what the strategy does to each of its parts (see
+            `checkpoint.Shard`), or None.
         tokenizer: its tokenizer, for evaluation.
-        optimizer: called with the parameters to train.
+        optimizer: called with the groups of parameters to train.
+        tuning: what is trained besides the beacons.
         schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate.
         objective: what is trained for; default: to predict the next token.
         seed: of the random ratios.
@@ -46,9 +51,10 @@ class BeaconModule(lightning.LightningModule):
         self,
         build: Callable[[Shard | None], BeaconLM],
         tokenizer: PreTrainedTokenizerBase,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        optimizer: Callable[[Groups], Optimizer],
         schedule: Callable[..., Any] | None = None,
         objective: Objective | None = None,
+        tuning: Tuning = Tuning(),  # noqa: B008 - it is a value
         seed: int = 0,
         checkpoint_layers: int | None = 0,
         compile: bool = False,
@@ -59,6 +65,7 @@ class BeaconModule(lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.objective = objective or LanguageModeling()
+        self.tuning = tuning
         self.seed = seed
         self.checkpoint_layers = checkpoint_layers
         self.compiles = compile
@@ -70,6 +77,7 @@ class BeaconModule(lightning.LightningModule):
         if "lm" in self._modules:
             return
         self.lm = self.build(getattr(self.trainer.strategy, "shard", None))
+        self.tuning.prepare(self.lm)
         self.lm.train()  # Hugging Face loads in eval mode, and Lightning leaves modes as they are
         if self.checkpoint_layers != 0:
             self.lm.checkpoint_activations(self.checkpoint_layers)
@@ -91,6 +99,7 @@ class BeaconModule(lightning.LightningModule):
         Ratios are drawn by the model's policy. Lightning takes the mean over accumulated batches, and the strategy that
         over ranks; both are undone here, since their batches do not weigh the same.
         """
+        torch.manual_seed(self.lm.draw.pick(0, 0, range(2**62)))  # dropout's, the same in a resumed run
         steps, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
         total = self._over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
         token_loss, parts = self.objective(self.lm, batch, None)
@@ -126,8 +135,16 @@ class BeaconModule(lightning.LightningModule):
             self.log("train/gradient_norm", norm)
 
     def configure_optimizers(self) -> Any:
-        """One group of parameters; the schedule moves with every optimizer step."""
-        optimizer = self.optimizer(list(self._trained().values()))
+        """The groups of `tuning`; the schedule moves with every optimizer step.
+
+        Raises:
+            ValueError: parameters of half precision, or a schedule without a number of steps.
+        """
+        groups = self.tuning.groups(self.lm)
+        check_dtypes(groups)
+        optimizer = self.optimizer(groups)
+        if self.trainer.is_global_zero:
+            log.info(f"{type(self.lm).__name__} of {count(self.lm.parameters()):,} parameters; {summary(optimizer)}")
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -149,14 +166,15 @@ class BeaconModule(lightning.LightningModule):
         """Check that the weights are those this module trains; count batches as this number of ranks does.
 
         Raises:
-            ValueError: other beacon settings, another backbone, other parameters, or no step left to train.
+            ValueError: other beacon settings, another backbone or adapter, other parameters, or no step left to train.
         """
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
+        adapter.check_same(adapter.settings(self.lm), checkpoint["beacon_settings"].get("adapter"), "the checkpoint")
         check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
-        if all(is_beacon(name) for name in checkpoint["state_dict"]):
+        if all(is_beacon(name) or is_adapter(name) for name in checkpoint["state_dict"]):
             check_backbone(checkpoint["beacon_settings"], self.lm, "the checkpoint")
         if 0 < self.trainer.max_steps <= checkpoint["global_step"]:
             raise ValueError(

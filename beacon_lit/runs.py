@@ -10,11 +10,14 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers import AutoTokenizer
+from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.checkpoint import SETTINGS_FILE
+from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.arch.ratio import longest
+from beacon_lit.objectives import Distillation, Objective
+from beacon_lit.tuning import Tuning
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -24,10 +27,10 @@ def find_beacons(path: str | Path) -> Path:
         ValueError: a run folder without beacons in it.
     """
     path = Path(path)
-    if (path / "beacons" / SETTINGS_FILE).is_file():
+    if (path / "beacons" / CONFIG_NAME).is_file():
         return path / "beacons"
     if (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is the folder of a run that has not finished: no beacons/{SETTINGS_FILE} in it")
+        raise ValueError(f"{path} is the folder of a run that has not finished: no beacons/{CONFIG_NAME} in it")
     return path
 
 
@@ -45,6 +48,24 @@ def subject(cfg: DictConfig) -> tuple[BeaconLM, Any]:
         cfg.model.path = lm.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
     return lm.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def check_start(init_from: str | None, tuning: Tuning) -> None:
+    """ValueError if training starts from a trained backbone that `tuning` does not train on, and so does not save."""
+    if init_from is not None and not tuning.trains_backbone and trains_backbone(init_from):
+        raise ValueError(
+            f"init_from={init_from} has a trained backbone; allowed: with tuning=full. Otherwise make it a whole "
+            f"model, for model.path=FOLDER: python -m beacon_lit.convert {init_from} FOLDER --to full"
+        )
+
+
+def check_objective(objective: Objective, tuning: Tuning) -> None:
+    """ValueError if the backbone is to be trained and, without gradients, a teacher."""
+    if tuning.trains_backbone and isinstance(objective, Distillation):
+        raise ValueError(
+            "objective=distill is not allowed with tuning=full, its teacher would change with the backbone; "
+            "allowed: tuning=beacons, tuning=lora"
+        )
 
 
 def read_text(name: str, path: str | Path) -> str:

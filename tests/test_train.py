@@ -138,19 +138,6 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert resumed["train/loss"] == run[1]["train/loss"]
 
 
-def test_a_model_trained_as_a_whole_comes_back(
-    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(BeaconLM, "freeze", lambda self: self.requires_grad_(True))
-    train(composed("train", *small_run(*inputs, tmp_path), "optimizer.lr=1e-2", "module.checkpoint_layers=1"))
-    monkeypatch.undo()
-    one = BeaconLM.from_pretrained(str(tmp_path / "checkpoints" / "last.ckpt")).state_dict()
-    two = BeaconLM.from_pretrained(str(tmp_path / "beacons")).state_dict()
-    plain = load_file(inputs[0] / "model.safetensors")
-    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["model.norm.weight"], plain["model.norm.weight"])
-
-
 def test_yarn_as_documented_on_the_command_line(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     line = next(
         line for line in (ROOT / "conf/model/qwen2_5.yaml").read_text().splitlines() if "rope_parameters" in line

@@ -123,10 +123,11 @@ class WindowStep:
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Step`."""
-        layout = self.layout
+        layout, dtype = self.layout, v.dtype
         q = gather(q, layout.q_index, layout.stream_index, layout.none)
         q = attention.rotate(q, *self.q_rope)
         k, v = self._keys_and_values(attention, k, v)
+        q, k, v = (x.to(dtype) for x in (q, k, v))  # wider under autocast: rotations, and what was cached
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
         return gather(out, layout.stream_index, layout.q_index, layout.none)
 

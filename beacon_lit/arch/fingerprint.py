@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, shapes
-from beacon_lit.arch.checkpoint.names import is_beacon
+from beacon_lit.arch.checkpoint.names import is_adapter, is_beacon
 
 if TYPE_CHECKING:
     from beacon_lit.arch.cache import BeaconCache
@@ -54,23 +54,25 @@ def _compute(model: "BeaconLM") -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
-    beacons = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled_beacons(model)}
-    return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **beacons}.items())
+    trained = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled(model)}
+    return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **trained}.items())
 
 
-def _sampled_beacons(model: "BeaconLM") -> list[tuple[str, Tensor]]:
-    """The beacon embedding, and the beacon projections of the first and the last layer."""
+def _sampled(model: "BeaconLM") -> list[tuple[str, Tensor]]:
+    """The beacon embedding, beacon projections of the first and the last layer, the first and the last adapter."""
     last = len(model.model.layers) - 1
     layers = tuple(f"model.layers.{i}." for i in {0, last})
     named = [(name, value) for name, value in model.named_parameters() if is_beacon(name)]
-    return [(name, value) for name, value in named if name.startswith(layers) or "layers" not in name]
+    adapter = [(name, value) for name, value in model.named_parameters() if is_adapter(name)]
+    beacons = [(name, value) for name, value in named if name.startswith(layers) or "layers" not in name]
+    return beacons + adapter[:2] + adapter[-2:]
 
 
 def _versions(model: "BeaconLM") -> tuple[Any, ...]:
     """Changes whenever a sampled weight or a setting does."""
     layers = model.model.layers
     backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
-    weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled_beacons(model))]
+    weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled(model))]
     versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
     return model.beacon, *versions
 

@@ -67,7 +67,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
 
     Made by `from_pretrained` and `from_config`; every model they return is an instance of this class and of the
     family's. Parameter names are the backbone's own, plus `model.beacon_embed_tokens.weight` and
-    `model.layers.{i}.self_attn.beacon_{q,k,v,o}_proj.{weight,bias}`. All but the beacons' are frozen.
+    `model.layers.{i}.self_attn.beacon_{q,k,v,o}_proj.{weight,bias}`. All but the beacons' are frozen. `add_adapter`
+    puts a LoRA adapter on the backbone.
 
     Attributes:
         beacon: the `BeaconConfig`.
@@ -148,12 +149,15 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         """Write the beacons alone, with the backbone's name and fingerprint; or all as a Hugging Face folder.
 
         Where parameters are spread over ranks every rank must call it, and `is_main_process` says which writes.
+        An adapter goes with the beacons; for a Hugging Face folder merge it first (`merge_adapter`).
 
         Raises:
-            ValueError: an option other than `state_dict` with `beacon_only`; see also `checkpoint.save_beacons`.
+            ValueError: an option other than `state_dict` with `beacon_only`, all with an adapter; see also
+                `checkpoint.save_beacons`.
         """
         write = options.get("is_main_process", True)
         if not beacon_only:
+            checkpoint.adapter.check_merged(self)
             if checkpoint.is_spread(self) and options.get("state_dict") is None:
                 options["state_dict"] = checkpoint.collect(dict(self.named_parameters()), write)
             if write:
@@ -167,6 +171,19 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
     def save_published(self, folder: str | Path, **options: Any) -> None:
         """Write all in the layout of the published checkpoints; see `checkpoint.save_published`."""
         checkpoint.save_published(self, folder, **options)
+
+    def add_adapter(self, adapter_config: Any, adapter_name: None = None) -> None:
+        """Put a LoRA adapter on projections of the backbone, and train it; see `checkpoint.adapter.add`.
+
+        Args:
+            adapter_config: a `peft.LoraConfig`.
+            adapter_name: None; a model has one adapter.
+        """
+        checkpoint.adapter.add(self, adapter_config)
+
+    def merge_adapter(self) -> None:
+        """Make the adapter a part of the backbone's weights, rounded to their dtype: load them in float32 before."""
+        checkpoint.adapter.merge(self)
 
     @torch.no_grad()
     def initialize_beacons(self, part: nn.Module | None = None) -> None:
@@ -311,14 +328,16 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         return output if return_dict else output.to_tuple()
 
     def dense(self, *args: Any, **kwargs: Any) -> Any:
-        """The untouched backbone's forward."""
-        return super().forward(*args, **kwargs)
+        """The backbone's forward: without beacons, and without an adapter."""
+        with checkpoint.adapter.disabled(self):
+            return super().forward(*args, **kwargs)
 
     def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, labels: Tensor) -> Tensor:
-        """The untouched backbone's (B, L) float32 token losses, as `BeaconOutput.token_loss`."""
+        """The (B, L) float32 token losses of `dense`, as `BeaconOutput.token_loss`."""
         rows = Rows.of(input_ids, attention_mask)
         targets = self._targets(rows, labels)
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        with checkpoint.adapter.disabled(self):
+            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return self._token_loss(rows.pack(hidden), rows, targets)
 
     def _mode(self, unfinished: str | None, cache: BeaconCache | None) -> str:
@@ -405,7 +424,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
         rows = dense_rows([int(part.sum()) for part in reads.split(list(lengths))])
         layout = build_layout(rows, self.beacon).to(device)
         ids, index = move(ids, device), move(reads.nonzero().flatten(), device)
-        hidden, _ = self._hidden(ids[index], layout, ())
+        with checkpoint.adapter.disabled(self):
+            hidden, _ = self._hidden(ids[index], layout, ())
         return hidden.new_zeros(len(ids), hidden.shape[1]).index_copy(0, index, hidden)
 
     def _compared(

@@ -5,11 +5,14 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from beacon_lit.arch.checkpoint import is_beacon
+from beacon_lit.arch.checkpoint import is_adapter, is_beacon
 
 
 class SaveAtEnd(Callback):
-    """Write `checkpoints/last.ckpt` and `beacons/` (with the backbone, if that was trained, too) after the last step.
+    """Write `checkpoints/last.ckpt` and `beacons/` after the last step.
+
+    The latter holds the beacons, with the backbone's adapter if it has one, or the whole model and its tokenizer if the
+    backbone was trained, too.
 
     Args:
         folder: the run's folder.
@@ -22,5 +25,9 @@ class SaveAtEnd(Callback):
         """While parameters are still where the strategy has them."""
         trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         lm: Any = pl_module.lm
-        beacon_only = all(is_beacon(name) for name, value in lm.named_parameters() if value.requires_grad)
-        lm.save_pretrained(self.folder / "beacons", beacon_only=beacon_only, is_main_process=trainer.is_global_zero)
+        trained = [name for name, parameter in lm.named_parameters() if parameter.requires_grad]
+        beacon_only = all(is_beacon(name) or is_adapter(name) for name in trained)
+        write, folder = trainer.is_global_zero, self.folder / "beacons"
+        lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
+        if write and not beacon_only:
+            pl_module.tokenizer.save_pretrained(folder)  # type: ignore[operator, union-attr]

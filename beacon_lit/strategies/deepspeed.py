@@ -110,6 +110,9 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
         """See `GatheredCheckpoints`."""
         inner = self._inner.optimizer
         flat: dict[str, Any] = next(iter(inner.state.values()), {})
+        if flat and not self.zero_stage_3:  # DeepSpeed looks for states when the first of several groups has some
+            self._inner._hp_optimizer_states_linked = False
+            self._inner._lazy_init_hp_params_optimizer_state()
         names = [name for name, value in flat.items() if isinstance(value, Tensor) and value.dim()]
         once = {name: value for name, value in flat.items() if name not in names}
         state: dict[int, dict[str, Any]] = {}

@@ -254,3 +254,22 @@ def test_half_precision_kernels_on_a_gpu(name: str) -> None:
     )
     for a, b in zip([actual, *found], [expected, *wanted], strict=True):
         assert (a.float() - b).norm() / b.norm() < 1e-2
+
+
+def test_kernels_get_half_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With float32 weights, as they are trained; float32 would rule out the fast kernels."""
+    seen = set()
+
+    def spy(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+        seen.update((q.dtype, k.dtype, v.dtype))
+        return kernels.sdpa(q, k, v, layout, scale)
+
+    monkeypatch.setattr("beacon_lit.arch.attention.pick_kernel", lambda *_: spy)
+    lm = tiny("qwen3", BEACON).requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = lm(tokens(1, 29), labels=tokens(1, 29), ratios=2)
+        cache = lm.eval().compress(tokens(1, 20), ratios=2)
+        lm(tokens(1, 5), cache=cache, ratios=2)
+    assert seen == {torch.bfloat16}
+    out.loss.backward()
+    assert {parameter.grad.dtype for parameter in lm.parameters()} == {torch.float32}

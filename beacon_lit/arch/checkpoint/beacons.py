@@ -2,6 +2,7 @@
 
 beacon.safetensors    the beacons' tensors
 beacon_config.json    settings, and the backbone's name and fingerprint: what counts when they are read
+adapter/              if the backbone has a LoRA adapter, this in peft's own format
 config.json           a model of the registered type, so that AutoConfig and AutoModelForCausalLM find our class
 """
 
@@ -16,7 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import CONFIG_NAME
 
+from beacon_lit.arch.checkpoint import adapter
+from beacon_lit.arch.checkpoint.adapter_files import read_adapter, write_adapter
 from beacon_lit.arch.checkpoint.files import (
+    ADAPTER_FOLDER,
     SETTINGS_FILE,
     TRAINING_SUFFIX,
     WEIGHTS_FILE,
@@ -24,7 +28,7 @@ from beacon_lit.arch.checkpoint.files import (
     has_whole_model,
 )
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone, check_shapes, sample, shapes
-from beacon_lit.arch.checkpoint.names import check_names, is_beacon
+from beacon_lit.arch.checkpoint.names import check_names, is_adapter, is_beacon
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import collect, put
 
@@ -38,7 +42,7 @@ POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 def save_beacons(
     model: "BeaconLM", folder: str | Path, state: Mapping[str, Tensor] | None = None, write: bool = True
 ) -> None:
-    """Write the beacons alone, with the backbone's name and its fingerprint.
+    """Write the beacons alone (and the backbone's adapter), with the backbone's name and its fingerprint.
 
     Args:
         model: the model. Where its parameters are spread over ranks, every rank must call this.
@@ -59,6 +63,8 @@ def save_beacons(
         return
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if adapter.settings(model) is not None:
+        write_adapter(model, folder / ADAPTER_FOLDER, found)
     (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
@@ -68,14 +74,18 @@ def save_beacons(
 
 
 def settings(model: "BeaconLM") -> dict[str, Any]:
-    """What `beacon_config.json` holds: the beacon settings, the backbone's name and its fingerprint."""
+    """What `beacon_config.json` holds: beacon settings, the backbone's name and fingerprint, an adapter's settings."""
     backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
     scaling = {name: getattr(model.config, name) for name in POSITION_FIELDS}
-    return {"beacon": model.beacon.to_dict(), "backbone": {**backbone, "positions": scaling}}
+    found = {"beacon": model.beacon.to_dict(), "backbone": {**backbone, "positions": scaling}}
+    lora = adapter.settings(model)
+    return found if lora is None else {**found, "adapter": lora}
 
 
 def load_beacons(model: "BeaconLM", path: str | Path, allow_other_backbone: bool = False) -> None:
     """Read beacons into a model, in the model's dtypes; from a training checkpoint all that was trained.
+
+    An adapter that comes with them is put on the backbone and is not trained, unless the model has one and trains it.
 
     Args:
         model: the model.
@@ -89,7 +99,8 @@ def load_beacons(model: "BeaconLM", path: str | Path, allow_other_backbone: bool
     path = Path(path)
     if path.suffix != TRAINING_SUFFIX and not (path / SETTINGS_FILE).is_file():
         raise ValueError(
-            f"{path} holds no beacons; allowed: a folder with {SETTINGS_FILE}, or a {TRAINING_SUFFIX} file"
+            f"{path} holds no beacons alone; allowed: a folder with {SETTINGS_FILE}, or a {TRAINING_SUFFIX} file. "
+            f"A whole model is loaded in place of the backbone"
         )
     put_beacons(model, path, read_settings(path), read_tensors(path), allow_other_backbone)
 
@@ -98,10 +109,14 @@ def put_beacons(
     model: "BeaconLM", path: Path, saved: Mapping[str, Any], tensors: Mapping[str, Tensor], allow_other_backbone: bool
 ) -> None:
     """Put what `read_settings` and `read_tensors` gave into a model; see `load_beacons`."""
-    expected = {name for name, _ in model.named_parameters() if is_beacon(name)}
-    check_names(expected, {name for name in tensors if is_beacon(name)}, str(path))
     check_shapes(saved, model.config, str(path))
-    if is_quantized(model) and tensors.keys() > expected:
+    _put_adapter(model, path, saved)
+    alone = {name for name in tensors if is_beacon(name) or is_adapter(name)}
+    expected = {
+        name for name, _ in model.named_parameters() if is_beacon(name) or ("adapter" in saved and is_adapter(name))
+    }
+    check_names(expected, alone, str(path))
+    if is_quantized(model) and tensors.keys() > alone:
         raise ValueError(
             f"quantization_config is not allowed for {path}, whose backbone was trained, too; allowed: none. Save it "
             f"as a whole and load that: save_pretrained(folder, beacon_only=False)"
@@ -113,12 +128,35 @@ def put_beacons(
         check_backbone(saved, model, str(path))
 
 
+def _put_adapter(model: "BeaconLM", path: Path, saved: Mapping[str, Any]) -> None:
+    """The adapter that `saved` tells of, in a model that lacks it: not trained, its weights not yet read."""
+    if "adapter" not in saved:
+        return
+    own = adapter.settings(model)
+    adapter.ensure(model, saved["adapter"], str(path))
+    if own is None:
+        for name, parameter in model.named_parameters():
+            if is_adapter(name):
+                parameter.requires_grad_(False)
+
+
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a folder of beacons alone, or in a training checkpoint: as `settings` makes them."""
+    """The settings in a folder of beacons alone, or in a training checkpoint: as `settings` makes them.
+
+    Raises:
+        ValueError: the file is missing or damaged, or tells of an adapter and peft is not installed.
+    """
     if path.suffix == TRAINING_SUFFIX:
         with as_value_error(str(path)):
-            return _read_training(path)["beacon_settings"]
-    file = path / SETTINGS_FILE
+            found = _read_training(path)["beacon_settings"]
+    else:
+        found = _read_settings_file(path / SETTINGS_FILE)
+    if "adapter" in found:
+        adapter.check_peft(f"the adapter of {path}")
+    return found
+
+
+def _read_settings_file(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
     except json.JSONDecodeError as error:
@@ -129,12 +167,24 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a folder of beacons alone; those of a training checkpoint, which may have the backbone's, too."""
-    training = path.suffix == TRAINING_SUFFIX
-    file = path if training else path / WEIGHTS_FILE
-    with as_value_error(str(file)):
-        found = _read_training(file)["state_dict"] if training else load_file(file)
-    return {name.removeprefix(MODULE_PREFIX): value for name, value in found.items()}
+    """The tensors in a folder of beacons alone, with the adapter's if `read_settings` tells of one; those of a training
+    checkpoint, which may have the backbone's, too."""
+    if path.suffix == TRAINING_SUFFIX:
+        with as_value_error(str(path)):
+            found = _read_training(path)["state_dict"]
+        return {name.removeprefix(MODULE_PREFIX): value for name, value in found.items()}
+    with as_value_error(str(path / WEIGHTS_FILE)):
+        tensors = load_file(path / WEIGHTS_FILE)
+    if "adapter" in read_settings(path):
+        with as_value_error(str(path / ADAPTER_FOLDER)):
+            tensors |= read_adapter(path / ADAPTER_FOLDER)
+    return tensors
+
+
+def trains_backbone(path: str | Path) -> bool:
+    """Whether `path` is a training checkpoint with weights of the backbone. The rest of that is elsewhere."""
+    names = read_tensors(Path(path)) if str(path).endswith(TRAINING_SUFFIX) else ()
+    return not all(is_beacon(name) or is_adapter(name) for name in names)
 
 
 def _read_training(file: Path) -> dict[str, Any]:

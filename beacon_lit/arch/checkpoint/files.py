@@ -17,6 +17,8 @@ from beacon_lit.arch.checkpoint.names import is_beacon
 SETTINGS_FILE = "beacon_config.json"
 WEIGHTS_FILE = "beacon.safetensors"
 TRAINING_SUFFIX = ".ckpt"
+# In a folder of its own: AutoModelForCausalLM takes one with peft's files in it for a plain backbone with an adapter.
+ADAPTER_FOLDER, ADAPTER_FILE = "adapter", "adapter_model.safetensors"
 # Of `from_pretrained`: where files are found.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
@@ -59,7 +61,8 @@ def find_beacons(path: str, hub: Mapping[str, Any]) -> tuple[Path | None, dict[s
         file = find_file(path, SETTINGS_FILE, hub)
         if file is None:
             return None, dict(hub)
-        find_file(path, WEIGHTS_FILE, hub)  # beside it, once downloaded
+        for name in (WEIGHTS_FILE, f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"):
+            find_file(path, name, hub)  # beside it, once downloaded
     return file.parent, {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
 
 

@@ -1,4 +1,4 @@
-"""Which of a model's parameters are the beacons'."""
+"""Which of a model's parameters are the beacons', and which an adapter's."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,11 @@ from collections.abc import Iterable
 def is_beacon(name: str) -> bool:
     """Whether a parameter of this name belongs to the beacons."""
     return ".beacon_" in name
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name belongs to a LoRA adapter of the backbone (`arch.adapter`)."""
+    return ".lora_" in name
 
 
 def projections(names: Iterable[str]) -> tuple[str, ...]:
@@ -19,4 +24,7 @@ def check_names(expected: set[str], found: set[str], source: str) -> None:
     if expected != found:
         problem = "lacks" if expected - found else "has"
         name = sorted(expected - found or found - expected)[0]
-        raise ValueError(f"{source} {problem} {name}: its beacons are on the projections params={projections(found)}")
+        beacons = f"its beacons are on the projections params={projections(found)}"
+        raise ValueError(
+            f"{source} {problem} {name}: {beacons if is_beacon(name) else 'other weights are trained there'}"
+        )

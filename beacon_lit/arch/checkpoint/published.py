@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
+from beacon_lit.arch.checkpoint.adapter import check_merged
 from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.files import SETTINGS_FILE
 from beacon_lit.arch.checkpoint.quantized import is_quantized, quantization
@@ -39,6 +40,7 @@ def save_published(model: "BeaconLM", folder: str | Path, *, plain_type: bool = 
     folder = Path(folder)
     if (folder / SETTINGS_FILE).exists():
         raise ValueError(f"{folder} holds beacons alone ({SETTINGS_FILE}); allowed: a folder without")
+    check_merged(model)
     config = published_config(model, plain_type)
     PreTrainedModel.save_pretrained(model, folder, **options)  # type: ignore[arg-type]
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
