@@ -27,6 +27,7 @@ from beacon_lit.arch.loss import LossHead, divergence_and_slope, loss_and_slope
 from beacon_lit.arch.ratio import Draw, Ratios
 from beacon_lit.arch.rows import Rows, check_ids, move
 from beacon_lit.arch.teacher import Teacher, dense_rows
+from beacon_lit.arch.windows import Row
 
 # The mixin comes before a family's ...ForCausalLM; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class BeaconOutput(ModelOutput):
             [b, t]; 0 where there is no label, or the teacher does not read.
         taught: (B, L) bool, with a teacher: where there is a label and the teacher reads.
         cache: what to go on from; set if `cache` or `use_cache` is given.
+        rows: what the pass did to each row: its windows, with the ratio and the beacons of each. In training mode
+            only, and not in a tuple, which holds tensors and caches alone.
     """
 
     loss: Tensor | None = None
@@ -55,6 +58,7 @@ class BeaconOutput(ModelOutput):
     token_kl: Tensor | None = None
     taught: Tensor | None = None
     cache: BeaconCache | Decoding | None = None
+    rows: tuple[Row, ...] | None = None
 
     @property
     def past_key_values(self) -> BeaconCache | Decoding | None:
@@ -315,7 +319,7 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
             reads = teacher.reads(rows.lengths, self.positions)
             dense = self._dense_hidden(ids, rows.lengths, reads)
         hidden, after = self._read(ids, rows, call, cache, use_cache or cache is not None)
-        output = BeaconOutput(cache=after)
+        output = BeaconOutput(cache=after, rows=call.rows if self.training and return_dict else None)
         if teacher is not None and targets is not None:
             compared = self._compared(hidden, dense, rows, targets, reads, teacher)
             output.token_loss, output.token_kl, output.taught = compared

@@ -72,6 +72,8 @@ def test_outputs() -> None:
     assert out.loss is None and out.token_loss is None
     (logits,) = lm(ids, ratios=2, return_dict=False)
     assert torch.equal(logits, out.logits)
+    assert {window.ratio for row in out.rows for window in row.windows} == {2}
+    assert lm.eval()(ids, ratios=2).rows is None
 
 
 def test_token_loss_is_that_of_the_label_given_the_tokens_before_it() -> None:

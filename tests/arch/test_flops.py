@@ -1,0 +1,76 @@
+"""Counted operations against torch's own counter, which sees every matrix product, and against the kernels' masks."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from beacon_lit import BeaconConfig
+from beacon_lit.arch.flops import head_flops, load, pass_flops
+from beacon_lit.arch.kernels import _visible
+from beacon_lit.arch.layout import build_layout
+from tests.arch.tiny import FAMILIES, tiny, tokens
+
+LENGTHS = (70, 50, 9, 33)  # in windows of 16
+
+
+def counted(lm):
+    """Of a training step on packed rows of mixed lengths: torch's count, ours, and the rows of the pass."""
+    ids = tokens(len(LENGTHS), max(LENGTHS))
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    labels = ids.masked_fill((mask == 0) | (ids % 3 == 0), -100)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        out = lm(ids, mask, labels=labels, return_logits=False)
+        out.loss.backward()
+    own = pass_flops(lm, out.rows) + int((labels[:, 1:] != -100).sum()) * head_flops(lm)
+    return counter.get_total_flops(), own, out.rows
+
+
+def hidden_square(lm, rows):
+    """Operations on pairs that are masked away, which torch counts and we do not."""
+    square = sum(queries * keys for queries, keys in build_layout(rows, lm.beacon).lengths)
+    heads = lm.config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
+    return 12 * lm.config.num_hidden_layers * heads * (square - load(rows, lm.beacon).pairs)
+
+
+@pytest.mark.parametrize(
+    ("family", "placement", "params"),
+    [
+        *((family, "interleave", ("q", "k", "v")) for family in FAMILIES),
+        ("qwen2", "append", ("q", "v", "o")),
+        ("qwen3", "step-expansion", ("q", "k", "v", "o")),
+        ("llama", "interleave", ()),
+    ],
+)
+def test_equals_torchs_count(family, placement, params):
+    beacon = BeaconConfig(window=16, ratios=(2, 4, 8), sink=2, overlap=3, placement=placement, params=params)
+    lm = tiny(family, beacon)
+    theirs, own, rows = counted(lm)
+    assert theirs == own + hidden_square(lm, rows)  # to the operation, no tolerance
+    assert len({window.ratio for row in rows for window in row.windows}) == 3
+
+
+def test_what_is_computed_twice_is_not_counted():
+    lm = tiny("qwen2", BeaconConfig(window=16, ratios=(4,)))
+    once = counted(lm)
+    lm.checkpoint_activations()
+    twice = counted(lm)
+    assert twice[1] == once[1] and twice[0] > 1.2 * once[0]
+
+
+def test_trained_layers_have_gradients_of_their_weights():
+    lm = tiny("llama", BeaconConfig(window=16, ratios=(4,)))
+    frozen = counted(lm)[1]
+    lm.model.layers.requires_grad_(True)
+    theirs, own, rows = counted(lm)
+    assert theirs == own + hidden_square(lm, rows) and own > 1.3 * frozen
+
+
+@pytest.mark.parametrize("placement", ["interleave", "append", "step-expansion"])
+def test_pairs_are_those_that_the_mask_lets_through(placement):
+    config = BeaconConfig(window=16, ratios=(2, 4, 8), sink=2, overlap=3, placement=placement)
+    _, _, rows = counted(tiny("llama", config))
+    layout = build_layout(rows, config)
+    queries, keys = zip(*layout.lengths, strict=True)
+    masks = [_visible(q, layout, k) for q, k in zip(layout.q_index.split(queries), keys, strict=True)]
+    assert load(rows, config).pairs == sum(int(mask.sum()) for mask in masks)
