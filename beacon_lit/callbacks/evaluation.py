@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Results, Score, Task
+from beacon_lit.loggers import log_figure, log_metrics
 
 BEFORE, AFTER = "before training", "after training"
 
@@ -134,20 +134,19 @@ class EvaluationCallback(Callback):
 
     def _publish(self, trainer: Trainer, runs: Mapping[str, Results], folder: Path, scalars: bool = True) -> None:
         """Log and write the last of the runs, with or without its scalars; the figures show all runs."""
-        if not trainer.is_global_zero:
-            return
         results = list(runs.values())[-1]
-        figures = make_figures(self.tasks, runs)
-        save(folder, results, figures)
         headlines = flat_metrics(results, details=False)
         values = {f"eval/{name}": value for name, value in headlines.items()}
         values |= {f"more_eval/{name}": value for name, value in flat_metrics(results).items() if name not in headlines}
+        if scalars:
+            log_metrics(trainer, values)
+        if not trainer.is_global_zero:
+            return
+        figures = make_figures(self.tasks, runs)
+        save(folder, results, figures)
         for logger in trainer.loggers:
-            if scalars:
-                logger.log_metrics(values, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                for name, figure in figures.items():
-                    logger.experiment.add_figure(f"eval/{name}", figure, trainer.global_step)
+            for name, figure in figures.items():
+                log_figure(logger, f"eval/{name}", figure, trainer.global_step)
 
 
 def only_beacons_train(lm: Model) -> bool:

@@ -1,5 +1,6 @@
 """Stops training at the first loss that is no number, before it reaches the weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,17 @@ from torch import Tensor
 
 
 class NanGuard(Callback):
-    """Save the batch and stop when a loss is NaN or infinite.
+    """Save the batch and stop all ranks when a loss is NaN or infinite on one of them.
 
-    Checked before the backward pass, so neither weights nor optimizer have seen it. Written to `folder`:
-    `not-finite-step-N.pt` with step, loss, sample ids (`batch["index"]`) and the whole batch.
+    Checked before the backward pass, so neither weights nor optimizer have seen it. Written to `folder` by the ranks
+    whose loss it is: `not-finite-step-N.pt` with step, loss, sample ids (`batch["index"]`) and the whole batch.
 
     Args:
         folder: the run's folder.
 
     Raises:
-        ValueError: in training, naming the step (counted from 1), the sample ids and the file.
+        ValueError: in training, on every rank, naming the step (counted from 1) and the ranks; on theirs the sample ids
+            and the file, too.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -30,13 +32,24 @@ class NanGuard(Callback):
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """The check."""
+        """The check: a rank that stopped alone would leave the others waiting for its gradients."""
         batch, self._batch = self._batch, None
-        if torch.isfinite(loss):
+        losses = torch.zeros(trainer.world_size, device=loss.device)
+        losses[trainer.global_rank] = loss.detach()
+        of_ranks = trainer.strategy.reduce(losses, reduce_op="sum").tolist()
+        bad = {rank: value for rank, value in enumerate(of_ranks) if not math.isfinite(value)}
+        if not bad:
             return
-        step, ids = trainer.global_step + 1, list(batch["index"])
+        step, several = trainer.global_step + 1, trainer.world_size > 1
+        ranks = ", ".join(f"{value} on rank {rank}" if several else f"{value}" for rank, value in bad.items())
+        where = ""
+        if trainer.global_rank in bad:
+            where = f", samples {list(batch['index'])}; the batch is in {self._save(batch, step, loss, trainer)}"
+        raise ValueError(f"loss is {ranks} in training step {step}{where}")
+
+    def _save(self, batch: Any, step: int, loss: Tensor, trainer: Trainer) -> Path:
         rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"not-finite-step-{step}{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"step": step, "loss": loss.item(), "index": ids, "batch": batch}, path)
-        raise ValueError(f"loss is {loss.item()} in training step {step}, samples {ids}; the batch is in {path}")
+        torch.save({"step": step, "loss": loss.item(), "index": list(batch["index"]), "batch": batch}, path)
+        return path

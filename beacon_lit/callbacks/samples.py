@@ -1,15 +1,15 @@
 """What a run trains on, to look at: the first samples with their loss, and the statistics of the mixture."""
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from beacon_lit.data.sample import check_int
 from beacon_lit.data.show import markdown
 from beacon_lit.data.statistics import markdown_table
+from beacon_lit.loggers import log_text
 
 
 class SamplesCallback(Callback):
-    """Write to TensorBoard's text page when training starts.
+    """Write to the loggers' text pages when training starts.
 
     Args:
         count: samples to show, the first that are trained on.
@@ -25,11 +25,11 @@ class SamplesCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Once a run."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not (trainer.is_global_zero and boards and hasattr(data, "first_samples")):
+        if not (trainer.is_global_zero and trainer.loggers and hasattr(data, "first_samples")):
             return
         samples = [markdown(sample, data.tokenizer) for sample in data.first_samples(self.count)]
-        for board in boards:
-            board.add_text("data/mixture", markdown_table(data.train_statistics()), trainer.global_step)
-            for number, text in enumerate(samples):
-                board.add_text(f"data/sample_{number}", text, trainer.global_step)
+        texts = {"data/mixture": markdown_table(data.train_statistics())}
+        texts |= {f"data/sample_{number}": text for number, text in enumerate(samples)}
+        for logger in trainer.loggers:
+            for name, text in texts.items():
+                log_text(logger, name, text, trainer.global_step)

@@ -33,6 +33,7 @@ class TinyData(lightning.LightningDataModule):
             {
                 "input_ids": torch.zeros(1, 10, dtype=torch.int64),
                 "attention_mask": torch.tensor([[1] * 8 + [0] * 2]),
+                "labels": torch.zeros(1, 10, dtype=torch.int64),
                 "index": [f"sample-{i}"],
             }
             for i in range(12)
@@ -43,9 +44,9 @@ class TinyData(lightning.LightningDataModule):
         return [("a", list(range(100))), ("b", list(range(100, 160)))]
 
 
-def fit(folder: Path, callbacks, *, nan_at=None, resume=None, **trainer):
-    """Train the tiny module; returns trainer and module."""
-    module = TinyModule(nan_at)
+def fit(folder: Path, callbacks, *, nan_at=None, resume=None, module=None, data=None, **trainer):
+    """Train a module, by default the tiny one; returns trainer and module."""
+    module = module or TinyModule(nan_at)
     options = dict(max_steps=6, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -55,5 +56,5 @@ def fit(folder: Path, callbacks, *, nan_at=None, resume=None, **trainer):
         log_every_n_steps=1,
         **{**options, **trainer},
     )
-    trainer.fit(module, datamodule=TinyData(), ckpt_path=resume)
+    trainer.fit(module, datamodule=data or TinyData(), ckpt_path=resume)
     return trainer, module

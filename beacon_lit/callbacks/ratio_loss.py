@@ -1,0 +1,95 @@
+"""The training loss by the ratio at which a token's memory was condensed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from beacon_lit.arch.ratio import Ratio
+from beacon_lit.arch.rows import Rows, move
+from beacon_lit.arch.windows import Row
+from beacon_lit.loggers import log_metrics
+
+
+class RatioLossCallback(Callback):
+    """Log "train/loss_ratio_8" and so on, and "train/loss_no_memory".
+
+    A token counts under the ratio of its nearest memory: that of the window before the one from which it is predicted
+    (its first token is predicted from the window before). Tokens that are predicted from a row's first window see no
+    memory. With one ratio for all windows that is the ratio's loss. Weighted means as in "train/loss", over all tokens
+    since the last time and over all ranks; a ratio that no token had is left out.
+
+    Args:
+        every_n_steps: optimizer steps between two points of a curve, which are at multiples of it; each waits for the
+            GPU and the ranks.
+
+    Raises:
+        ValueError: `every_n_steps` below 1.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps: got {every_n_steps}; must be at least 1")
+        self.every_n_steps = every_n_steps
+        self._batch: Any = None
+        self._logged_step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the model's passes."""
+        lm: Any = pl_module.lm
+        self._hook: RemovableHandle = lm.register_forward_hook(self._add)
+        self._ratios: tuple[int, ...] = lm.beacon.ratios
+        self._start(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen no more."""
+        self._hook.remove()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Hold the batch for its weights."""
+        self._batch = batch
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log at the end of an interval."""
+        step = trainer.global_step
+        if step % self.every_n_steps or step == self._logged_step:
+            return
+        losses, weights = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        names = ["train/loss_no_memory", *(f"train/loss_ratio_{ratio}" for ratio in self._ratios)]
+        sums = zip(names, losses[1:], weights[1:], strict=True)
+        log_metrics(trainer, {name: loss / weight for name, loss, weight in sums if weight > 0})
+        self._logged_step = step
+        self._start(pl_module)
+
+    def _start(self, pl_module: LightningModule) -> None:
+        # (2, G): weighted losses and weights of [other tokens, no memory, each ratio]
+        self._sums = torch.zeros(2, 2 + len(self._ratios), device=pl_module.device)
+
+    def _add(self, lm: Any, arguments: Any, output: Any) -> None:
+        """Count the tokens of a pass of training. Nothing waits for the GPU."""
+        if not lm.training or output.rows is None or output.token_loss is None:
+            return
+        rows = Rows.of(self._batch["input_ids"], self._batch["attention_mask"])
+        groups = move(token_groups(rows, output.rows, self._ratios), output.token_loss.device).flatten()
+        weights = self._batch["weights"].flatten()
+        losses = output.token_loss.detach().flatten() * weights
+        self._sums.index_add_(1, groups, torch.stack([losses, weights]).to(self._sums.dtype))
+
+
+def token_groups(rows: Rows, planned: Sequence[Row], ratios: Sequence[Ratio]) -> Tensor:
+    """(B, L) int64 of each token: 2 + i where its nearest memory was condensed at `ratios[i]`, 1 where it has none.
+
+    0 for padding, a row's first token, which nothing predicts, and a ratio that is none of `ratios`.
+    """
+    number = {ratio: 2 + i for i, ratio in enumerate(ratios)}
+    groups = torch.zeros(len(rows.lengths), rows.width, dtype=torch.int64)
+    for group, start, length, row in zip(groups, rows.starts, rows.lengths, planned, strict=True):
+        memory = [1, *(number.get(window.ratio, 0) for window in row.windows[:-1])]
+        sizes = torch.tensor([window.length for window in row.windows])
+        group[start + 1 : start + length] = torch.tensor(memory).repeat_interleave(sizes)[:-1]
+    return groups

@@ -1,0 +1,134 @@
+"""Skips optimizer steps whose loss or gradient norm stands out from those of the steps before."""
+
+import logging
+import math
+from collections import deque
+from copy import deepcopy
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+
+
+class SpikeSkip(Callback):
+    """Skip a step when its loss or its gradient norm is above mean + `sigma` standard deviations of the last steps'.
+
+    The rule and its defaults are those of OLMo 2 (OLMo-core's `SkipStepOptimizer`) and Levanter. A skipped step leaves
+    weights, optimizer state and schedule as they are; its data is gone by, and it counts as one of the trainer's steps.
+    Its values join the history, so that a lasting change is soon the new normal; a value that is no number is skipped
+    and does not.
+
+    Loss: the mean over ranks of what goes into the backward pass, summed over accumulated batches; gradient norm: of
+    what is trained, before clipping. All ranks decide the same from the same numbers; each step waits for the GPU.
+    The history is part of checkpoints. Logged: "train/skipped_steps", how many so far.
+
+    Args:
+        sigma: standard deviations above the mean that make a spike.
+        window: steps of history; nothing is skipped before half of them are known.
+        max_in_a_row: skipped steps in a row that end the run.
+
+    Raises:
+        ValueError: a setting out of range; DeepSpeed, whose engine steps by itself; in training, more than
+            `max_in_a_row` skips.
+    """
+
+    def __init__(self, sigma: float = 6.0, window: int = 128, max_in_a_row: int = 8) -> None:
+        for name, value, least in (("window", window, 4), ("max_in_a_row", max_in_a_row, 1)):
+            if value < least:
+                raise ValueError(f"{name}: got {value}; must be at least {least}")
+        if sigma <= 0:
+            raise ValueError(f"sigma: got {sigma}; must be above 0")
+        self.sigma = sigma
+        self.window = window
+        self.max_in_a_row = max_in_a_row
+        self.skipped = 0
+        self._in_a_row = 0
+        self._history: deque[tuple[float, float]] = deque(maxlen=window)
+        self._loss: float | Tensor = 0.0
+        self._before: list[tuple[Any, dict[str, Any], list[float]]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse where a step cannot be skipped from here."""
+        if trainer.strategy.handles_gradient_accumulation:
+            raise ValueError(
+                f"callbacks.spike_skip is not allowed with {type(trainer.strategy).__name__}, which takes the "
+                "optimizer step itself; allowed: one device, trainer=ddp and others whose optimizer is torch's"
+            )
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Add up the losses of the batches of a step."""
+        self._loss = self._loss + loss.detach()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Decide; to skip, take the gradients away: an optimizer leaves parameters without one alone, state and all."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = _total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        values = torch.stack([torch.as_tensor(self._loss, device=pl_module.device).float(), norm.float()])
+        loss, size = trainer.strategy.reduce(values, reduce_op="mean").tolist()
+        self._loss = 0.0
+        reason = self._spike(loss, size)
+        if math.isfinite(loss) and math.isfinite(size):
+            self._history.append((loss, size))
+        if reason is not None:
+            self.skipped += 1
+            self._in_a_row += 1
+            self._report(trainer, reason)
+            pl_module.log("train/gradient_norm", size)  # the module finds no gradients any more
+            for parameter in parameters:
+                parameter.grad = None
+            rates = [group["lr"] for group in optimizer.param_groups]
+            schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+            self._before = [(schedule, deepcopy(schedule.state_dict()), rates) for schedule in schedules]
+        else:
+            self._in_a_row = 0
+        pl_module.log("train/skipped_steps", float(self.skipped))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Put the schedule back, which moves on whether or not the optimizer did."""
+        for schedule, state, rates in self._before:
+            schedule.load_state_dict(state)
+            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        self._before = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know to decide the same."""
+        return {"history": list(self._history), "skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._history = deque((tuple(values) for values in state_dict["history"]), maxlen=self.window)
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def _spike(self, loss: float, norm: float) -> str | None:
+        """What stands out, or None."""
+        for i, (name, value) in enumerate((("loss", loss), ("gradient norm", norm))):
+            if not math.isfinite(value):
+                return f"{name} {value}"
+            known = [values[i] for values in self._history]
+            if 2 * len(known) >= self.window:
+                limit = fmean(known) + self.sigma * pstdev(known)
+                if value > limit:
+                    return f"{name} {value:.4g} is above {limit:.4g}"
+        return None
+
+    def _report(self, trainer: Trainer, reason: str) -> None:
+        step = trainer.global_step + 1
+        if self._in_a_row > self.max_in_a_row:
+            raise ValueError(
+                f"training step {step}: {reason}; {self._in_a_row} steps in a row would be skipped, more than "
+                f"callbacks.spike_skip.max_in_a_row={self.max_in_a_row}"
+            )
+        if trainer.is_global_zero:
+            log.warning(f"training step {step} is skipped: {reason}; skipped so far: {self.skipped}")
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
