@@ -69,7 +69,7 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
         f"beacon.window={args.window}", "beacon.overlap=0", "beacon.sink=0", "data=text", f"data.train=[{text}]",
         f"data.max_length={max(args.lengths)}", "data.validation=[]", "data.min_length=1",
         f"data.cache={folder}/tokens",
-        "logger=csv", "~callbacks", "+callbacks.report._target_=benchmarks.distributed.report.Report",
+        "logger=csv", "callbacks=[]", "+callbacks.report._target_=benchmarks.distributed.report.Report",
         f"+callbacks.report.folder={reports}", f"run_folder={folder}", f"hydra.run.dir={folder}", *args.settings,
     ]  # fmt: skip
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
