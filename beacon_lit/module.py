@@ -17,6 +17,7 @@ from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_nam
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
+from beacon_lit.strategies.reduce import over_ranks
 from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary
 
 log = logging.getLogger(__name__)
@@ -101,14 +102,14 @@ class BeaconModule(lightning.LightningModule):
         """
         torch.manual_seed(self.lm.draw.pick(0, 0, range(2**62)))  # dropout's, the same in a resumed run
         steps, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
-        total = self._over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
+        total = over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
         token_loss, parts = self.objective(self.lm, batch, None)
         loss = _weighted_sum(token_loss, batch) / total
         values = {"loss": loss, **{name: _weighted_sum(part, batch) / total for name, part in parts.items()}}
         self._of_step = {name: self._of_step.get(name, 0) + value.detach() for name, value in values.items()}
         if (batch_idx + 1) % steps == 0:
             for name, value in self._of_step.items():
-                self.log(f"train/{name}", self._over_ranks(value), prog_bar=name == "loss")
+                self.log(f"train/{name}", over_ranks(value), prog_bar=name == "loss")
             self._of_step = {}
         return loss * (ranks * steps)
 
@@ -182,10 +183,6 @@ class BeaconModule(lightning.LightningModule):
                 f"{checkpoint['global_step']} steps already; allowed: more"
             )
         move_progress(checkpoint["loops"], Share(**checkpoint["share"]), self._share)
-
-    def _over_ranks(self, value: Tensor) -> Tensor:
-        """The sum of every rank's."""
-        return self.trainer.strategy.reduce(value, reduce_op="sum")
 
     @property
     def _share(self) -> Share:

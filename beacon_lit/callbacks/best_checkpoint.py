@@ -6,6 +6,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from beacon_lit.strategies.reduce import over_ranks
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Save when a metric is the best so far, beside what another `ModelCheckpoint` saves.
@@ -69,7 +71,7 @@ class BestCheckpoint(ModelCheckpoint):
         value = trainer.callback_metrics.get(str(self.monitor))
         if value is None:
             return None
-        return float(trainer.strategy.reduce(value.to(trainer.strategy.root_device), reduce_op="mean"))
+        return float(over_ranks(value.to(trainer.strategy.root_device))) / trainer.world_size
 
     def _overdue(self, trainer: Trainer, known: set[str]) -> bool:
         """Whether the metric would be there by now. Those of an evaluation or a validation come all at once."""

@@ -8,6 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from beacon_lit.strategies.reduce import over_ranks
+
 
 class NanGuard(Callback):
     """Save the batch and stop all ranks when a loss is NaN or infinite on one of them.
@@ -36,7 +38,7 @@ class NanGuard(Callback):
         batch, self._batch = self._batch, None
         losses = torch.zeros(trainer.world_size, device=loss.device)
         losses[trainer.global_rank] = loss.detach()
-        of_ranks = trainer.strategy.reduce(losses, reduce_op="sum").tolist()
+        of_ranks = over_ranks(losses).tolist()
         bad = {rank: value for rank, value in enumerate(of_ranks) if not math.isfinite(value)}
         if not bad:
             return

@@ -10,6 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from beacon_lit.strategies.reduce import over_ranks
+
 
 class Preempted(SystemExit):
     """The run was asked to end. All ranks raise it after the same optimizer step."""
@@ -58,7 +60,7 @@ class Preemption(Callback):
             raise Preempted(128 + ends)
         if trainer.world_size > 1:
             own = torch.tensor(self._received, device=pl_module.device)
-            self._votes = trainer.strategy.reduce(own, reduce_op="max")  # type: ignore[assignment]
+            self._votes = over_ranks(own, "max")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop to listen."""

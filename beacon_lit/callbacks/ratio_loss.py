@@ -12,6 +12,7 @@ from beacon_lit.arch.ratio import Ratio
 from beacon_lit.arch.rows import Rows, move
 from beacon_lit.arch.windows import Row
 from beacon_lit.loggers import log_metrics
+from beacon_lit.strategies.reduce import over_ranks
 
 
 class RatioLossCallback(Callback):
@@ -59,7 +60,7 @@ class RatioLossCallback(Callback):
         step = trainer.global_step
         if step % self.every_n_steps or step == self._logged_step:
             return
-        losses, weights = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        losses, weights = over_ranks(self._sums).tolist()
         names = ["train/loss_no_memory", *(f"train/loss_ratio_{ratio}" for ratio in self._ratios)]
         sums = zip(names, losses[1:], weights[1:], strict=True)
         log_metrics(trainer, {name: loss / weight for name, loss, weight in sums if weight > 0})

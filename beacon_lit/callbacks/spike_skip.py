@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from beacon_lit.strategies.reduce import over_ranks
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ class SpikeSkip(Callback):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = _total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         values = torch.stack([torch.as_tensor(self._loss, device=pl_module.device).float(), norm.float()])
-        loss, size = trainer.strategy.reduce(values, reduce_op="mean").tolist()
+        loss, size = (over_ranks(values) / trainer.world_size).tolist()
         self._loss = 0.0
         reason = self._spike(loss, size)
         if math.isfinite(loss) and math.isfinite(size):

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from beacon_lit.arch.flops import head_flops, pass_flops
 from beacon_lit.callbacks.stopwatch import Stopwatch
 from beacon_lit.loggers import log_metrics
+from beacon_lit.strategies.reduce import over_ranks
 
 GIB = 2**30
 WAITS = {
@@ -123,8 +124,8 @@ class ThroughputCallback(Callback):
         self._watch.seconds.clear()
         rates = torch.tensor([span.tokens / seconds, tflops / seconds], device=pl_module.device)
         most = torch.tensor([waited, peak_memory(pl_module.device)], device=pl_module.device)
-        tokens, tflops = trainer.strategy.reduce(rates, reduce_op="sum").tolist()
-        waited, memory = trainer.strategy.reduce(most, reduce_op="max").tolist()
+        tokens, tflops = over_ranks(rates).tolist()
+        waited, memory = over_ranks(most, "max").tolist()
         tflops /= trainer.world_size
         mfu = {} if self._peak is None else {"mfu": tflops / self._peak}
         values = {"tokens_per_second": tokens, "tflops_per_device": tflops, **mfu, "data_wait": waited}

@@ -4,6 +4,7 @@ import copy
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,11 +27,16 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
     Args:
         stage: 1, 2 or 3.
         options: of Lightning's DeepSpeedStrategy.
+
+    Raises:
+        ValueError: another stage, DeepSpeed is not installed, or a precision other than 32-true.
     """
 
     def __init__(self, stage: int = 3, **options: Any) -> None:
         if stage not in (1, 2, 3):
             raise ValueError(f"stage={stage!r} is not allowed; allowed: 1, 2, 3")
+        if find_spec("deepspeed") is None:
+            raise ValueError("trainer=deepspeed_* needs DeepSpeed: pip install 'beacon_lit[deepspeed]'")
         super().__init__(stage=stage, **options)
         assert isinstance(self.config, dict)
         self.config["zero_force_ds_cpu_optimizer"] = False  # the optimizer of the config, offloaded or not

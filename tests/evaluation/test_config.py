@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import hydra
@@ -52,5 +53,5 @@ def test_callbacks_share_the_tasks(tmp_path):
 def test_every_config_opens_with_a_command():
     for path in [*Path(CONF, "task").glob("*.yaml"), *Path(CONF, "callbacks").glob("*.yaml")]:
         text = path.read_text()
-        assert text.startswith("# ") and "\n#   python " in text
+        assert re.search(r"\A(#.*\n)*#\s+python ", text), path
         assert OmegaConf.create(text)
