@@ -1,5 +1,10 @@
-"""What the configs may ask for: `${cache:name}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`, `${times:a,b}`."""
+"""What the configs may ask for: `${cache:name}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`, `${started:format}`,
+`${times:a,b}`.
+"""
 
+import os
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +19,21 @@ def register() -> None:
     OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
     OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
     OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("started", _started, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
 
 
 def _on_gpu(accelerator: str, yes: Any, no: Any) -> Any:
     """`yes` where the trainer will use a GPU."""
     return yes if accelerator != "cpu" and torch.cuda.is_available() else no
+
+
+def _started(form: str) -> str:
+    """When the run started, as `datetime.strftime` writes it: the same on all processes that torchrun has started."""
+    stat = Path(f"/proc/{os.getppid()}/stat")
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not stat.is_file():
+        return datetime.now().strftime(form)
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # of its parent, since the machine was started
+    lines = Path("/proc/stat").read_text().splitlines()
+    booted = next(line.split()[1] for line in lines if line.startswith("btime"))
+    return datetime.fromtimestamp(int(booted) + ticks / os.sysconf("SC_CLK_TCK")).strftime(form)

@@ -120,7 +120,7 @@ class TrainLoader(BatchLoader):
         """For the log."""
         return (
             f"{len(self):,} batches of at most {self.order.max_tokens:,} tokens per epoch and rank "
-            f"({self.share.world_size} ranks, {self.share.accumulate} batches to an optimizer step)"
+            f"(ranks: {self.share.world_size}, batches to an optimizer step: {self.share.accumulate})"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,17 @@ def test_a_rank_that_fails_ends_the_run(
     elif launcher == "torchrun":
         assert f"rank      : {rank} (local_rank: {rank})" in said
     assert not list(tmp_path.glob("beacons/*"))
+
+
+def test_ranks_that_torchrun_starts_share_a_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = [setting for setting in overrides("ddp", *inputs, tmp_path) if not setting.startswith("run_folder=")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", ROOT / "train.py"]
+    subprocess.run(
+        [*command, *settings, "trainer.devices=2", "trainer.max_steps=1"], cwd=tmp_path, env=environment(),
+        capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    (day,) = (folder for folder in (tmp_path / "outputs").iterdir() if not folder.is_symlink())
+    (run,) = day.iterdir()
+    assert (run / "beacons").is_dir() and (tmp_path / "outputs" / "latest").resolve() == run.resolve()
+    now = datetime.now()
+    assert abs(datetime.strptime(f"{day.name} {run.name}", "%Y-%m-%d %H-%M-%S") - now) < timedelta(minutes=2)
