@@ -185,6 +185,9 @@ class BeaconDataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint's position."""
         self._resumed = state_dict.get("train")
+        if self._train_loader is not None and self.trainer:
+            # Made already, to count its batches for the schedule, by strategies that restore late: ask for it again.
+            self.trainer.fit_loop._combined_loader = None
 
     def _batches_trained(self) -> int:
         assert self.trainer is not None
@@ -203,10 +206,14 @@ class BeaconDataModule(lightning.LightningDataModule):
         if not self.trainer:
             return Share()
         accumulate, limit = self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches
-        if isinstance(limit, int) and limit % accumulate:
+        if (
+            (limit != 1.0 or isinstance(limit, int))
+            and (isinstance(limit, float) or limit % accumulate)
+            and accumulate > 1
+        ):
             raise ValueError(
                 f"trainer.limit_train_batches={limit} must be a multiple of "
-                f"trainer.accumulate_grad_batches={accumulate}"
+                f"trainer.accumulate_grad_batches={accumulate}, or 1.0 for all"
             )
         return Share(self.trainer.global_rank, self.trainer.world_size, accumulate)
 

@@ -276,3 +276,9 @@ def test_a_template_is_chosen_by_name(tokenizer, files, tmp_path: Path) -> None:
     (sample,) = BeaconDataModule(tokenizer, str(file), [], template="plain", **settings).train_samples
     assert tokenizer.decode(sample.input_ids[sample.weights > 0]).split() == ["11", "12", "13", "<eos>"]
     assert tokenizer.chat_template is None
+
+
+@pytest.mark.parametrize("limit", [0.5, 7])
+def test_an_epoch_that_would_end_amid_a_step_is_refused(tokenizer, files, tmp_path: Path, limit: float) -> None:
+    with pytest.raises(ValueError, match=rf"limit_train_batches={limit} must be a multiple of .*=2, or 1.0 for all"):
+        fit(datamodule(tokenizer, files), tmp_path, limit_train_batches=limit, accumulate_grad_batches=2)

@@ -355,6 +355,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
 
     def _empty_cache(self, batch: int, capacity: int) -> BeaconCache:
         """A cache that has read nothing."""
+        if checkpoint.is_spread(self):
+            raise ValueError("a cache is not allowed for a model that is spread over ranks; allowed: forward, dense")
         weight = self.model.embed_tokens.weight
         config = self.config
         empty = weight.new_empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim)

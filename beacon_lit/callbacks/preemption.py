@@ -23,7 +23,7 @@ class Preemption(Callback):
     All ranks end after the same step, so that `Checkpoint` can save together; without this they would hang. The exit
     status is 128 plus the signal's number. `resume=` goes on from the checkpoint.
 
-    Ranks agree on a single number in every step. It is read one step later, so that no rank waits for it.
+    Ranks agree on a single number in every step. It is read one step later, when it is likely to be there.
 
     Args:
         signals: by name. SIGTERM is what SLURM and Kubernetes send before they kill. Where there are several ranks

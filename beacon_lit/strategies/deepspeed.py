@@ -114,6 +114,8 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """See `GatheredCheckpoints`."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
         inner = self._inner.optimizer
         flat: dict[str, Any] = next(iter(inner.state.values()), {})
         if flat and not self.zero_stage_3:  # DeepSpeed looks for states when the first of several groups has some
@@ -124,8 +126,9 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
         state: dict[int, dict[str, Any]] = {}
         parameters = [parameter for group in self._groups for parameter in group]
         for index, parameter in enumerate(parameters if flat else []):
-            values = {name: self._whole_state(parameter, name) for name in names}
+            values = {name: safe_get_full_optimizer_state(parameter, name) for name in names}
             if self.is_global_zero:
+                values = {name: value.cpu() for name, value in values.items()}
                 state[index] = copy.deepcopy(once) | values  # no two parameters share a counter of steps
         indices = iter(range(len(parameters)))
         groups = [
@@ -157,11 +160,6 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
         for index, values in saved["state"].items():
             for name in names:
                 put_master(parameters[index], values[name], name)
-
-    def _whole_state(self, parameter: Tensor, name: str) -> Tensor:
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        return safe_get_full_optimizer_state(parameter, name).cpu()
 
     @property
     def _inner(self) -> Any:

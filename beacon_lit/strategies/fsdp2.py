@@ -16,7 +16,7 @@ from beacon_lit.arch.checkpoint import collect
 from beacon_lit.strategies.gathered import GatheredCheckpoints
 
 # Besides `forward`: where a computation on a model may begin.
-ENTRIES = ("compress", "dense", "dense_token_loss", "generate")
+ENTRIES = ("dense", "dense_token_loss")
 
 
 class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):

@@ -33,6 +33,7 @@ def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Te
         with gathered(parameter) as tensor:
             if keep:
                 found[name] = tensor.contiguous().to("cpu", copy=True)
+        del tensor  # or it would be held while the next one is gathered
     return found
 
 
