@@ -5,17 +5,23 @@ from pathlib import Path
 
 import hydra
 import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from beacon_lit import resolvers
 from beacon_lit.arch.config import as_tuple
+from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
-from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
+from beacon_lit.evaluation.ranks import Ranks
+from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
 from beacon_lit.evaluation.table import score_table
+from beacon_lit.evaluation.task import Results, Subject
 from beacon_lit.record import recorded
-from beacon_lit.runs import quiet, subject
+from beacon_lit.runs import of_earlier_run, quiet, subject
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -25,17 +31,34 @@ resolvers.register()
 def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` describes (conf/evaluate.yaml) and return its metrics by name."""
     folder = Path(cfg.run_folder)
-    lightning.seed_everything(cfg.seed, verbose=False)
-    lm, tokenizer = subject(cfg)
-    ratios = as_tuple(lm.beacon.ratios if cfg.ratio is None else cfg.ratio)
-    modes = choose_modes(lm, [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only + [*ratios])
-    cfg.beacon.update(lm.beacon.to_dict())
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
-    documents = instantiate(cfg.data, tokenizer=tokenizer).validation_documents()
-
-    results = run(tasks, lm, tokenizer, modes, documents)
+    if cfg.rescore is not None:
+        results: Results = rescore(tasks, folder)
+    else:
+        fabric = Fabric(accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=cfg.num_nodes)
+        fabric.launch()
+        ranks = Ranks(fabric.global_rank, fabric.world_size)
+        lightning.seed_everything(cfg.seed, verbose=False)
+        lm, tokenizer = subject(cfg, fabric.device)
+        ratios = as_tuple(lm.beacon.ratios if cfg.ratio is None else cfg.ratio)
+        modes = choose_modes(lm, [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only + [*ratios])
+        cfg.beacon.update(lm.beacon.to_dict())
+        if fabric.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+        texts = Subject(lm, tokenizer, lambda: instantiate(cfg.data, tokenizer=tokenizer).validation_documents())
+        results = run(
+            tasks,
+            texts,
+            modes,
+            batch_size=cfg.batch_size,
+            ranks=ranks,
+            journal=Journal(folder, ranks.rank),
+            progress=fabric.is_global_zero,
+        )
+        if not fabric.is_global_zero:
+            return flat_metrics(results)
     save(folder, results, make_figures(tasks, {"": results}))
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     Console().print(score_table({"": results}, title=str(cfg.checkpoint or cfg.model.path)))
     log.info(f"written to {folder}")
     return flat_metrics(results)
@@ -45,7 +68,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 def main(cfg: DictConfig) -> None:
     """The command line."""
     quiet()
-    evaluate(cfg)
+    evaluate(of_earlier_run(cfg, HydraConfig.get().overrides.task))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What the configs may ask for: `${cache:name}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`, `${started:format}`,
-`${times:a,b}`.
+"""What the configs may ask for: `${cache:name}`, `${first:a,b}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`,
+`${started:format}`, `${times:a,b}`.
 """
 
 import os
@@ -17,10 +17,16 @@ from beacon_lit.demo import smollm2
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
     OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
+    OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
     OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("started", _started, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
+
+
+def _first(*values: Any) -> Any:
+    """The first value that is not null."""
+    return next((value for value in values if value is not None), None)
 
 
 def _on_gpu(accelerator: str, yes: Any, no: Any) -> Any:

@@ -3,12 +3,13 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
@@ -34,8 +35,8 @@ def find_beacons(path: str | Path) -> Path:
     return path
 
 
-def subject(cfg: DictConfig) -> tuple[BeaconLM, Any]:
-    """The model that `checkpoint` or else `model` names, on the best device there is, and its tokenizer.
+def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, Any]:
+    """The model that `checkpoint` or else `model` names, on a device (default: the best there is), and its tokenizer.
 
     `cfg.model.path` becomes the backbone's. Raises what `find_beacons` and `BeaconLM.from_pretrained` raise.
     """
@@ -47,7 +48,38 @@ def subject(cfg: DictConfig) -> tuple[BeaconLM, Any]:
         lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
         cfg.model.path = lm.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
-    return lm.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+
+
+def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config of the run that `resume` or `rescore` name, with their values; without them `cfg` itself.
+
+    Args:
+        cfg: what was composed.
+        overrides: what the command line set. Beside these two it may set where to run, and with `rescore` a task's
+            settings (`task.`), which then count.
+
+    Raises:
+        ValueError: both, a folder without a config, or another setting: it would not be that run any more.
+    """
+    names = [name for name in ("resume", "rescore") if cfg[name] is not None]
+    if not names:
+        return cfg
+    if len(names) > 1:
+        raise ValueError(f"resume={cfg.resume} and rescore={cfg.rescore} are not allowed together; allowed: one")
+    folder = Path(cfg[names[0]])
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"{names[0]}={folder}: there is no config.yaml in it; allowed: the folder of an evaluation")
+    changed = [entry for entry in overrides if names[0] == "rescore" and entry.startswith("task.")]
+    free = (*names, "devices", "num_nodes", "accelerator", "hydra.")
+    others = [entry for entry in overrides if entry not in changed and not entry.startswith(free)]
+    if others:
+        allowed = "where it runs (devices, num_nodes, accelerator)" if names == ["resume"] else "task.NAME.SETTING"
+        raise ValueError(f"{' '.join(others)} is not allowed with {names[0]}={folder}; allowed: {allowed}")
+    earlier = OmegaConf.load(folder / "config.yaml")
+    where = {name: cfg[name] for name in ("resume", "rescore", "devices", "num_nodes", "accelerator")}
+    chosen = OmegaConf.from_dotlist(changed)
+    return cast(DictConfig, OmegaConf.merge(earlier, chosen, where, {"run_folder": str(folder)}))
 
 
 def check_start(init_from: str | None, tuning: Tuning) -> None:

@@ -24,6 +24,7 @@ from beacon_lit.arch.fingerprint import check_cache, fingerprint
 from beacon_lit.arch.generation import BeaconGeneration
 from beacon_lit.arch.layout import Layout, build_layout
 from beacon_lit.arch.loss import LossHead, divergence_and_slope, loss_and_slope
+from beacon_lit.arch.plain import PlainBackbone
 from beacon_lit.arch.ratio import Draw, Ratios
 from beacon_lit.arch.rows import Rows, check_ids, move
 from beacon_lit.arch.teacher import Teacher, dense_rows
@@ -66,7 +67,7 @@ class BeaconOutput(ModelOutput):
         return self.cache
 
 
-class BeaconLM(BeaconCompression, BeaconGeneration, _Backbone):
+class BeaconLM(BeaconCompression, BeaconGeneration, PlainBackbone, _Backbone):
     """Mixin that makes a family's `...ForCausalLM` a beacon model (arXiv 2401.03462).
 
     Made by `from_pretrained` and `from_config`; every model they return is an instance of this class and of the

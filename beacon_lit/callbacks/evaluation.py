@@ -7,10 +7,12 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 
+from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.evaluation.modes import Model, choose_modes
+from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
-from beacon_lit.evaluation.task import Results, Score, Task
+from beacon_lit.evaluation.task import Results, Score, Subject, Task
 from beacon_lit.loggers import log_figure, log_metrics
 
 BEFORE, AFTER = "before training", "after training"
@@ -19,8 +21,9 @@ BEFORE, AFTER = "before training", "after training"
 class EvaluationCallback(Callback):
     """Run tasks every few optimizer steps, and print a table of the first and the last results at the end.
 
-    Reads `pl_module.lm`, `pl_module.tokenizer` and `trainer.datamodule.validation_documents()`. Every rank evaluates,
-    so that sharded parameters can be gathered; rank zero writes. Modes that beacons cannot change are scored once if
+    Reads `pl_module.lm`, `pl_module.tokenizer` and `trainer.datamodule.validation_documents()`. Ranks share the
+    examples; where a model's parameters are spread over them, all ask the same, so that these can be gathered. Rank
+    zero writes. Modes that beacons cannot change are scored once if
     the beacons alone are trained. A resumed run keeps the first results of the run that it goes on with.
 
     Logged: "eval/perplexity/ratio_8" and so on, a task's further numbers under "more_eval/". Written to `folder`:
@@ -30,6 +33,7 @@ class EvaluationCallback(Callback):
         tasks: by name.
         folder: the run's folder.
         modes: "dense", "window-only" and ratios; None = these two and every ratio of the model.
+        batch_size: examples that are asked at once.
         every_n_steps: optimizer steps between evaluations; None = none on the way.
         at_start: evaluate before the first step.
         at_end: evaluate after the last.
@@ -46,6 +50,7 @@ class EvaluationCallback(Callback):
         tasks: Mapping[str, Task],
         folder: str | Path,
         modes: Sequence[str | int] | None = None,
+        batch_size: int = 1,
         every_n_steps: int | None = None,
         at_start: bool = True,
         at_end: bool = True,
@@ -59,6 +64,7 @@ class EvaluationCallback(Callback):
         self.tasks = dict(tasks)
         self.folder = Path(folder)
         self.modes = modes
+        self.batch_size = batch_size
         self.every_n_steps = every_n_steps
         self.at_start = at_start
         self.at_end = at_end
@@ -116,12 +122,21 @@ class EvaluationCallback(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, Score]]:
         lm: Model = pl_module.lm
         tokenizer: Any = pl_module.tokenizer
-        documents = trainer.datamodule.validation_documents()  # type: ignore[attr-defined]
+        subject = Subject(lm, tokenizer, trainer.datamodule.validation_documents)  # type: ignore[attr-defined]
+        # Ranks that gather the parameters together must ask the same at the same time.
+        ranks = Ranks() if is_spread(lm) else Ranks(trainer.global_rank, trainer.world_size)
         modes = choose_modes(lm, self.modes)
         fixed = [mode for mode in modes if self._known and not mode.uses_beacons and only_beacons_train(lm)]
         changed = [mode for mode in modes if mode not in fixed]
         with trainer.precision_plugin.forward_context():
-            fresh = run(self.tasks, lm, tokenizer, changed, documents, progress=trainer.is_global_zero)
+            fresh = run(
+                self.tasks,
+                subject,
+                changed,
+                batch_size=self.batch_size,
+                ranks=ranks,
+                progress=trainer.is_global_zero,
+            )
         self._known = {
             task: {mode.name: (self._known if mode in fixed else fresh)[task][mode.name] for mode in modes}
             for task in self.tasks

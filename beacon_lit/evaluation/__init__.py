@@ -1,23 +1,34 @@
 """Model -> scores: tasks, the modes they compare, and the runner that writes tables, metrics and figures."""
 
+from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import Mode, choose_modes, parse_mode
-from beacon_lit.evaluation.passkey import Passkey
-from beacon_lit.evaluation.perplexity import Perplexity
-from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
+from beacon_lit.evaluation.prompts import Prompt, make_prompt
+from beacon_lit.evaluation.ranks import Ranks
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
 from beacon_lit.evaluation.table import score_table
-from beacon_lit.evaluation.task import Score, Subject, Task
+from beacon_lit.evaluation.task import Example, Score, Subject, Task, mean_score
+from beacon_lit.evaluation.tasks import Passkey, Perplexity
 
 __all__ = [
+    "Example",
+    "Journal",
     "Mode",
     "Passkey",
     "Perplexity",
+    "Prompt",
+    "Ranks",
+    "Reader",
     "Score",
     "Subject",
     "Task",
     "choose_modes",
     "flat_metrics",
     "make_figures",
+    "make_prompt",
+    "mean_score",
     "parse_mode",
+    "rescore",
     "run",
     "save",
     "score_table",

@@ -1,15 +1,17 @@
-"""What is compared: the untouched backbone, windows without any memory, and memory at one ratio."""
+"""What is compared: the untouched backbone, windows without any memory, and memory at one ratio or at one that fits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from beacon_lit.arch.ratio import adapt_ratio
 
-Model = Any  # a BeaconLM, or whatever has its forward, `dense`, `dense_token_loss`, `beacon` and `device`
+Model = Any  # a BeaconLM, or whatever has the methods of it that `Reader` calls
 
 DENSE = "dense"
 WINDOW_ONLY = "window-only"
+_ADAPT = re.compile(r"adapt-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -17,50 +19,49 @@ class Mode:
     """One way to read a text with a model, a row of every table.
 
     Args:
-        name: as in tables: "dense", "window-only", "ratio 8".
-        ratios: what the model's forward gets as `ratios`; None stands for its dense forward.
+        name: as in tables: "dense", "window-only", "ratio 8", "adapt-1024".
+        ratio: what the model gets as a text's ratio, an int or "drop"; None where there is none, or no fixed one.
+        room: for "adapt-N": tokens beyond the text that must fit, too.
     """
 
     name: str
-    ratios: int | str | None
+    ratio: int | str | None = None
+    room: int | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the plain backbone reads."""
+        return self.ratio is None and self.room is None
 
     @property
     def uses_beacons(self) -> bool:
         """Whether trained beacons can change what this mode scores."""
-        return isinstance(self.ratios, int)
+        return self.room is not None or isinstance(self.ratio, int)
 
-    def token_loss(self, lm: Model, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """Negative log likelihoods in nats, float32 of shape (B, L): entry t is that of `labels[:, t]` given the
-        tokens before it, and 0 at t = 0 and where the label is -100.
-
-        Args:
-            input_ids: (B, L) int64, rows without padding.
-            labels: (B, L) int64, not shifted.
-        """
-        if self.ratios is None:
-            return lm.dense_token_loss(input_ids, attention_mask=None, labels=labels)
-        return lm(input_ids, labels=labels, ratios=self.ratios, return_logits=False).token_loss
-
-    def last_logits(self, lm: Model, input_ids: Tensor, count: int) -> Tensor:
-        """Logits after each of the last `count` tokens, (B, count, V), for `input_ids` (B, L) without padding."""
-        if self.ratios is None:
-            return lm.dense(input_ids, logits_to_keep=count).logits
-        return lm(input_ids, ratios=self.ratios, logits_to_keep=count).logits
+    def ratio_of(self, lm: Model, length: int) -> int | str | None:
+        """The ratio of a text of so many tokens: with "adapt-N" the smallest whose memory fits the model's positions
+        for `length + N` tokens, else the largest. (The paper's code chooses so, once per text.)"""
+        return self.ratio if self.room is None else adapt_ratio(lm.beacon, length + self.room, lm.positions)
 
 
 def parse_mode(value: str | int) -> Mode:
-    """The mode written as "dense", "window-only" or a ratio (an int >= 1).
+    """The mode written as "dense", "window-only", "adapt-N" or a ratio (an int >= 1).
 
     Raises:
         ValueError: anything else.
     """
     if value == DENSE:
-        return Mode(DENSE, None)
+        return Mode(DENSE)
     if value == WINDOW_ONLY:
         return Mode(WINDOW_ONLY, "drop")
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return Mode(f"ratio {value}", value)
-    raise ValueError(f"modes: got {value!r}; each must be {DENSE!r}, {WINDOW_ONLY!r} or a ratio (an integer >= 1)")
+    if isinstance(value, str) and (adapt := _ADAPT.fullmatch(value)):
+        return Mode(value, room=int(adapt[1]))
+    raise ValueError(
+        f"modes: got {value!r}; each must be {DENSE!r}, {WINDOW_ONLY!r}, a ratio (an integer >= 1) or 'adapt-N', such "
+        "as 'adapt-1024'"
+    )
 
 
 def choose_modes(lm: Model, values: Sequence[str | int] | None = None) -> tuple[Mode, ...]:
@@ -75,6 +76,6 @@ def choose_modes(lm: Model, values: Sequence[str | int] | None = None) -> tuple[
         raise ValueError(f"modes: got {list(chosen)}; they must be at least one, and each only once")
     modes = tuple(parse_mode(value) for value in chosen)
     for mode in modes:
-        if isinstance(mode.ratios, int) and lm.beacon.window % mode.ratios:
-            raise ValueError(f"ratio={mode.ratios} is not allowed; allowed: divisors of the window, {lm.beacon.window}")
+        if isinstance(mode.ratio, int) and lm.beacon.window % mode.ratio:
+            raise ValueError(f"ratio={mode.ratio} is not allowed; allowed: divisors of the window, {lm.beacon.window}")
     return modes

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY
-from beacon_lit.evaluation.task import ModeScores
+from beacon_lit.evaluation.task import ModeScores, Record
 
 BASELINES: dict[str, dict[str, Any]] = {
     DENSE: dict(color="#222222", linestyle="-"),
@@ -99,6 +99,14 @@ def heat_maps(panels: Mapping[str, Mapping[tuple[int, float], float]], title: st
     figure.suptitle(title)
     figure.colorbar(image, ax=list(grid), fraction=0.05, pad=0.02)
     return figure
+
+
+def mean_by_cell(records: Sequence[Record], name: str = "score") -> dict[tuple[int, float], float]:
+    """Means of a field of records by ("length", "depth"), for `heat_maps`."""
+    cells: dict[tuple[int, float], list[float]] = {}
+    for record in records:
+        cells.setdefault((record["length"], record["depth"]), []).append(record[name])
+    return {cell: sum(values) / len(values) for cell, values in cells.items()}
 
 
 def _heat_map(

@@ -3,23 +3,30 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
-from beacon_lit.evaluation.modes import Mode, Model
-from beacon_lit.evaluation.task import Document, Results, Score, Subject, Task
+from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
+from beacon_lit.evaluation.modes import Mode
+from beacon_lit.evaluation.ranks import Ranks
+from beacon_lit.evaluation.reader import Reader, costs
+from beacon_lit.evaluation.task import Example, Record, Results, Score, Subject, Task
+
+Batches = Sequence[Sequence[Example]]
 
 
 def run(
     tasks: Mapping[str, Task],
-    lm: Model,
-    tokenizer: PreTrainedTokenizerBase,
+    subject: Subject,
     modes: Sequence[Mode],
-    documents: Sequence[Document] = (),
+    *,
+    batch_size: int = 1,
+    ranks: Ranks = Ranks(),  # noqa: B008  # frozen
+    journal: Journal | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Score]]:
     """Scores by task name and mode name.
@@ -28,21 +35,84 @@ def run(
 
     Args:
         tasks: by the name that tables, metrics and files give them.
-        documents: (id, token ids) of held-out texts, for tasks that read them.
+        subject: the model, its tokenizer, held-out texts.
+        modes: how to read.
+        batch_size: examples that are asked at once. What the model computes may depend on it in the last bits; on the
+            number of ranks it does not.
+        ranks: those that share the batches. Every rank gets all scores.
+        journal: where records are written as they come, and found if they are there already.
         progress: show a bar.
+
+    Raises:
+        ValueError: a batch size below 1, a task without examples, or one with two examples of one id.
     """
-    subject = Subject(lm, tokenizer, documents)
-    results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
-    with (
-        evaluating(lm),
-        tqdm(desc="evaluation", total=len(tasks) * len(modes), leave=False, disable=not progress) as bar,
-    ):
-        for name, task in tasks.items():
-            for mode in modes:
-                bar.set_description(f"{name}, {mode.name}")
-                results[name][mode.name] = task.evaluate(subject, mode)
-                bar.update()
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is not allowed; allowed: at least 1")
+    with evaluating(subject.lm):
+        batches = {name: _batches(name, task.examples(subject), batch_size) for name, task in tasks.items()}
+        count = sum(len(ranks.own(len(of_task))) for of_task in batches.values()) * len(modes)
+        results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
+        with tqdm(desc="evaluation", total=count, leave=False, disable=not progress) as bar:
+            for name, task in tasks.items():
+                for mode in modes:
+                    bar.set_description(f"{name}, {mode.name}")
+                    own = []
+                    for index in ranks.own(len(batches[name])):
+                        own.append(_records(name, task, Reader(subject, mode), batches[name][index], journal))
+                        bar.update()
+                    parts = ranks.in_order(own, len(batches[name]))
+                    results[name][mode.name] = scored(task, [record for part in parts for record in part])
     return results
+
+
+def _batches(name: str, examples: Sequence[Example], size: int) -> Batches:
+    ids = [example.id for example in examples]
+    if not ids:
+        raise ValueError(f"task={name} has no examples")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"task={name} has two examples of the id {next(id for id in ids if ids.count(id) > 1)!r}")
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _records(
+    name: str, task: Task, reader: Reader, batch: Sequence[Example], journal: Journal | None
+) -> Sequence[Record]:
+    """The records of a batch, made now or found."""
+    found = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
+    if found:
+        return found
+    records = []
+    for example, said in zip(batch, task.predict(reader, batch), strict=True):
+        record = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about, **said}
+        records.append({**record, **task.grade(record)})
+    if journal:
+        journal.add(records)
+    return records
+
+
+def scored(task: Task, records: Sequence[Record]) -> Score:
+    """The score of a task's records under one mode, with what they took."""
+    return replace(task.score(records), costs=costs(records), predictions=records)
+
+
+def rescore(tasks: Mapping[str, Task], folder: Path) -> dict[str, dict[str, Score]]:
+    """Grade and score the records in a run's folder anew, without the model.
+
+    Raises:
+        ValueError: there are none, or one is of a task that is not among `tasks`.
+    """
+    path = folder / RECORDS_FILE
+    if not path.is_file():
+        raise ValueError(f"rescore={folder}: there is no {RECORDS_FILE}; allowed: the folder of a finished evaluation")
+    groups: dict[str, dict[str, list[Record]]] = {}
+    for record in read_records(path):
+        if record["task"] not in tasks:
+            raise ValueError(f"{path} has records of the task {record['task']!r}; allowed: {', '.join(tasks)}")
+        graded = {**record, **tasks[record["task"]].grade(record)}
+        groups.setdefault(record["task"], {}).setdefault(record["mode"], []).append(graded)
+    return {
+        name: {mode: scored(tasks[name], records) for mode, records in modes.items()} for name, modes in groups.items()
+    }
 
 
 @contextmanager
@@ -71,6 +141,16 @@ def flat_metrics(results: Results, details: bool = True) -> dict[str, float]:
     return metrics
 
 
+def flat_costs(results: Results) -> dict[str, float]:
+    """What it took, by name: "costs/perplexity/ratio_8/seconds"."""
+    return {
+        f"costs/{task}/{mode.replace(' ', '_')}/{name}": value
+        for task, scores in results.items()
+        for mode, score in scores.items()
+        for name, value in score.costs.items()
+    }
+
+
 def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict[str, Figure]:
     """Figures by name ("perplexity_by_ratio"). `runs` maps labels to results; the last is the newest."""
     figures: dict[str, Figure] = {}
@@ -83,12 +163,8 @@ def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict
 def save(folder: str | Path, results: Results, figures: Mapping[str, Figure]) -> None:
     """Write `metrics.json`, `predictions.jsonl` and a PNG per figure into `folder`, which is made if need be."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(flat_metrics(results), indent=2) + "\n")
-    with (folder / "predictions.jsonl").open("w") as file:
-        for task, scores in results.items():
-            for mode, score in scores.items():
-                for record in score.predictions:
-                    file.write(json.dumps({"task": task, "mode": mode, **record}) + "\n")
+    scores = [score for of_task in results.values() for score in of_task.values()]
+    Journal.close(folder, (record for score in scores for record in score.predictions))
+    (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)

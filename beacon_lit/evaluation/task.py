@@ -1,15 +1,23 @@
-"""The seam behind which every evaluation lives: a Task scores one subject under one mode, and draws its scores."""
+"""The seam behind which every evaluation lives: a Task has examples, asks a model, and turns its records to scores."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
-from beacon_lit.evaluation.modes import Mode, Model
+from beacon_lit.evaluation.modes import Model
+
+if TYPE_CHECKING:
+    from beacon_lit.evaluation.reader import Reader
 
 Document = tuple[str, Sequence[int]]  # id, token ids of the whole text
+Record = Mapping[str, Any]  # what one example came to, values as in JSON: a line of predictions.jsonl
 ModeScores = Mapping[str, "Score"]  # mode name -> score, in the order of the table's rows
 Results = Mapping[str, ModeScores]  # task name -> its scores
 
@@ -21,12 +29,17 @@ class Subject:
     Args:
         lm: the model, in eval mode.
         tokenizer: its tokenizer.
-        documents: held-out texts, for tasks that do not bring their own.
+        read_documents: gives held-out texts, for tasks that do not bring their own; called when one asks.
     """
 
     lm: Model
     tokenizer: PreTrainedTokenizerBase
-    documents: Sequence[Document] = ()
+    read_documents: Callable[[], Sequence[Document]] = tuple
+
+    @cached_property
+    def documents(self) -> Sequence[Document]:
+        """The held-out texts."""
+        return self.read_documents()
 
     @property
     def prefix(self) -> list[int]:
@@ -36,30 +49,88 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Example:
+    """One thing to ask.
+
+    Args:
+        id: its name, another one for each of a task's examples.
+        about: what its record tells of it, values as in JSON: answers, length, depth ...
+        content: what the task asks the model with; not in the record.
+    """
+
+    id: str
+    about: Record = field(default_factory=dict)
+    content: Any = None
+
+
+@dataclass(frozen=True)
 class Score:
     """What a task found under one mode.
 
     Args:
         value: its one number, the one that tables show.
         details: further numbers by name, such as "window_3".
-        predictions: one JSON-able record per example.
+        costs: what it took: see `reader.costs`.
+        predictions: the records, one per example.
     """
 
     value: float
     details: Mapping[str, float] = field(default_factory=dict)
-    predictions: Sequence[Mapping[str, Any]] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
+    predictions: Sequence[Record] = ()
 
 
-class Task(Protocol):
-    """An evaluation. Its settings are its constructor's; the name it goes by is its key in the config."""
+class Task(ABC):
+    """An evaluation. Its settings are its constructor's; the name it goes by is its key in the config.
 
-    def evaluate(self, subject: Subject, mode: Mode) -> Score:
-        """Score the subject under one mode; called without gradients."""
-        ...
+    Attributes:
+        metric: what `Score.value` is, as in tables and figures.
+    """
+
+    metric: ClassVar[str] = "score"
+
+    @abstractmethod
+    def examples(self, subject: Subject) -> Sequence[Example]:
+        """All examples, in the order of the records; the same on every call and every rank."""
+
+    @abstractmethod
+    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+        """What the model says to a batch of examples: for each a record, "tokens_in", "ratio", "cache_bytes" and
+        "seconds" among it, as `Reader` gives them. Called without gradients."""
+
+    def grade(self, record: Record) -> Record:
+        """What is added to an example's record (`about` and the prediction) without the model, such as "score"."""
+        return {}
+
+    @abstractmethod
+    def score(self, records: Sequence[Record]) -> Score:
+        """The score of all records, from what is in them alone."""
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """Figures by name. `runs` maps a label ("before training", or "" for a lone run) to its scores.
 
         The last run is the newest; the others may come without their predictions.
         """
-        ...
+        return {}
+
+
+def mean_score(records: Sequence[Record], name: str = "score", by: Sequence[str] = ()) -> Score:
+    """The mean of a field of all records, and as details the means of groups.
+
+    Args:
+        records: at least one.
+        name: the field.
+        by: fields whose values make up the groups: `by=("length", "depth")` gives "length_4096/depth_50".
+    """
+    groups: dict[str, list[float]] = {}
+    for record in records if by else ():
+        key = "/".join(f"{field}_{_short(record[field])}" for field in by)
+        groups.setdefault(key, []).append(record[name])
+    return Score(
+        value=sum(record[name] for record in records) / len(records),
+        details={key: sum(values) / len(values) for key, values in groups.items()},
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,7 +24,9 @@ class FakeLM(nn.Module):
         self.penalty = nn.Parameter(torch.tensor(penalty))  # plays the beacons: training it changes ratios alone
         self.backbone = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).requires_grad_(False)
         self.vocabulary = vocabulary
-        self.beacon = SimpleNamespace(window=window, ratios=(4, 2))
+        self.beacon = SimpleNamespace(window=window, ratios=(4, 2), sink=0, overlap=0)
+        self.positions = 4096
+        self.generation_config = SimpleNamespace(eos_token_id=None)
         self.calls: list[object] = []
 
     @property
@@ -34,20 +36,36 @@ class FakeLM(nn.Module):
     def beacon_parameters(self):
         return iter([self.penalty])
 
-    def forward(self, input_ids, attention_mask=None, labels=None, ratios=None, return_logits=True, logits_to_keep=0):
+    def forward(self, input_ids, attention_mask=None, labels=None, ratios=None, return_logits=True, use_cache=False):
         self._record(ratios)
+        assert labels is not None and not return_logits and use_cache
         later = 3.0 if ratios == "drop" else 1 + ratios / 10 + self.penalty
-        loss = None if labels is None else self._loss(labels, later)
-        logits = self._copy(input_ids, logits_to_keep, see_all=ratios != "drop") if return_logits else None
-        return SimpleNamespace(token_loss=loss, logits=logits)
-
-    def dense(self, input_ids, attention_mask=None, logits_to_keep=0):
-        self._record("dense")
-        return SimpleNamespace(logits=self._copy(input_ids, logits_to_keep, see_all=True))
+        lengths = [input_ids.shape[1]] * len(input_ids) if attention_mask is None else attention_mask.sum(1).tolist()
+        return SimpleNamespace(token_loss=self._loss(labels, later), cache=self._cache(lengths, ratios))
 
     def dense_token_loss(self, input_ids, attention_mask, labels):
         self._record("dense")
         return self._loss(labels, 1.0)
+
+    def generate(self, input_ids, attention_mask, generation_config, ratios=None, **options):
+        self._record(ratios)
+        sequences = self._copied(input_ids, attention_mask, generation_config, see_all=ratios != "drop")
+        lengths = (attention_mask.sum(1) + sequences.shape[1] - input_ids.shape[1]).tolist()
+        return SimpleNamespace(sequences=sequences, past_key_values=self._cache(lengths, ratios))
+
+    def dense_generate(self, input_ids, attention_mask, generation_config, **options):
+        self._record("dense")
+        return SimpleNamespace(
+            sequences=self._copied(input_ids, attention_mask, generation_config, see_all=True), past_key_values=None
+        )
+
+    def dense_cache_bytes(self, tokens):
+        return 4 * tokens
+
+    def _cache(self, lengths, ratios):
+        """Four bytes a slot."""
+        kept = [length if ratios == "drop" else length // ratios for length in lengths]
+        return SimpleNamespace(nbytes=4 * sum(kept), rows=[SimpleNamespace(slots=slots) for slots in kept])
 
     def _record(self, call) -> None:
         assert not any(module.training for module in self.modules())
@@ -60,14 +78,19 @@ class FakeLM(nn.Module):
         loss[:, 0] = 0
         return loss
 
-    def _copy(self, input_ids, keep, see_all):
-        logits = torch.zeros(len(input_ids), keep, self.vocabulary)
-        for row, ids in enumerate(input_ids.tolist()):
-            for column in range(keep):
-                end = len(ids) - keep + column
-                start = 0 if see_all else end // self.beacon.window * self.beacon.window
-                logits[row, column, _copied(ids[start : end + 1])] = 1
-        return logits
+    def _copied(self, input_ids, attention_mask, config, see_all):
+        assert not config.do_sample and config.num_beams == 1
+        rows = []
+        for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
+            seen = [token for token, is_there in zip(ids, mask, strict=True) if is_there]
+            new = []
+            for _ in range(config.max_new_tokens):
+                last = len(seen) - 1  # the window that the latest token is in
+                start = 0 if see_all else last // self.beacon.window * self.beacon.window
+                new.append(_copied(seen[start:]))
+                seen.append(new[-1])
+            rows.append(ids + new)
+        return torch.tensor(rows)
 
 
 def _copied(seen: list[int]) -> int:

@@ -11,12 +11,14 @@ def test_the_default_modes_are_those_of_the_model():
 
 
 def test_modes_as_written_in_a_config():
-    assert choose_modes(FakeLM(), [8, "dense"]) == (Mode("ratio 8", 8), Mode("dense", None))
+    assert choose_modes(FakeLM(), [8, "dense"]) == (Mode("ratio 8", 8), Mode("dense"))
 
 
-@pytest.mark.parametrize("value", [0, -2, 2.0, True, "raw", None])
+@pytest.mark.parametrize("value", [0, -2, 2.0, True, "raw", "adapt-", None])
 def test_a_bad_mode_is_named(value):
-    with pytest.raises(ValueError, match=r"modes: got .*; each must be 'dense', 'window-only' or a ratio"):
+    with pytest.raises(
+        ValueError, match=r"modes: got .*; each must be 'dense', 'window-only', a ratio .* or 'adapt-N'"
+    ):
         parse_mode(value)
 
 

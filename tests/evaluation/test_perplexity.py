@@ -2,18 +2,19 @@ from math import exp
 
 import pytest
 
-from beacon_lit.evaluation import Perplexity, Subject, parse_mode
-from beacon_lit.evaluation.perplexity import cut_pieces
-from beacon_lit.evaluation.runner import evaluating
+from beacon_lit.evaluation import Perplexity, Subject, parse_mode, run
+from beacon_lit.evaluation.tasks.perplexity import cut_pieces
 from tests.evaluation.fakes import WINDOW, FakeLM, byte_tokenizer
 
 DOCUMENTS = [("a", list(range(100))), ("short", [1, 2]), ("b", list(range(200, 270)))]
 
 
 def evaluate(task, mode, documents=DOCUMENTS, bos=False):
-    lm = FakeLM()
-    with evaluating(lm):
-        return task.evaluate(Subject(lm, byte_tokenizer(bos), documents), parse_mode(mode))
+    subject = Subject(FakeLM(), byte_tokenizer(bos), lambda: documents)
+    (score,) = run({"perplexity": task}, subject, [parse_mode(mode)], batch_size=2, progress=False)[
+        "perplexity"
+    ].values()
+    return score
 
 
 def test_pieces_take_turns_over_documents_and_do_not_overlap():
@@ -34,10 +35,11 @@ def test_perplexity_is_the_exponential_of_the_mean_over_scored_tokens():
     score = evaluate(Perplexity(length=length), 2)
     later = 1.2
     assert score.value == pytest.approx(exp((first * 1 + (WINDOW + 8) * later) / (length - 1)))
-    assert score.details == pytest.approx({"window_0": exp(1), "window_1": exp(later), "window_2": exp(later)})
+    windows = {"window_0": exp(1), "window_1": exp(later), "window_2": exp(later)}
+    assert score.details == pytest.approx({**windows, "by_document": score.value})
     assert len(score.predictions) == 3
     record = score.predictions[1]
-    assert (record["id"], record["start"], record["tokens_by_window"]) == ("b", 0, [15, 16, 8])
+    assert (record["document"], record["start"], record["tokens_by_window"]) == ("b", 0, [15, 16, 8])
     assert record["nll_by_window"] == pytest.approx([15, 16 * later, 8 * later])
 
 
@@ -50,14 +52,14 @@ def test_each_mode_asks_the_model_in_its_own_way(mode, later):
 
 def test_limits():
     assert len(evaluate(Perplexity(length=30), "dense").predictions) == 5
-    assert [p["id"] for p in evaluate(Perplexity(length=30, max_pieces=2), "dense").predictions] == ["a", "b"]
-    assert [p["id"] for p in evaluate(Perplexity(length=30, max_documents=1), "dense").predictions] == ["a"] * 3
+    assert [p["document"] for p in evaluate(Perplexity(length=30, max_pieces=2), "dense").predictions] == ["a", "b"]
+    assert [p["document"] for p in evaluate(Perplexity(length=30, max_documents=1), "dense").predictions] == ["a"] * 3
 
 
 def test_the_tokenizers_bos_heads_each_piece():
     documents = [("a", list(range(300, 358))), ("b", [0, *range(300, 358)])]  # <s> is token 0
     score = evaluate(Perplexity(length=30), "dense", documents, bos=True)
-    assert [(p["id"], p["start"]) for p in score.predictions] == [("a", 0), ("b", 1), ("a", 29), ("b", 30)]
+    assert [(p["document"], p["start"]) for p in score.predictions] == [("a", 0), ("b", 1), ("a", 29), ("b", 30)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.evaluation import Passkey, Perplexity, choose_modes, run
+from beacon_lit.evaluation import Passkey, Perplexity, Subject, choose_modes, run
 from tests.evaluation.fakes import byte_tokenizer
 
 WINDOW = 16
@@ -32,7 +32,8 @@ def results(lm):
     torch.manual_seed(1)
     documents = [(name, torch.randint(400, (100,)).tolist()) for name in "ab"]
     tasks = {"perplexity": Perplexity(length=40), "passkey": Passkey(lengths=(256, 300), depths=(0, 100))}
-    return documents, run(tasks, lm, byte_tokenizer(), choose_modes(lm), documents)
+    subject = Subject(lm, byte_tokenizer(), lambda: documents)
+    return documents, run(tasks, subject, choose_modes(lm), batch_size=2, progress=False)
 
 
 def test_dense_perplexity_is_that_of_the_hugging_face_loss(lm, results):
@@ -51,16 +52,20 @@ def test_the_first_window_reads_no_memory(results):
 
 
 @pytest.mark.parametrize("mode", ["dense", "window-only", "ratio 2", "ratio 4"])
-def test_passkey_guesses_are_the_argmax_of_a_whole_pass(lm, results, mode):
+def test_passkey_answers_are_the_argmax_of_whole_passes(lm, results, mode):
     from beacon_lit.data.passkey import passkey_sample
 
+    tokenizer = byte_tokenizer()
     record = results[1]["passkey"][mode].predictions[3]
-    sample = passkey_sample(byte_tokenizer(), record["length"], record["depth"])
-    ids = torch.tensor([sample.ids[:-1]])
+    sample = passkey_sample(tokenizer, record["length"], record["depth"])
+    ids, prompt = torch.tensor([sample.ids[: sample.length]]), sample.length
     ratios = {"window-only": "drop", "ratio 2": 2, "ratio 4": 4}.get(mode)
     lm.eval()
     with torch.no_grad():
-        logits = lm.dense(ids).logits if mode == "dense" else lm(ids, ratios=ratios).logits
-    guess = logits[0, sample.length - 1 :].argmax(-1)
-    assert record["guess"] == byte_tokenizer().decode(guess)
-    assert record["tokens_right"] == (guess == torch.tensor(sample.answer)).sum()
+        for _ in range(record["tokens_out"]):
+            logits = lm.dense(ids).logits if mode == "dense" else lm(ids, ratios=ratios).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    answer = ids[0, prompt:].tolist()
+    assert record["tokens_in"] == prompt and record["ended_by"] in {"length", "</s>"}
+    assert record["prediction"] == tokenizer.decode(answer, skip_special_tokens=True)
+    assert record["ratio"] == ratios

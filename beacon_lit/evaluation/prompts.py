@@ -1,0 +1,76 @@
+"""Prompts: text, or a conversation, as the token ids that a model reads; and how a text that is too long is cut."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beacon_lit.chat.template import ChatTemplate
+
+AUTO, CHAT, PLAIN = TEMPLATES = ("auto", "chat", "plain")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked to go on from.
+
+    Attributes:
+        ids: token ids, special tokens included; a beginning-of-sequence token is there once at most.
+        template: "chat" or "plain", how they were written.
+        dropped: tokens that were cut out of the text's middle.
+    """
+
+    ids: list[int]
+    template: str = PLAIN
+    dropped: int = 0
+
+
+def check_template(template: str) -> None:
+    """ValueError unless it is one of "auto", "chat" and "plain"."""
+    if template not in TEMPLATES:
+        raise ValueError(f"template={template!r} is not allowed; allowed: {', '.join(TEMPLATES)}")
+
+
+def make_prompt(
+    tokenizer: Any,
+    content: str | Sequence[Mapping[str, str]],
+    template: str = AUTO,
+    max_tokens: int | None = None,
+    answer: str = "",
+) -> Prompt:
+    """A text, or the messages of a conversation, as a prompt.
+
+    Args:
+        tokenizer: the model's.
+        content: the text, which in a chat is the user's turn; or messages of "role" and "content", the last the user's.
+        template: "chat" for the tokenizer's chat template, "plain" for the text as it is, with the tokenizer's special
+            tokens; "auto" for a chat where there is a template.
+        max_tokens: a longer text is cut in the middle before it is put into the template: see `cut_middle`.
+        answer: what the answer begins with already.
+
+    Raises:
+        ValueError: another template, a chat without a template, a plain prompt of messages, or messages to be cut.
+    """
+    check_template(template)
+    template = template if template != AUTO else CHAT if tokenizer.chat_template else PLAIN
+    if not isinstance(content, str) and (template == PLAIN or max_tokens is not None):
+        raise ValueError("messages are not allowed in a plain prompt or with max_tokens; allowed: a text")
+    text, dropped = (content, 0) if max_tokens is None else cut_middle(tokenizer, content, max_tokens)
+    if template == PLAIN:
+        return Prompt(tokenizer(f"{text}{answer}", verbose=False)["input_ids"], PLAIN, dropped)
+    messages = [{"role": "user", "content": text}] if isinstance(text, str) else list(map(dict, text))
+    written = ChatTemplate.of(tokenizer, {}).render(tokenizer, messages, prompt=True) + answer
+    return Prompt(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"], CHAT, dropped)
+
+
+def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
+    """A text of at most `max_tokens` tokens, and how many are gone: its first and its last half are kept.
+
+    As LongBench's own code does it: the halves are decoded and joined, so that the text may have a token or two more or
+    less where they meet.
+    """
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) <= max_tokens:
+        return text, 0
+    head, tail = ids[: max_tokens // 2], ids[len(ids) - max_tokens // 2 :]
+    halves = (tokenizer.decode(half, skip_special_tokens=True) for half in (head, tail))
+    return "".join(halves), len(ids) - len(head) - len(tail)

@@ -1,0 +1,203 @@
+"""A model under one mode: it answers prompts and scores texts, and tells what that took."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from beacon_lit.arch.config import as_tuple
+from beacon_lit.chat.template import ChatTemplate
+from beacon_lit.evaluation.modes import Mode
+from beacon_lit.evaluation.prompts import CHAT, Prompt
+from beacon_lit.evaluation.task import Subject
+
+Output = dict[str, Any]  # what a record gets from the model, values as in JSON
+
+# Greedy, whatever the model's own generation_config would add to it.
+_GREEDY = dict(
+    do_sample=False, num_beams=1, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
+    no_repeat_ngram_size=0, renormalize_logits=False,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A subject under one mode.
+
+    An answer ends with an eos token (the model's, the tokenizer's, and in a chat also the one that ends a turn), or
+    with a stop string, or when it is as long as it may be. Nothing of this is written to the model's own settings.
+    """
+
+    subject: Subject
+    mode: Mode
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        end_tokens: Sequence[int] = (),
+        min_new_tokens: int = 0,
+    ) -> list[Output]:
+        """Greedy answers to a batch of prompts.
+
+        Args:
+            prompts: of any lengths; all of one template.
+            max_new_tokens: the most tokens of an answer.
+            stop: strings that end an answer; it is cut before the first of them.
+            end_tokens: token ids that end an answer, too.
+            min_new_tokens: no eos token and no end token comes before so many tokens.
+
+        Returns:
+            For each prompt a record: "prediction" (text), "tokens_in", "tokens_dropped", "template", "tokens_out",
+            "ended_by" (a token, "stop" or "length"), "ratio" (that was used), "cache_bytes" (of keys and values at the
+            end), "seconds" (the batch's, shared evenly).
+
+        Raises:
+            ValueError: more tokens than the model's positions hold at this ratio.
+        """
+        lm, tokenizer = self.subject.lm, self.subject.tokenizer
+        ends = self._ends(prompts[0].template, end_tokens)
+        ids, mask = _padded([prompt.ids for prompt in prompts], left=True)
+        options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
+        settings = GenerationConfig(
+            **_GREEDY,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens or None,
+            eos_token_id=list(ends) or None,
+            pad_token_id=ends[0] if ends else 0,
+            return_dict_in_generate=True,
+        )
+        options |= {"generation_config": settings, "attention_mask": mask.to(lm.device)}
+        ratios = [self.mode.ratio_of(lm, len(prompt.ids) + max_new_tokens) for prompt in prompts]
+        with _stopwatch() as seconds:
+            if self.mode.is_dense:
+                out = lm.dense_generate(ids.to(lm.device), **options)
+            else:
+                out = lm.generate(
+                    ids.to(lm.device), ratios=self._per_window(ratios, ids.shape[1] + max_new_tokens), **options
+                )
+            answers = out.sequences[:, ids.shape[1] :].tolist()
+        answers = [_ended(answer, ends) for answer in answers]
+        lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        kept = self._cache_bytes(out.past_key_values, lengths)
+        return [
+            {
+                **self._said(answer, ends, stop, max_new_tokens),
+                "tokens_in": len(prompt.ids),
+                "tokens_dropped": prompt.dropped,
+                "template": prompt.template,
+                "tokens_out": len(answer),
+                "ratio": ratio,
+                "cache_bytes": size,
+                "seconds": seconds[0] / len(prompts),
+            }
+            for prompt, answer, ratio, size in zip(prompts, answers, ratios, kept, strict=True)
+        ]
+
+    def token_losses(self, texts: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Output]]:
+        """Negative log likelihoods of a batch of texts' tokens, each given those before it.
+
+        Args:
+            texts: token ids, at least one each, of any lengths.
+
+        Returns:
+            For each text float64 nats on the CPU, as many as tokens, the first 0; and records of "tokens_in", "ratio",
+            "cache_bytes" (what a cache of the text would hold) and "seconds" (the batch's, shared evenly).
+
+        Raises:
+            ValueError: more tokens than the model's positions hold at this ratio.
+        """
+        lm = self.subject.lm
+        ids, mask = (tensor.to(lm.device) for tensor in _padded(texts, left=False))
+        labels = ids.masked_fill(mask == 0, -100)
+        whole = bool((mask == 1).all())
+        ratios = [self.mode.ratio_of(lm, len(text)) for text in texts]
+        with _stopwatch() as seconds:
+            given: dict[str, Any] = {"attention_mask": None if whole else mask.cpu(), "labels": labels}
+            if self.mode.is_dense:
+                cache, losses = None, lm.dense_token_loss(ids, **given)
+            else:
+                out = lm(
+                    ids, ratios=self._per_window(ratios, ids.shape[1]), return_logits=False, use_cache=True, **given
+                )
+                cache, losses = out.cache, out.token_loss
+            losses = losses.double().cpu()
+        kept = self._cache_bytes(cache, list(map(len, texts)))
+        outputs = [
+            {"tokens_in": len(text), "ratio": ratio, "cache_bytes": size, "seconds": seconds[0] / len(texts)}
+            for text, ratio, size in zip(texts, ratios, kept, strict=True)
+        ]
+        return [row[: len(text)] for row, text in zip(losses, texts, strict=True)], outputs
+
+    def _per_window(self, ratios: Sequence[Any], length: int) -> Any:
+        """Ratios of rows as the model takes them: one for all, or else for each row one per window."""
+        windows = length // self.subject.lm.beacon.window + 1
+        return ratios[0] if len(set(ratios)) == 1 else [[ratio] * windows for ratio in ratios]
+
+    def _cache_bytes(self, cache: Any, tokens: Sequence[int]) -> list[int]:
+        """Bytes of each row's keys and values."""
+        if self.mode.is_dense:
+            return [self.subject.lm.dense_cache_bytes(count) for count in tokens]
+        rows = [row.slots for row in cache.rows]
+        return [round(cache.nbytes * slots / max(1, sum(rows))) for slots in rows]
+
+    @cached_property
+    def _end_of_turn(self) -> int | None:
+        tokenizer = self.subject.tokenizer
+        return ChatTemplate.of(tokenizer, {}).end_of_turn(tokenizer)
+
+    def _ends(self, template: str, more: Sequence[int]) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        lm, tokenizer = self.subject.lm, self.subject.tokenizer
+        ends = [*as_tuple(lm.generation_config.eos_token_id), tokenizer.eos_token_id, *more]
+        ends += [self._end_of_turn] if template == CHAT else []
+        return tuple(dict.fromkeys(end for end in ends if end is not None))
+
+    def _said(self, answer: list[int], ends: Sequence[int], stop: Sequence[str], most: int) -> Output:
+        """An answer's text and what ended it."""
+        tokenizer = self.subject.tokenizer
+        ended = bool(answer) and answer[-1] in ends
+        text = tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=True)
+        found = [text.find(end) for end in stop if end in text]
+        if found:
+            return {"prediction": text[: min(found)], "ended_by": "stop"}
+        return {"prediction": text, "ended_by": tokenizer.convert_ids_to_tokens(answer[-1]) if ended else "length"}
+
+
+def _ended(answer: list[int], ends: Sequence[int]) -> list[int]:
+    """An answer up to its end token; what a batch puts behind it is padding."""
+    last = next((i for i, token in enumerate(answer) if token in ends), len(answer) - 1)
+    return answer[: last + 1]
+
+
+def _padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
+    """Rows of ids -> (B, L) ids and their mask, both int64 on the CPU."""
+    width = max(map(len, rows))
+    ids, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place], mask[i, place] = torch.tensor(row), 1
+    return ids, mask
+
+
+@contextmanager
+def _stopwatch() -> Iterator[list[float]]:
+    """A list that holds the seconds of the block when it has ended. What is timed ends on the CPU: it has waited."""
+    seconds: list[float] = []
+    start = perf_counter()
+    yield seconds
+    seconds.append(perf_counter() - start)
+
+
+def costs(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What records took together: "seconds", "tokens_in", "cache_mib" (of the largest), "tokens_dropped"."""
+    sums = {name: sum(record[name] for record in records) for name in ("seconds", "tokens_in")}
+    largest = max((record["cache_bytes"] for record in records), default=0)
+    return {**sums, "cache_mib": largest / 2**20, "tokens_dropped": sum(r.get("tokens_dropped", 0) for r in records)}
