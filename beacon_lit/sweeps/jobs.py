@@ -42,7 +42,7 @@ class Job:
     @property
     def tokens_per_second(self) -> float | None:
         """The training speed at the end, if it was measured."""
-        return self.metrics.get("tok/s")
+        return self.metrics.get("train/tokens_per_second")
 
 
 def find_jobs(folders: Sequence[Path]) -> list[Job]:
@@ -102,7 +102,7 @@ def headlines(jobs: Sequence[Job]) -> list[str]:
     some, what differs."""
     jobs = [job for job in jobs if job.metrics]
     names = dict.fromkeys(name for job in jobs for name in job.metrics)
-    results = [name for name in names if name.count("/") == 1 and not name.startswith(("train/", "tok/"))]
+    results = [name for name in names if name.count("/") == 1 and not name.startswith("train/")]
     short = ["train/loss"] * ("train/loss" in names) + results
     return [name for name in short if len(jobs) == 1 or len({job.metrics.get(name) for job in jobs}) > 1]
 

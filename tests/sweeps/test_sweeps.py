@@ -58,6 +58,10 @@ def test_a_failed_run_does_not_stop_the_others(settings: list[str], tmp_path: Pa
             assert "Traceback" in (folder / "train.log").read_text()
             assert f"{number} failed: ValueError: ratios=3" in result.stdout
     assert {"summary.md", "summary.png"} <= {file.name for file in (tmp_path / "sweep").iterdir()}
+    header, _, first, *_ = (tmp_path / "sweep" / "summary.md").read_text().splitlines()
+    shown = dict(zip(header.split(" | "), first.split(" | "), strict=True))["tokens/s"]
+    speed = float(shown.strip("*").replace(",", ""))  # bold in the best run
+    assert speed == pytest.approx(float(found[0]["train/tokens_per_second"]), abs=0.5)
 
 
 def test_a_search_goes_on_after_failed_trials_and_finds_the_best(settings: list[str], tmp_path: Path) -> None:
