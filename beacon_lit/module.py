@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
-from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_names, is_adapter, is_beacon, settings
+from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_names, is_backbone, settings
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
@@ -175,7 +175,7 @@ class BeaconModule(lightning.LightningModule):
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
         adapter.check_same(adapter.settings(self.lm), checkpoint["beacon_settings"].get("adapter"), "the checkpoint")
         check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
-        if all(is_beacon(name) or is_adapter(name) for name in checkpoint["state_dict"]):
+        if not any(map(is_backbone, checkpoint["state_dict"])):
             check_backbone(checkpoint["beacon_settings"], self.lm, "the checkpoint")
         if 0 < self.trainer.max_steps <= checkpoint["global_step"]:
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from beacon_lit.arch.checkpoint import is_adapter, is_beacon
+from beacon_lit.arch.checkpoint import is_backbone
 
 
 class SaveAtEnd(Callback):
@@ -25,8 +25,7 @@ class SaveAtEnd(Callback):
         """While parameters are still where the strategy has them."""
         trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         lm: Any = pl_module.lm
-        trained = [name for name, parameter in lm.named_parameters() if parameter.requires_grad]
-        beacon_only = all(is_beacon(name) or is_adapter(name) for name in trained)
+        beacon_only = not any(is_backbone(name) for name, value in lm.named_parameters() if value.requires_grad)
         write, folder = trainer.is_global_zero, self.folder / "beacons"
         lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
         if write and not beacon_only:

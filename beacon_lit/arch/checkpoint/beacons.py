@@ -28,7 +28,7 @@ from beacon_lit.arch.checkpoint.files import (
     has_whole_model,
 )
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone, check_shapes, sample, shapes
-from beacon_lit.arch.checkpoint.names import check_names, is_adapter, is_beacon
+from beacon_lit.arch.checkpoint.names import check_names, is_adapter, is_backbone, is_beacon
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import collect, put
 
@@ -111,7 +111,7 @@ def put_beacons(
     """Put what `read_settings` and `read_tensors` gave into a model; see `load_beacons`."""
     check_shapes(saved, model.config, str(path))
     _put_adapter(model, path, saved)
-    alone = {name for name in tensors if is_beacon(name) or is_adapter(name)}
+    alone = {name for name in tensors if not is_backbone(name)}
     expected = {
         name for name, _ in model.named_parameters() if is_beacon(name) or ("adapter" in saved and is_adapter(name))
     }
@@ -184,7 +184,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def trains_backbone(path: str | Path) -> bool:
     """Whether `path` is a training checkpoint with weights of the backbone. The rest of that is elsewhere."""
     names = read_tensors(Path(path)) if str(path).endswith(TRAINING_SUFFIX) else ()
-    return not all(is_beacon(name) or is_adapter(name) for name in names)
+    return any(map(is_backbone, names))
 
 
 def _read_training(file: Path) -> dict[str, Any]:

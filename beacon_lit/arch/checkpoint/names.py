@@ -1,4 +1,4 @@
-"""Which of a model's parameters are the beacons', and which an adapter's."""
+"""Which of a model's parameters are the beacons', which an adapter's, and which the backbone's."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,11 @@ def is_beacon(name: str) -> bool:
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name belongs to a LoRA adapter of the backbone (`arch.adapter`)."""
     return ".lora_" in name
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a parameter of this name is the backbone's own."""
+    return not (is_beacon(name) or is_adapter(name))
 
 
 def projections(names: Iterable[str]) -> tuple[str, ...]:
