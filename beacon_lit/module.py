@@ -8,7 +8,6 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +16,7 @@ from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_nam
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
-from beacon_lit.strategies.reduce import over_ranks
+from beacon_lit.strategies.reduce import over_ranks, total_norm
 from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary
 
 log = logging.getLogger(__name__)
@@ -126,8 +125,7 @@ class BeaconModule(lightning.LightningModule):
         """Log the gradient norm, before it is clipped. DeepSpeed tells it after the step."""
         gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
         if gradients and not hasattr(self.trainer.strategy, "gradient_norm"):
-            norm = torch.nn.utils.get_total_norm(gradients)
-            self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            self.log("train/gradient_norm", total_norm(gradients))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the gradient norm that a strategy tells."""

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from beacon_lit.strategies.reduce import over_ranks
+from beacon_lit.strategies.reduce import over_ranks, total_norm
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class SpikeSkip(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Decide; to skip, take the gradients away: an optimizer leaves parameters without one alone, state and all."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = _total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         values = torch.stack([torch.as_tensor(self._loss, device=pl_module.device).float(), norm.float()])
         loss, size = (over_ranks(values) / trainer.world_size).tolist()
         self._loss = 0.0
@@ -129,8 +128,3 @@ class SpikeSkip(Callback):
             )
         if trainer.is_global_zero:
             log.warning(f"training step {step} is skipped: {reason}; skipped so far: {self.skipped}")
-
-
-def _total_norm(gradients: list[Tensor]) -> Tensor:
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm

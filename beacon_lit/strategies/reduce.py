@@ -1,8 +1,11 @@
 """One number of all ranks."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
+from torch.distributed.tensor import DTensor
 
 _OPERATIONS = {"sum": ReduceOp.SUM, "max": ReduceOp.MAX}
 
@@ -17,3 +20,9 @@ def over_ranks(value: Tensor, operation: str = "sum") -> Tensor:
     value = value.detach().clone()
     torch.distributed.all_reduce(value, _OPERATIONS[operation])
     return value
+
+
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together; where they are spread over ranks every rank must call it."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
