@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -48,6 +48,15 @@ def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of a nested config by dotted name; a list is one setting."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        below = isinstance(value, dict) and value
+        flat |= flat_settings(value, f"{prefix}{name}.") if below else {f"{prefix}{name}": value}
+    return flat
 
 
 @rank_zero_only

@@ -10,6 +10,9 @@ from omegaconf import OmegaConf
 from torch.utils.tensorboard.summary import hparams
 
 from beacon_lit.loggers import log_text
+from beacon_lit.record import flat_settings
+
+_HYDRA = ("_target_", "_partial_", "_convert_")  # how a setting is made, not what it is
 
 
 class SettingsCallback(Callback):
@@ -47,21 +50,19 @@ class SettingsCallback(Callback):
 
 def choose(config: Any, names: Sequence[str]) -> dict[str, Any]:
     """Those settings of a nested dict that are, or are below, one of `names`; by dotted name, lists as text."""
-    flat = dict(_flatten(config))
+    flat = flat_settings(config)
     return {
-        setting: value
+        setting: _shown(value)
         for name in names
         for setting, value in flat.items()
-        if setting == name or setting.startswith(f"{name}.")
+        if (setting == name or setting.startswith(f"{name}.")) and not setting.endswith(_HYDRA) and value != {}
     }
 
 
-def _flatten(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, dict):
-        return [pair for name, child in node.items() for pair in _flatten(child, f"{prefix}.{name}".lstrip("."))]
-    if node is None or isinstance(node, list):
-        node = ", ".join(map(str, node)) if node else "none"
-    return [] if prefix.endswith(("_target_", "_partial_", "_convert_")) else [(prefix, node)]
+def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, list):
+        return ", ".join(map(str, value)) if value else "none"
+    return value
 
 
 def _hparams_page(logger: Logger, chosen: dict[str, Any]) -> None:

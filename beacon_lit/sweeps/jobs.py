@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from beacon_lit.record import DONE, RECORD_FILE, RUNNING
+from beacon_lit.record import DONE, RECORD_FILE, RUNNING, flat_settings
 
 HYDRA = Path(".hydra", "config.yaml")
 UNFINISHED = "unfinished"
@@ -79,7 +79,7 @@ def read_job(folder: Path, name: str) -> Job:
         name=name,
         state=UNFINISHED if state == RUNNING else state,
         choices={group: choice for group, choice in choices.items() if not group.startswith("hydra/")},
-        config=_flat(config),
+        config=flat_settings(config),
         given=frozenset(override.lstrip("+~").partition("=")[0] for override in overrides),
         metrics=told.get("metrics", {}),
         seconds=told.get("seconds"),
@@ -115,15 +115,6 @@ def finite(job: Job, metric: str | None) -> float | None:
 
 def _command(run: Path) -> str:
     return str(OmegaConf.load(run / HYDRA.parent / "hydra.yaml").hydra.job.config_name)
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted name; a list is a leaf."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        below = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
-    return flat
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
