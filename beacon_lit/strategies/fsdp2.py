@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from beacon_lit.arch import BeaconLM
-from beacon_lit.arch.checkpoint import collect
+from beacon_lit.arch.checkpoint.sharded import collect, spread_like
 from beacon_lit.strategies.gathered import GatheredCheckpoints
 
 # Besides `forward`: where a computation on a model may begin.
@@ -61,16 +60,13 @@ class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state = {
-                index: {name: _spread_like(parameters[index], value) for name, value in values.items()}
+                index: {name: _like(parameters[index], value) for name, value in values.items()}
                 for index, values in saved["state"].items()
             }
             optimizer.load_state_dict({**saved, "state": state})
 
 
-@torch.no_grad()
-def _spread_like(parameter: Tensor, value: Any) -> Any:
+def _like(parameter: Tensor, value: Any) -> Any:
     """A value of an optimizer's state: spread as the parameter is if it has its shape, else as it is."""
-    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape):
-        return value
-    value = value.to(parameter.device)
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    whole = isinstance(value, Tensor) and value.shape == parameter.shape
+    return spread_like(parameter, value) if whole and isinstance(parameter, DTensor) else value

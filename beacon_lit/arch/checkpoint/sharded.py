@@ -48,7 +48,7 @@ def put(parameter: Tensor, value: Tensor) -> None:
         raise ValueError(f"a value of shape {tuple(value.shape)} is not allowed; allowed: {tuple(shape(parameter))}")
     value = value.to(parameter.device, parameter.dtype)
     if isinstance(parameter, DTensor):
-        parameter.copy_(distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None))
+        parameter.copy_(spread_like(parameter, value))
     elif hasattr(parameter, "ds_id"):
         from deepspeed.runtime.zero import GatheredParameters
 
@@ -58,6 +58,13 @@ def put(parameter: Tensor, value: Tensor) -> None:
         parameter.copy_(value)
     if is_mastered(parameter):
         put_master(parameter, value)
+
+
+@torch.no_grad()
+def spread_like(parameter: DTensor, value: Tensor) -> DTensor:
+    """A value of the parameter's whole shape, the same on every rank, spread as the parameter is."""
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 @torch.no_grad()
