@@ -1,7 +1,7 @@
 """Serves the batches of an order to the ranks, and continues where a checkpoint left off."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -37,6 +37,7 @@ class Share:
         return all_batches // (self.world_size * self.accumulate) * self.accumulate
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """Iterates over this rank's batches of an order's first epoch, each time from its start: for validation.
 
@@ -49,19 +50,11 @@ class BatchLoader:
     share: this rank's
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        order: BatchOrder,
-        pad_id: int,
-        num_workers: int = 0,
-        share: Share = Share(),  # frozen
-    ) -> None:
-        self.samples = samples
-        self.order = order
-        self.pad_id = pad_id
-        self.num_workers = num_workers
-        self.share = share
+    samples: Sequence[Sample]
+    order: BatchOrder
+    pad_id: int
+    num_workers: int = 0
+    share: Share = Share()
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.share.world_size)
@@ -81,28 +74,19 @@ class BatchLoader:
         )
 
 
+@dataclass(eq=False)
 class TrainLoader(BatchLoader):
     """Iterates over the rest of the current epoch; the next iteration is the next epoch.
 
     An epoch is a whole number of optimizer steps. What of the order is left over when it ends begins the next one.
 
-    position: batches handed out since the start of training (on this rank)
     trained: tells how many batches were trained on; default `position`. It differs where a checkpoint is made while a
         batch is in the works, and only the training loop can tell
+    position: batches handed out since the start of training (on this rank)
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        order: BatchOrder,
-        pad_id: int,
-        num_workers: int = 0,
-        share: Share = Share(),  # frozen
-        trained: Callable[[], int] | None = None,
-    ) -> None:
-        super().__init__(samples, order, pad_id, num_workers, share)
-        self.position = 0
-        self._trained = trained
+    trained: Callable[[], int] | None = None
+    position: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         accumulate = self.share.accumulate
@@ -125,7 +109,7 @@ class TrainLoader(BatchLoader):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, as the number of batches trained on, and what it refers to."""
-        trained = self.position if self._trained is None else self._trained()
+        trained = self.position if self.trained is None else self.trained()
         share = {name: value for name, value in asdict(self.share).items() if name != "rank"}
         return {"position": trained, **share, **self._identity()}
 
