@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from beacon_lit.strategies.reduce import over_ranks
+from beacon_lit.strategies.reduce import over_ranks, to_host
 
 
 class Preempted(SystemExit):
@@ -41,11 +41,11 @@ class Preemption(Callback):
         self.signals = [known[name] for name in signals]
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0
-        self._votes: Tensor | None = None
+        self._agreed: Callable[[], Tensor] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen."""
-        self._received, self._votes = 0, None
+        self._received, self._agreed = 0, None
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers in this one only
             return
         several = [signal.SIGINT] if trainer.world_size > 1 else []
@@ -55,12 +55,14 @@ class Preemption(Callback):
         """Before an optimizer step, when all of the last one is logged: end, or vote on the end after this one."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        ends = self._received if trainer.world_size == 1 else int(self._votes or 0)
+        ends = self._received
+        if trainer.world_size > 1:
+            ends = 0 if self._agreed is None else int(self._agreed())
         if ends:
             raise Preempted(128 + ends)
         if trainer.world_size > 1:
-            own = torch.tensor(self._received, device=pl_module.device)
-            self._votes = over_ranks(own, "max")
+            own = torch.full((), self._received, device=pl_module.device)  # not `tensor`, which waits for the GPU
+            self._agreed = to_host(over_ranks(own, "max"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop to listen."""

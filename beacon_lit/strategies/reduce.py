@@ -1,6 +1,6 @@
 """One number of all ranks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,19 @@ def over_ranks(value: Tensor, operation: str = "sum") -> Tensor:
     value = value.detach().clone()
     torch.distributed.all_reduce(value, _OPERATIONS[operation])
     return value
+
+
+def to_host(value: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a value to the CPU. What is returned waits for that, and not for what the GPU was given since."""
+    copy = value.to("cpu", non_blocking=True)
+    there = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
+
+    def wait() -> Tensor:
+        if there is not None:
+            there.synchronize()
+        return copy
+
+    return wait
 
 
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
