@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from beacon_lit.strategies.reduce import over_ranks
 
@@ -29,14 +30,16 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str, mode: str = "min", every_n_train_steps: int = 1, **settings: Any) -> None:
         super().__init__(monitor=monitor, mode=mode, every_n_train_steps=every_n_train_steps, **settings)
-        self._seen: float | None = None
+        self._newest: Tensor | None = None  # as it was logged
+        self._seen: float | None = None  # of all ranks
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse the metrics of a validation that is switched off; pass over what was measured before training."""
         super().on_train_start(trainer, pl_module)
         self._first_step = trainer.global_step
-        self._seen = self._measured(trainer)
+        self._newest = trainer.callback_metrics.get(str(self.monitor))
+        self._seen = None if self._newest is None else _mean(self._newest, trainer)
         if str(self.monitor).startswith("val/") and not trainer.enable_validation:
             raise ValueError(
                 f"monitor={self.monitor!r} is not measured: validation is off (trainer.limit_val_batches=0); "
@@ -58,20 +61,18 @@ class BestCheckpoint(ModelCheckpoint):
         self._look(trainer, at_end=True)
 
     def _look(self, trainer: Trainer, at_end: bool = False) -> None:
-        value, metrics = self._measured(trainer), self._monitor_candidates(trainer)
-        if value is None and (at_end or self._overdue(trainer, set(metrics))):
-            known = ", ".join(sorted(set(metrics) - {"epoch", "step"}))
-            raise ValueError(f"monitor={self.monitor!r} is not measured; allowed: {known}")
-        if value is not None and value != self._seen and not self._should_skip_saving_checkpoint(trainer):
+        known = trainer.callback_metrics
+        logged = known.get(str(self.monitor))
+        if logged is None and (at_end or self._overdue(trainer, set(known))):
+            allowed = ", ".join(sorted(set(known) - {"epoch", "step"}))
+            raise ValueError(f"monitor={self.monitor!r} is not measured; allowed: {allowed}")
+        if logged is None or logged is self._newest or self._should_skip_saving_checkpoint(trainer):
+            return
+        self._newest, value = logged, _mean(logged, trainer)
+        if value != self._seen:
             self._seen = value
-            self._save_topk_checkpoint(trainer, {**metrics, str(self.monitor): torch.tensor(value)})
-
-    def _measured(self, trainer: Trainer) -> float | None:
-        """The newest value, the same on all ranks."""
-        value = trainer.callback_metrics.get(str(self.monitor))
-        if value is None:
-            return None
-        return float(over_ranks(value.to(trainer.strategy.root_device))) / trainer.world_size
+            metrics = {**self._monitor_candidates(trainer), str(self.monitor): torch.tensor(value)}
+            self._save_topk_checkpoint(trainer, metrics)
 
     def _overdue(self, trainer: Trainer, known: set[str]) -> bool:
         """Whether the metric would be there by now. Those of an evaluation or a validation come all at once."""
@@ -80,3 +81,8 @@ class BestCheckpoint(ModelCheckpoint):
             return True
         slowest = max(getattr(callback, "every_n_steps", None) or 1 for callback in trainer.callbacks)  # type: ignore
         return source != "val/" and trainer.global_step - self._first_step >= slowest
+
+
+def _mean(value: Tensor, trainer: Trainer) -> float:
+    """Over ranks; waits for them and for the GPU."""
+    return float(over_ranks(value.to(trainer.strategy.root_device))) / trainer.world_size

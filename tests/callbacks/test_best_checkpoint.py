@@ -8,7 +8,7 @@ import torch
 from lightning import Callback
 
 from beacon_lit import resolvers
-from beacon_lit.callbacks import BestCheckpoint
+from beacon_lit.callbacks import BestCheckpoint, best_checkpoint
 from beacon_lit.loggers import log_metrics
 from tests.callbacks.tiny import fit
 from tests.configs import composed, small_backbone, small_run, small_text
@@ -106,3 +106,10 @@ def test_without_the_metric_until_the_end(tmp_path):
 
     with pytest.raises(ValueError, match="monitor='eval/score' is not measured"):
         fit(tmp_path, [Slow([]), BestCheckpoint("eval/score", dirpath=tmp_path)], enable_checkpointing=True)
+
+
+def test_ranks_are_asked_only_for_what_is_new(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(best_checkpoint, "over_ranks", lambda value: asked.append(float(value)) or value)
+    fit(tmp_path, [Scores([3.0, 1.0, 2.0]), BestCheckpoint("eval/score", dirpath=tmp_path)], enable_checkpointing=True)
+    assert asked == [3.0, 1.0, 2.0]
