@@ -1,6 +1,7 @@
-"""Settings that every test shares: one thread, no network, and `gpu` tests only where there is a GPU."""
+"""What every test shares: one thread, no network, `gpu` tests only where there is a GPU, and what a run starts from."""
 
 import os
+from pathlib import Path
 
 # Before torch and the hub's libraries are imported (hence the late imports): they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,15 @@ torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small backbone, and text to train on."""
+    from tests.configs import small_backbone, small_text
+
+    folder = tmp_path_factory.mktemp("inputs")
+    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,16 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from beacon_lit import resolvers
-from tests.configs import composed, small_backbone, small_run, small_text
+from tests.configs import composed, small_run
 from train import train
 
 resolvers.register()
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from beacon_lit import BeaconLM, resolvers
 from beacon_lit.arch.ratio import longest
 from evaluate import evaluate
-from tests.configs import ROOT, composed, small_backbone, small_run, small_text
+from tests.configs import ROOT, composed, small_backbone, small_run
 from train import train
 
 resolvers.register()
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
 
 
 @pytest.fixture(scope="module")

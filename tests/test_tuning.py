@@ -19,7 +19,7 @@ from beacon_lit.tuning import Full
 from evaluate import evaluate
 from tests.arch.quantizer import RowsConfig
 from tests.arch.tiny import tokens
-from tests.configs import composed, small_backbone, small_run, small_text
+from tests.configs import composed, small_run
 from train import train
 
 resolvers.register()
@@ -30,12 +30,6 @@ TUNINGS = {
 }
 Inputs = tuple[Path, Path]
 Run = tuple[str, Path, dict[str, float]]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
 
 
 @pytest.fixture(scope="module", params=TUNINGS)

@@ -1,7 +1,6 @@
 """The best checkpoint by any metric that is logged, through the real configs."""
 
 import csv
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +10,10 @@ from beacon_lit import resolvers
 from beacon_lit.callbacks import BestCheckpoint, best_checkpoint
 from beacon_lit.loggers import log_metrics
 from tests.callbacks.tiny import fit
-from tests.configs import composed, small_backbone, small_run, small_text
+from tests.configs import composed, small_run
 from train import train
 
 resolvers.register()
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
 
 
 def best(inputs, folder, monitor, *overrides):

@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.configs import ROOT, composed, small_backbone, small_text
+from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
 from tests.distributed.runs import environment, losses, overrides, torchrun
 from train import train
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl", 40)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage3"])

@@ -12,18 +12,12 @@ from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
 from evaluate import evaluate
 from tests.arch.tiny import tiny, tokens
-from tests.configs import composed, small_backbone, small_text
+from tests.configs import composed
 from tests.distributed.counting import counting
 from tests.distributed.runs import beacons, losses, overrides, torchrun
 from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "deepspeed_stage3_offload", "fsdp2"]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl", 40)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.configs import composed, small_backbone, small_text
+from tests.configs import composed
 from tests.distributed.runs import losses, overrides, torchrun
 from train import train
 
 TUNINGS = {"lora": ["tuning=lora", "tuning.lr=1e-2"], "full": ["tuning=full", "tuning.lr=1e-3"]}
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl", 40)
 
 
 @pytest.mark.parametrize(
