@@ -12,6 +12,7 @@ from beacon_lit.arch.cache import BeaconCache, RowState
 from beacon_lit.arch.call import plan_call, totals
 from beacon_lit.arch.config import is_count
 from beacon_lit.arch.fingerprint import check_cache
+from beacon_lit.arch.lockstep import check_alike
 from beacon_lit.arch.ratio import Ratio, Ratios, passed_ratios
 from beacon_lit.arch.rows import Rows, check_ids
 from beacon_lit.arch.windows import sizes
@@ -74,8 +75,9 @@ class BeaconCompression(_Model):
             The cache so far, and the share of the text that it has read.
 
         Raises:
-            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text. What interrupts the
-                reading carries the cache so far in its attribute `cache`.
+            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text; texts of other lengths
+                on one rank than on another, where the model is spread over them. What interrupts the reading carries
+                the cache so far in its attribute `cache`.
         """
         if attention_mask is not None and cache is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
@@ -88,9 +90,11 @@ class BeaconCompression(_Model):
             cache = self._empty_cache(len(rows.lengths), skip or window)
             head = replace(cache.rows[0], ratios=((-1, 0),) if skip else ())
             cache = replace(cache, rows=(head,) * len(cache.rows))
-        check_cache(cache, self)
+        else:
+            check_cache(cache, self)
         if len(cache.rows) != len(rows.lengths):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
+        check_alike(self, "the lengths of the texts", rows.lengths, [state.seen_tokens for state in cache.rows])
         packed = rows.pack(input_ids).cpu()
         check_ids(packed, self.config.vocab_size, "input_ids")
         pairs = list(zip(cache.rows, rows.lengths, strict=True))

@@ -11,6 +11,7 @@ from transformers import StoppingCriteriaList
 from beacon_lit.arch.cache import BeaconCache, RowState
 from beacon_lit.arch.call import plan_call
 from beacon_lit.arch.checkpoint.quantized import is_quantized
+from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.ratio import Ratio
 from beacon_lit.arch.rows import Rows, check_ids
@@ -102,7 +103,8 @@ class Decoding:
 
     def _none(self, ids: Tensor) -> Tensor:
         """Logits of a step that other ranks still need: every row has ended."""
-        return self.lm.lm_head.weight.new_zeros(len(ids), 1, self.lm.config.vocab_size)
+        weight = self.lm.lm_head.weight
+        return torch.zeros(len(ids), 1, self.lm.config.vocab_size, dtype=weight.dtype, device=weight.device)
 
     def _logits(self, ids: Tensor, rows: Sequence[int], hidden: Tensor) -> Tensor:
         logits = self.lm.lm_head(hidden)
@@ -120,7 +122,8 @@ def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:
 
 
 class StaticDecoding(Decoding):
-    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph (not of a packed backbone).
+    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph (not of a packed backbone,
+    nor of one that is spread over ranks).
 
     For open windows without beacons. A row whose window closes goes through a call from cache to cache.
     """
@@ -139,7 +142,8 @@ class StaticDecoding(Decoding):
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.captures = like.is_cuda and not is_quantized(lm)  # 8-bit products look at their values on the host
+        # 8-bit products look at their values on the host; spread weights lie elsewhere in every step
+        self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
         self.warm = 0
         for row in range(batch):
             self._load(row, cache, row)

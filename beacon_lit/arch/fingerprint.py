@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, shapes
 from beacon_lit.arch.checkpoint.names import is_adapter, is_beacon
+from beacon_lit.arch.checkpoint.sharded import is_mastered
 
 if TYPE_CHECKING:
     from beacon_lit.arch.cache import BeaconCache
@@ -21,9 +23,12 @@ _SETTINGS = ("window", "sink", "overlap", "placement", "params")  # those that a
 def fingerprint(model: "BeaconLM") -> Fingerprint:
     """(name, value) pairs: shapes, RoPE, beacon settings, and a few values of a few weights in bf16.
 
-    Computed anew only when a weight has changed.
+    Computed anew only when a weight has changed, or where that cannot be seen: of parameters that FSDP2 or DeepSpeed
+    train. Where they are spread over ranks, every rank must call it.
     """
     key = _versions(model)
+    if key is None:
+        return _compute(model)
     known = model.__dict__.get("_fingerprint")
     if known is None or known[0] != key:
         known = key, _compute(model)
@@ -62,17 +67,20 @@ def _sampled(model: "BeaconLM") -> list[tuple[str, Tensor]]:
     """The beacon embedding, beacon projections of the first and the last layer, the first and the last adapter."""
     last = len(model.model.layers) - 1
     layers = tuple(f"model.layers.{i}." for i in {0, last})
-    named = [(name, value) for name, value in model.named_parameters() if is_beacon(name)]
-    adapter = [(name, value) for name, value in model.named_parameters() if is_adapter(name)]
-    beacons = [(name, value) for name, value in named if name.startswith(layers) or "layers" not in name]
+    named = list(model.named_parameters())
+    adapter = [(name, value) for name, value in named if is_adapter(name)]
+    own = [(name, value) for name, value in named if is_beacon(name)]
+    beacons = [(name, value) for name, value in own if name.startswith(layers) or "layers" not in name]
     return beacons + adapter[:2] + adapter[-2:]
 
 
-def _versions(model: "BeaconLM") -> tuple[Any, ...]:
-    """Changes whenever a sampled weight or a setting does."""
+def _versions(model: "BeaconLM") -> tuple[Any, ...] | None:
+    """Changes whenever a sampled weight or a setting does. None where a weight changes unseen."""
     layers = model.model.layers
     backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
     weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled(model))]
+    if isinstance(model, FSDPModule) or any(hasattr(tensor, "ds_id") or is_mastered(tensor) for tensor in weights):
+        return None  # they are written through other tensors, which count versions of their own
     versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
     return model.beacon, *versions
 

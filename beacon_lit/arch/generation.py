@@ -10,8 +10,10 @@ from transformers import MaxLengthCriteria
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.call import totals, undecided
 from beacon_lit.arch.compression import CHUNK_WINDOWS
+from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.arch.decoding import Decoding, Finished, remaining, start_decoding
+from beacon_lit.arch.lockstep import check_alike, drawing_alike
 from beacon_lit.arch.ratio import Ratios, is_row, policy_ratios
 from beacon_lit.arch.windows import sizes
 
@@ -31,7 +33,8 @@ class BeaconGeneration(_Model):
 
         Raises:
             ValueError: padding at the prompt's end, as many rows as the cache does not have, no ratio for windows
-                that will close, or outputs that there are not; see also `forward`.
+                that will close, or outputs that there are not; where the model is spread over ranks, training mode, or
+                other prompts on one rank than on another; see also `forward`.
         """
         if isinstance(kwargs.get("past_key_values"), BeaconCache):
             kwargs["cache"] = kwargs.pop("past_key_values")
@@ -42,7 +45,14 @@ class BeaconGeneration(_Model):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ValueError("attention_mask ends with zeros; allowed: padding on the left, text goes on at the end")
-        out = super().generate(inputs, *args, **kwargs)
+        if self.training and is_spread(self):
+            raise ValueError(
+                "generate is not allowed in training mode where the model is spread over ranks, each of which draws "
+                "ratios of its own; allowed: lm.eval()"
+            )
+        check_alike(self, "what generate was given", ids, mask, None if cache is None else cache.rows)
+        with drawing_alike(self):
+            out = super().generate(inputs, *args, **kwargs)
         if isinstance(getattr(out, "past_key_values", None), Decoding):
             beams = getattr(out, "beam_indices", None) is not None
             out.past_key_values = None if beams else out.past_key_values.cache()

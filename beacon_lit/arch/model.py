@@ -356,14 +356,13 @@ class BeaconLM(BeaconCompression, BeaconGeneration, PlainBackbone, _Backbone):
 
     def _empty_cache(self, batch: int, capacity: int) -> BeaconCache:
         """A cache that has read nothing."""
-        if checkpoint.is_spread(self):
-            raise ValueError("a cache is not allowed for a model that is spread over ranks; allowed: forward, dense")
         weight = self.model.embed_tokens.weight
+        like: Any = {"dtype": weight.dtype, "device": weight.device}  # not weight.new_empty: it may be spread over ranks
         config = self.config
-        empty = weight.new_empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim)
+        empty = torch.empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim, **like)
         layers = (LayerState(*[empty] * 6),) * len(self.model.layers)
         rows = (RowState(capacity),) * batch
-        hidden, mode = weight.new_zeros(batch, config.hidden_size), self._mode(None, None)
+        hidden, mode = torch.zeros(batch, config.hidden_size, **like), self._mode(None, None)
         return BeaconCache(rows, layers, hidden, mode, self.beacon.placement == "interleave", fingerprint(self))
 
     def _read(

@@ -15,7 +15,7 @@ from beacon_lit.arch.checkpoint.sharded import collect, spread_like
 from beacon_lit.strategies.gathered import GatheredCheckpoints
 
 # Besides `forward`: where a computation on a model may begin.
-ENTRIES = ("dense", "dense_token_loss")
+ENTRIES = ("dense", "dense_token_loss", "_read_chunk")
 
 
 class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):

@@ -43,15 +43,15 @@ def sample(model: "BeaconLM") -> dict[str, list[float]]:
     found = {}
     for name, module in modules.items():
         if is_plain(module):
-            with gathered(module.weight) as weight:
-                found[name] = few_values(weight)
+            found[name] = few_values(module.weight)
     return found
 
 
 @torch.no_grad()
 def few_values(weight: Tensor) -> list[float]:
-    """A few values of a weight, in bf16."""
-    return weight.flatten()[:: max(1, weight.numel() // 16)].to("cpu", torch.bfloat16).tolist()
+    """A few values of a weight, in bf16. Where it is spread over ranks, every rank must call it."""
+    with gathered(weight) as whole:
+        return whole.flatten()[:: max(1, whole.numel() // 16)].to("cpu", torch.bfloat16).tolist()
 
 
 def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:

@@ -2,28 +2,34 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 @contextmanager
 def gathered(parameter: Tensor) -> Iterator[Tensor]:
-    """Within it, all of a parameter on this rank, to be read. Every rank must enter it."""
+    """Within it, all of a parameter on this rank, to be read. Every rank must enter it where it is spread."""
     if isinstance(parameter, DTensor):
         yield parameter.full_tensor().detach()
-    elif is_mastered(parameter):
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        yield safe_get_full_fp32_param(parameter).to(parameter.device)
     elif hasattr(parameter, "ds_id"):
-        from deepspeed.runtime.zero import GatheredParameters
-
-        with GatheredParameters([parameter]):
-            yield parameter.detach()
+        yield _all_parts(parameter)
     else:
         yield parameter.detach()
+
+
+def _all_parts(parameter: Any) -> Tensor:
+    """A copy of all of a parameter of ZeRO stage 3.
+
+    DeepSpeed's own context would free the parameter in the middle of a pass that uses it, or has asked for it.
+    """
+    own = parameter.ds_tensor.detach().to(parameter.device)  # it may rest in the CPU's memory
+    parts = own.new_empty(own.numel() * torch.distributed.get_world_size(parameter.ds_process_group))
+    torch.distributed.all_gather_into_tensor(parts, own, parameter.ds_process_group)
+    return parts[: parameter.ds_numel].view(parameter.ds_shape)
 
 
 def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
@@ -108,5 +114,6 @@ def shape(parameter: Tensor) -> torch.Size:
 
 
 def is_spread(model: nn.Module) -> bool:
-    """Whether some of a model's parameters are spread over ranks."""
-    return any(isinstance(value, DTensor) or hasattr(value, "ds_id") for value in model.parameters())
+    """Whether some of a model's parameters are spread over ranks, if not at this moment."""
+    spread = (isinstance(value, DTensor) or hasattr(value, "ds_id") for value in model.parameters())
+    return isinstance(model, FSDPModule) or any(spread)

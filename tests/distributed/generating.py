@@ -1,0 +1,83 @@
+"""What a model reads and writes between two training steps, wherever its parameters are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from transformers import DynamicCache
+
+from beacon_lit import BeaconLM
+
+OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 40, "eos_token_id": None, "pad_token_id": 0}
+
+
+def ids(*shape: int, seed: int = 0) -> Tensor:
+    """Random bytes, none of them 0, which stands for padding."""
+    return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
+    """What the model makes of prompts and of caches of several windows of 32 tokens. Nothing is drawn.
+
+    Args:
+        lm: in eval mode.
+        cache_file: where to save a cache of some text.
+    """
+    cache = lm.compress(ids(1, 400, seed=1), ratios=4)  # of more windows than one chunk
+    cache.save(cache_file)
+    question = ids(1, 20, seed=2)
+    mask = torch.ones(2, 300, dtype=torch.int64)
+    mask[0, :150] = 0
+    padded = ids(2, 300, seed=3) * mask
+    dense = DynamicCache()
+    lm.dense(question[:, :-1], past_key_values=dense, use_cache=True)
+    return {
+        "from a prompt": lm.generate(ids(1, 100, seed=4), do_sample=False, **OPTIONS),
+        "from prompts of many windows": lm.generate(padded, attention_mask=mask, do_sample=False, **OPTIONS),
+        "from a cache": lm.generate(question, cache=cache, do_sample=False, **OPTIONS),
+        "with beacons as tokens come": lm.generate(question, unfinished="beacons", do_sample=False, **OPTIONS),
+        "by beams": lm.generate(question, cache=cache, do_sample=False, num_beams=2, **OPTIONS),
+        "read on": lm(question, cache=cache, ratios=4).logits.argmax(-1),
+        "begun": lm(question, use_cache=True).cache.layers[-1].open_k,
+        "dense": lm.dense(question[:, -1:], past_key_values=dense, use_cache=True).logits,
+    }
+
+
+class Generate(Callback):
+    """After every optimizer step: what a model that trains reads and writes, to `folder`/rank-R.pt, the newest alone.
+
+    Beside `texts` sampled ones, with the state of the random numbers before; "drew" says whether `texts` changed it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        lm: Any = pl_module.lm
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lm.eval()
+        before = torch.get_rng_state()
+        found: dict[str, Any] = texts(lm, self.folder / f"rank-{trainer.global_rank}.cache")
+        found["drew"] = not torch.equal(torch.get_rng_state(), before)
+        found["state"] = before
+        found["sampled"] = sampled(lm)
+        lm.train()
+        torch.save(found, self.folder / f"rank-{trainer.global_rank}.pt")
+
+
+def sampled(lm: BeaconLM) -> Tensor:
+    """Texts that are drawn, and end at different lengths."""
+    options = OPTIONS | {"eos_token_id": list(range(0, 256, 16))}
+    return lm.generate(ids(3, 70, seed=5), do_sample=True, temperature=2.0, **options)
+
+
+def generating(folder: Path) -> list[str]:
+    """Overrides that put it into a run."""
+    return [f"+callbacks.generating={{_target_: {__name__}.Generate, folder: {folder}}}"]
