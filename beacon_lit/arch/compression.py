@@ -94,7 +94,7 @@ class BeaconCompression(_Model):
             check_cache(cache, self)
         if len(cache.rows) != len(rows.lengths):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
-        check_alike(self, "the lengths of the texts", rows.lengths, [state.seen_tokens for state in cache.rows])
+        check_alike(self, "the length of the texts", rows.lengths, [state.seen_tokens for state in cache.rows])
         packed = rows.pack(input_ids).cpu()
         check_ids(packed, self.config.vocab_size, "input_ids")
         pairs = list(zip(cache.rows, rows.lengths, strict=True))

@@ -9,8 +9,8 @@ from transformers import MaxLengthCriteria
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.call import totals, undecided
-from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.checkpoint.sharded import is_spread
+from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.arch.decoding import Decoding, Finished, remaining, start_decoding
 from beacon_lit.arch.lockstep import check_alike, drawing_alike

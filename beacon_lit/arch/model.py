@@ -357,7 +357,8 @@ class BeaconLM(BeaconCompression, BeaconGeneration, PlainBackbone, _Backbone):
     def _empty_cache(self, batch: int, capacity: int) -> BeaconCache:
         """A cache that has read nothing."""
         weight = self.model.embed_tokens.weight
-        like: Any = {"dtype": weight.dtype, "device": weight.device}  # not weight.new_empty: it may be spread over ranks
+        # Not `weight.new_empty`, which would be spread over ranks where the weight is.
+        like: Any = {"dtype": weight.dtype, "device": weight.device}
         config = self.config
         empty = torch.empty(0, config.num_key_value_heads, self.model.layers[0].self_attn.head_dim, **like)
         layers = (LayerState(*[empty] * 6),) * len(self.model.layers)

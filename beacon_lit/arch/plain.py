@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from beacon_lit.arch.lockstep import check_alike, drawing_alike
+
 _Model: Any = object  # the model's own methods are in `BeaconLM`, which comes after this class
 
 
@@ -22,8 +24,13 @@ class PlainBackbone(_Model):
             input_ids: (B, L) int64.
             attention_mask: (B, L) of 0 and 1, padding on the left.
             options: Hugging Face's generation options.
+
+        Raises:
+            ValueError: where the model is spread over ranks, other prompts on one rank than on another.
         """
-        return self._plain().generate(input_ids, attention_mask=attention_mask, **options)
+        check_alike(self, "what dense_generate was given", input_ids, attention_mask)
+        with drawing_alike(self):
+            return self._plain().generate(input_ids, attention_mask=attention_mask, **options)
 
     def dense_cache_bytes(self, tokens: int) -> int:
         """Bytes of the keys and values that the backbone keeps of so many tokens."""

@@ -1,14 +1,17 @@
 """What a model reads and writes between two training steps, wherever its parameters are."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from transformers import DynamicCache
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import is_spread
 
 OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 40, "eos_token_id": None, "pad_token_id": 0}
 
@@ -32,7 +35,7 @@ def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
     mask = torch.ones(2, 300, dtype=torch.int64)
     mask[0, :150] = 0
     padded = ids(2, 300, seed=3) * mask
-    dense = DynamicCache()
+    dense, of_hf = DynamicCache(), {name: value for name, value in OPTIONS.items() if name != "ratios"}
     lm.dense(question[:, :-1], past_key_values=dense, use_cache=True)
     return {
         "from a prompt": lm.generate(ids(1, 100, seed=4), do_sample=False, **OPTIONS),
@@ -43,13 +46,15 @@ def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
         "read on": lm(question, cache=cache, ratios=4).logits.argmax(-1),
         "begun": lm(question, use_cache=True).cache.layers[-1].open_k,
         "dense": lm.dense(question[:, -1:], past_key_values=dense, use_cache=True).logits,
+        "by the dense model": lm.dense_generate(question, do_sample=False, **of_hf),
     }
 
 
 class Generate(Callback):
     """After every optimizer step: what a model that trains reads and writes, to `folder`/rank-R.pt, the newest alone.
 
-    Beside `texts` sampled ones, with the state of the random numbers before; "drew" says whether `texts` changed it.
+    Beside `texts` sampled ones, with the state of the random numbers before; "drew" says whether `texts` changed it;
+    "refused" what was said to a rank that did something else than the others.
     """
 
     def __init__(self, folder: str) -> None:
@@ -68,6 +73,8 @@ class Generate(Callback):
         found["drew"] = not torch.equal(torch.get_rng_state(), before)
         found["state"] = before
         found["sampled"] = sampled(lm)
+        if is_spread(lm):
+            found["refused"] = refusals(lm, trainer.global_rank)
         lm.train()
         torch.save(found, self.folder / f"rank-{trainer.global_rank}.pt")
 
@@ -76,6 +83,22 @@ def sampled(lm: BeaconLM) -> Tensor:
     """Texts that are drawn, and end at different lengths."""
     options = OPTIONS | {"eos_token_id": list(range(0, 256, 16))}
     return lm.generate(ids(3, 70, seed=5), do_sample=True, temperature=2.0, **options)
+
+
+def refusals(lm: BeaconLM, rank: int) -> list[str]:
+    """What a model that is spread says to what would leave one rank waiting for the others."""
+    text, said = ids(1, 40, seed=rank), []
+    calls: list[Callable[[], Any]] = [
+        lambda: lm.generate(text, **OPTIONS),
+        lambda: lm.dense_generate(text),
+        lambda: lm.compress(ids(1, 300 + rank), ratios=4),
+        lambda: lm.train().generate(ids(1, 40), **OPTIONS),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError) as caught:
+            call()
+        said.append(str(caught.value))
+    return said
 
 
 def generating(folder: Path) -> list[str]:

@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from beacon_lit.arch import checkpoint
 from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
 from evaluate import evaluate
-from tests.arch.tiny import tiny, tokens
 from tests.configs import composed
 from tests.distributed.counting import counting
 from tests.distributed.runs import beacons, losses, overrides, torchrun
@@ -117,13 +115,6 @@ def test_a_run_of_epochs_goes_on_where_it_stopped(strategy: str, inputs: tuple[P
     train(composed("train", *overrides("cpu", *inputs, whole), *keep))
     torchrun(1, *overrides(strategy, *inputs, rest), *epochs, f"resume={whole}/checkpoints/step-000002.ckpt")
     assert losses(rest) == pytest.approx(losses(whole)[2:], rel=1e-4)
-
-
-def test_no_cache_of_a_spread_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = tiny("llama").eval()
-    monkeypatch.setattr(checkpoint, "is_spread", lambda model: True)
-    with pytest.raises(ValueError, match="a cache is not allowed for a model that is spread over ranks"):
-        lm.compress(tokens(1, 20), ratios=2)
 
 
 def test_deepspeed_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
