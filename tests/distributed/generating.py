@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import DynamicCache
 
 from beacon_lit import BeaconLM
@@ -99,6 +100,15 @@ def refusals(lm: BeaconLM, rank: int) -> list[str]:
             call()
         said.append(str(caught.value))
     return said
+
+
+class CachedLoss:
+    """An objective: to predict the next token, in a pass that also makes a cache."""
+
+    def __call__(self, lm: BeaconLM, batch: dict[str, Any], ratios: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        out = lm(batch["input_ids"], batch.get("attention_mask"), labels=batch["labels"], ratios=ratios, use_cache=True)
+        assert out.cache is not None and not isinstance(out.cache.hidden, DTensor)
+        return out.token_loss, {}
 
 
 def generating(folder: Path) -> list[str]:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from beacon_lit import BeaconCache, BeaconLM
-from tests.configs import small_backbone, small_text
-from tests.distributed.generating import OPTIONS, generating, ids, sampled, texts
+from tests.configs import composed
+from tests.distributed.generating import OPTIONS, CachedLoss, generating, ids, sampled, texts
 from tests.distributed.runs import beacons, losses, overrides, torchrun
+from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "fsdp2"]
 ELSEWHERE = "of rank 1 differs from that of rank 0, with which it shares the model; allowed: the same on every rank"
@@ -20,12 +21,6 @@ REFUSED = [
     "generate is not allowed in training mode where the model is spread over ranks, each of which draws ratios of its "
     "own; allowed: lm.eval()",
 ]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl", 40)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -57,3 +52,12 @@ def test_generating_on_the_way_disturbs_nothing_and_gives_what_a_whole_model_doe
         cache = BeaconCache.load(watched / "texts" / f"rank-{rank}.cache")  # refused if it is another model's
         text = lm.generate(ids(1, 20, seed=2), cache=cache, do_sample=False, **OPTIONS)
         assert torch.equal(text, expected["from a cache"])
+
+
+def test_a_training_step_may_make_a_cache(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    """DeepSpeed has asked for weights ahead by then."""
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    train(composed("train", *overrides("cpu", *inputs, alone), "trainer.accumulate_grad_batches=4"))
+    cached = f"objective._target_={CachedLoss.__module__}.CachedLoss"
+    torchrun(2, *overrides("deepspeed_stage3", *inputs, spread), cached)
+    assert losses(spread) == pytest.approx(losses(alone), rel=1e-4)
