@@ -108,7 +108,8 @@ def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -
         title: of the figure.
     """
     groups = list(dict.fromkeys(group for values in series.values() for group in values))
-    figure, axes = _canvas(max(7.0, 1.6 + 0.3 * len(groups) * (len(series) + 1)), 4.4)
+    room = max(0.8, 0.26 * (len(series) + 1))  # inches of a group
+    figure, axes = _canvas(max(7.0, 2.0 + room * len(groups)), 4.4)
     width = 0.84 / max(len(series), 1)
     colors = _mode_colors(series)
     for i, (name, values) in enumerate(series.items()):
@@ -118,7 +119,8 @@ def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -
         axes.bar_label(
             drawn, [f"{height:.0f}" if height == height else "" for height in heights], padding=2, fontsize=8
         )
-    slant: dict[str, Any] = dict(rotation=25, ha="right", rotation_mode="anchor") if len(groups) > 5 else {}
+    are_long = max(map(len, groups)) * 0.09 > room
+    slant: dict[str, Any] = dict(rotation=25, ha="right", rotation_mode="anchor") if are_long else {}
     axes.set_xticks(range(len(groups)), groups, **slant)
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(bottom=0)
@@ -162,7 +164,7 @@ def _mode_colors(names: Iterable[str]) -> dict[str, Any]:
     """Baselines in grey, ratios in shades."""
     ratios = [name for name in names if name not in BASELINES]
     shades = colormaps["viridis"]
-    shaded = {name: shades(0.85 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
+    shaded = {name: shades(0.2 + 0.65 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
     return shaded | {name: style["color"] for name, style in BASELINES.items()}
 
 

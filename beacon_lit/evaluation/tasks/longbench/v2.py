@@ -115,18 +115,20 @@ class LongBenchV2(Task):
         """See Task."""
         groups = [mean_score(records, by=(label,)).details for label in ("difficulty", "length")]
         details = {"answered": mean_score(records, "answered").value}
-        return Score(mean_score(records).value, details | {k: v for group in groups for k, v in sorted(group.items())})
+        return Score(mean_score(records).value, details | groups[0] | groups[1])
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
         label, newest = list(runs.items())[-1]
+        prompts = next(iter(newest.values())).predictions[0]["prompts"]
         names = [f"{kind}_{name}" for kind in ("difficulty", "length") for name in _LABELS[kind]]
         shown = {
             mode: {"all": score.value}
             | {name.partition("_")[2]: score.details[name] for name in names if name in score.details}
             for mode, score in newest.items()
         }
-        return {"by_kind": bars(shown, "accuracy (%)", ", ".join(filter(None, ["LongBench v2", label])))}
+        title = ", ".join(filter(None, ["LongBench v2", f"{prompts} prompts", label]))
+        return {"by_kind": bars(shown, "accuracy (%)", title)}
 
 
 def chosen_letter(prediction: str) -> str | None:
