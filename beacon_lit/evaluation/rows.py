@@ -36,12 +36,14 @@ def read_rows(
         limit: the first so many records; None = all.
 
     Raises:
-        ValueError: no such file, or a record that is no JSON object or lacks a field, with file and line.
+        ValueError: no such file, more than one, or a record that is no JSON object or lacks a field, with file and line.
     """
     try:
         source = _Rows(path, data_root)
     except ValueError as error:
         raise ValueError(f"{error}. {fetch}") from error
+    if len(source.files) > 1:
+        raise ValueError(f"path={path!r} must be one file, but there are {', '.join(map(str, source.files))}")
     for number, record in enumerate(source.documents()):
         if limit is not None and number >= limit:
             return

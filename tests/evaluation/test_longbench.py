@@ -145,8 +145,7 @@ class Recorder(FakeLM):
 
 
 def test_a_newline_ends_samsum_alone_and_the_model_keeps_its_own_settings(tmp_path):
-    names = ["gov_report", "samsum", "gov_report"]
-    rows = {name: [row(name, said="one\ntwo")] for name in names}
+    rows = {name: [row(name, said="one\ntwo")] for name in ("gov_report", "samsum")}
     folder, lm = write(tmp_path, rows), Recorder()
     before = deepcopy(vars(lm.generation_config))
     records = score(LongBench(folder, subsets=["samsum", "gov_report"]), lm=lm).predictions
@@ -211,6 +210,9 @@ def test_packed_files_are_read(tmp_path):
     with gzip.open(tmp_path / "qasper.jsonl.gz", "wt") as file:
         file.write(json.dumps(row("qasper")))
     assert score(LongBench(str(tmp_path), subsets=["qasper"])).value == 100
+    write(tmp_path, {"qasper": [row("qasper")]})
+    with pytest.raises(ValueError, match=r"must be one file, but there are .*qasper.jsonl, .*qasper.jsonl.gz"):
+        score(LongBench(str(tmp_path), subsets=["qasper"]))
 
 
 def test_groups():
@@ -304,9 +306,9 @@ def test_missing_data_are_named_with_what_to_fetch(tmp_path):
 
 def test_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv("BEACON_DATA", str(tmp_path))
-    write(tmp_path / "longbench", {name: [row(name)] for name in ("hotpotqa", "trec", "multifieldqa_zh")})
+    write(tmp_path / "longbench", {name: [row(name)] for name in ("hotpotqa", "samsum", "multifieldqa_zh")})
     overrides = ["model=tiny", "beacon.window=32", "task=[longbench]", "ratio=2", f"run_folder={tmp_path}/run"]
-    overrides += ["task.longbench.subsets=[hotpotqa,trec,multifieldqa_zh]", "task.longbench.max_examples=1"]
+    overrides += ["task.longbench.subsets=[hotpotqa,samsum,multifieldqa_zh]", "task.longbench.max_examples=1"]
     metrics = evaluate(composed("evaluate", *overrides, "batch_size=2"))
     for mode in ("dense", "window-only", "ratio_2"):
         assert 0 <= metrics[f"longbench/{mode}"] <= 100 and f"longbench/{mode}/category/few_shot" in metrics

@@ -113,9 +113,10 @@ class LongBenchV2(Task):
 
     def score(self, records: Sequence[Record]) -> Score:
         """See Task."""
-        groups = [mean_score(records, by=(label,)).details for label in ("difficulty", "length")]
         details = {"answered": mean_score(records, "answered").value}
-        return Score(mean_score(records).value, details | groups[0] | groups[1])
+        for label in ("difficulty", "length"):
+            details |= mean_score(records, by=(label,)).details
+        return Score(mean_score(records).value, details)
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
