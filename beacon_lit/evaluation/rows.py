@@ -36,7 +36,7 @@ def read_rows(
         limit: the first so many records; None = all.
 
     Raises:
-        ValueError: no such file, more than one, or a record that is no JSON object or lacks a field, with file and line.
+        ValueError: no such file, or several; a record that is no JSON object or lacks a field, with file and line.
     """
     try:
         source = _Rows(path, data_root)

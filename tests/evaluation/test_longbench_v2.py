@@ -63,6 +63,7 @@ def test_accuracy_in_all_by_difficulty_and_by_length(file):
     [
         ("The correct answer is (A)", "A"),
         ("**The correct answer is (C)**, since (A) is not", "C"),
+        ("The correct answer is **(C)**", "C"),
         ("The correct answer is D.", "D"),
         ("The correct answer is A. No: The correct answer is (B)", "B"),  # brackets come first
         ("the correct answer is (A)", None),
