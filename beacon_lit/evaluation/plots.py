@@ -1,6 +1,6 @@
 """Figures of scores. They are plain Figure objects: no window system, no global state of pyplot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import colormaps
@@ -61,9 +61,7 @@ def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequen
     ends = [1 + sum(tokens[: i + 1]) for i in range(len(tokens))]
     starts = [0, *ends[:-1]]
     centres = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
-    ratios = [name for name in curves if name not in BASELINES]
-    shades = colormaps["viridis"]
-    colors = {name: shades(0.85 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
+    colors = _mode_colors(curves)
     for name, values in curves.items():
         style = BASELINES.get(name) or dict(color=colors[name])
         axes.plot(centres, values, marker="o", markersize=5, label=name, **style)
@@ -101,6 +99,38 @@ def heat_maps(panels: Mapping[str, Mapping[tuple[int, float], float]], title: st
     return figure
 
 
+def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -> Figure:
+    """Groups of bars side by side, one bar of a group per series.
+
+    Args:
+        series: name, such as a mode's -> value by group; groups stand in the order in which they first come.
+        quantity: what a value is, for the axis.
+        title: of the figure.
+    """
+    groups = list(dict.fromkeys(group for values in series.values() for group in values))
+    room = max(0.8, 0.26 * (len(series) + 1))  # inches of a group
+    figure, axes = _canvas(max(7.0, 2.0 + room * len(groups)), 4.4)
+    width = 0.84 / max(len(series), 1)
+    colors = _mode_colors(series)
+    for i, (name, values) in enumerate(series.items()):
+        centres = [x + (i - (len(series) - 1) / 2) * width for x in range(len(groups))]
+        heights = [values.get(group, float("nan")) for group in groups]
+        drawn = axes.bar(centres, heights, 0.9 * width, color=colors[name], label=name)
+        axes.bar_label(
+            drawn, [f"{height:.0f}" if height == height else "" for height in heights], padding=2, fontsize=8
+        )
+    are_long = max(map(len, groups)) * 0.09 > room
+    slant: dict[str, Any] = dict(rotation=25, ha="right", rotation_mode="anchor") if are_long else {}
+    axes.set_xticks(range(len(groups)), groups, **slant)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel(quantity)
+    axes.set_title(title)
+    _legend_beside(axes)
+    return figure
+
+
 def mean_by_cell(records: Sequence[Record], name: str = "score") -> dict[tuple[int, float], float]:
     """Means of a field of records by ("length", "depth"), for `heat_maps`."""
     cells: dict[tuple[int, float], list[float]] = {}
@@ -128,6 +158,14 @@ def _heat_map(
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     return image
+
+
+def _mode_colors(names: Iterable[str]) -> dict[str, Any]:
+    """Baselines in grey, ratios in shades."""
+    ratios = [name for name in names if name not in BASELINES]
+    shades = colormaps["viridis"]
+    shaded = {name: shades(0.2 + 0.65 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
+    return shaded | {name: style["color"] for name, style in BASELINES.items()}
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,6 +1,7 @@
-"""The tasks, one file each."""
+"""The tasks, one file or package each."""
 
+from beacon_lit.evaluation.tasks.longbench import LongBench, LongBenchV2
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
 
-__all__ = ["Passkey", "Perplexity"]
+__all__ = ["LongBench", "LongBenchV2", "Passkey", "Perplexity"]

@@ -1,0 +1,16 @@
+"""Packages that only metrics need."""
+
+from importlib import import_module
+from typing import Any
+
+
+def package(name: str) -> Any:
+    """The module of a package of the extra `evaluation`.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"the package {name} is missing: pip install 'beacon_lit[evaluation]'") from error

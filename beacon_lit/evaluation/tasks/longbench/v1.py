@@ -1,0 +1,164 @@
+"""LongBench v1 (arXiv 2308.14508): 21 sets of questions about long texts, English, Chinese and code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from beacon_lit.evaluation.plots import bars
+from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.rows import Row, read_rows
+from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task
+from beacon_lit.evaluation.tasks.longbench.prompts import read_prompts, write_prompt
+from beacon_lit.evaluation.tasks.longbench.subsets import CHINESE, CODE, SUBSETS, Subset, choose_subsets
+from beacon_lit.evaluation.tasks.longbench.summary import LENGTHS, summary
+
+_FIELDS = ("input", "context", "answers", "length", "all_classes")
+_FETCH = (
+    "Fetch LongBench's data.zip (https://huggingface.co/datasets/THUDM/LongBench) or the long-llm data and set `path` "
+    "to the folder that holds narrativeqa.jsonl, narrativeqa_e.jsonl ..."
+)
+_CODE = f"category/{CODE}"
+_KINDS = {
+    "single_doc_qa": "single-doc QA",
+    "multi_doc_qa": "multi-doc QA",
+    "summarization": "summarization",
+    "few_shot": "few-shot",
+    "synthetic": "synthetic",
+}
+# What each figure shows, by detail; the official tables put code beside both languages.
+_FIGURES = {
+    "category": {**{f"category/{kind}": text for kind, text in _KINDS.items()}, _CODE: "code"},
+    "chinese_category": {**{f"category/{CHINESE}{kind}": text for kind, text in _KINDS.items()}, _CODE: "code"},
+    "length": {f"length/{name}": f"{name} words" for name in LENGTHS},
+}
+
+
+@dataclass(frozen=True)
+class LongBench(Task):
+    """The mean over subsets of their mean scores, in per cent: F1, ROUGE-L, accuracy or similarity, as a subset has it.
+
+    The protocol is the official one (https://github.com/THUDM/LongBench): a prompt that is too long loses its middle;
+    questions and summaries are asked in the tokenizer's chat template, few-shot and code prompts as they are; answers
+    are greedy; of few-shot answers the first line counts; of several references the best. `prompts_file` also makes
+    the prompts the official ones.
+
+    `Score.details`: each subset; "category/..." the mean over the subsets of a category; "average/en" and "average/zh"
+    the mean over the categories of a language, code among both, which is what the official tables call "Avg". With
+    `e_split` also "length/0-4k", "length/4-8k", "length/8k+" (words), the mean over subsets, and each subset's own.
+
+    Args:
+        path: folder of the files, `<subset>.jsonl` or `<subset>_e.jsonl`, also packed as .gz or .zst.
+        data_root: the folder that a leading `long-llm:` stands for.
+        subsets: names of subsets or groups: "all", "paper" (the 14 that the paper on beacons reports), categories.
+        e_split: read LongBench-E, 13 subsets with texts of all lengths, and score by length.
+        max_examples: the first so many of each subset; None = all.
+        max_length: tokens of a prompt before the chat template; a longer one loses its middle.
+        template: "auto" (chat where the tokenizer has a template), "chat" or "plain".
+        newline_ends: subsets whose answers a newline ends, though not before one token; officially samsum alone.
+        prompts_file: LongBench's dataset2prompt.json; None = our own prompts.
+
+    Raises:
+        ValueError: a bad setting; on evaluation, a file or package that is missing, or a bad record.
+    """
+
+    path: str
+    data_root: str | None = None
+    subsets: Sequence[str] = ("all",)
+    e_split: bool = False
+    max_examples: int | None = None
+    max_length: int = 31500
+    template: str = AUTO
+    newline_ends: Sequence[str] = ("samsum",)
+    prompts_file: str | None = None
+    metric = "score"
+
+    def __post_init__(self) -> None:
+        choose_subsets(self.subsets, self.e_split)
+        check_template(self.template)
+        for name, value, least in (("max_examples", self.max_examples, 1), ("max_length", self.max_length, 2)):
+            if value is not None and value < least:
+                raise ValueError(f"{name}: got {value}; must be at least {least}")
+        if unknown := [name for name in self.newline_ends if name not in SUBSETS]:
+            raise ValueError(f"newline_ends: got {', '.join(unknown)}; allowed: {', '.join(SUBSETS)}")
+
+    def examples(self, subject: Subject) -> Sequence[Example]:
+        """See Task."""
+        source, prompts = read_prompts(self.prompts_file)
+        examples = []
+        for subset in choose_subsets(self.subsets, self.e_split):
+            file = f"{self.path}/{subset.name}{'_e' * self.e_split}.jsonl*"
+            for number, (where, row) in enumerate(
+                read_rows(file, self.data_root, _FIELDS, _FETCH, limit=self.max_examples)
+            ):
+                about = _about(subset, row, where) | {"prompts": source}
+                text = write_prompt(prompts, source, subset.name, row["context"], row["input"])
+                examples.append(Example(f"{subset.name}/{number}", about, text))
+        return examples
+
+    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+        """See Task."""
+        records: list[Record] = []
+        for name, group in groupby(examples, key=lambda example: example.about["subset"]):
+            records += self._ask(reader, SUBSETS[name], [example.content for example in group])
+        return records
+
+    def _ask(self, reader: Reader, subset: Subset, texts: Sequence[str]) -> list[dict[str, Any]]:
+        tokenizer, template = reader.subject.tokenizer, subset.template(self.template)
+        prompts = [make_prompt(tokenizer, text, template, self.max_length) for text in texts]
+        newline = subset.name in self.newline_ends
+        return reader.generate(
+            prompts,
+            subset.max_new_tokens,
+            end_tokens=tokenizer.encode("\n", add_special_tokens=False)[-1:] if newline else (),
+            min_new_tokens=int(newline),
+        )
+
+    def grade(self, record: Record) -> Record:
+        """See Task."""
+        subset = SUBSETS[record["subset"]]
+        return {"score": subset.grade(record["prediction"], record["answers"], record.get("all_classes"))}
+
+    def score(self, records: Sequence[Record]) -> Score:
+        """See Task."""
+        return summary(records, self.e_split)
+
+    def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
+        """See Task."""
+        label, newest = list(runs.items())[-1]
+        some_score = next(iter(newest.values()))
+        prompts = f"{some_score.predictions[0]['prompts']} prompts"
+        name = f"LongBench{'-E' * self.e_split}"
+        figures = {}
+        for kind, details in _FIGURES.items():
+            shown_alone = details.keys() - ({_CODE} if kind == "chinese_category" else set())
+            if shown_alone & some_score.details.keys():
+                shown = {
+                    mode: {text: score.details[detail] for detail, text in details.items() if detail in score.details}
+                    for mode, score in newest.items()
+                }
+                title = f"{name} by {kind.replace('chinese_', 'Chinese ')}"
+                figures[f"by_{kind}"] = bars(shown, "score (%)", ", ".join(filter(None, [title, prompts, label])))
+        return figures
+
+
+def _about(subset: Subset, row: Row, where: str) -> dict[str, Any]:
+    """What a record tells of a row, once that is of the right types."""
+    answers, classes, length = row["answers"], row["all_classes"], row["length"]
+    if not all(isinstance(row[name], str) for name in ("input", "context")):
+        raise ValueError(f"{where}: input and context must be strings")
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(f"{where}: answers must be a list of one or more strings, not {answers!r}")
+    if subset.has_classes and not (isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)):
+        raise ValueError(f"{where}: all_classes must be a list of one or more strings, not {classes!r}")
+    if not isinstance(length, int) or isinstance(length, bool):
+        raise ValueError(f"{where}: length must be an integer, not {length!r}")
+    try:
+        subset.grade("", answers, classes)  # what cannot be graded is an error now, not after an hour
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    about = {"subset": subset.name, "_id": row.get("_id"), "length": length, "answers": answers}
+    return about | ({"all_classes": classes} if subset.has_classes else {})
