@@ -191,8 +191,8 @@ def test_other_seeds_make_other_samples(tokenizer, kind):
 
 
 def test_what_is_trained_is_a_choice(tokenizer):
-    (answer,) = SyntheticSource("passkey", 1, LENGTHS).documents(tokenizer)
-    (everything,) = SyntheticSource("passkey", 1, LENGTHS, train_on="all").documents(tokenizer)
+    (answer,) = SyntheticSource("passkey", 1, LENGTHS, train_on="answer").documents(tokenizer)
+    (everything,) = SyntheticSource("passkey", 1, LENGTHS).documents(tokenizer)
     assert (answer["input_ids"] == everything["input_ids"]).all()
     assert (answer["trained"] == answer["answer"]).all() and answer["answer"].sum() == 6  # five digits and the end
     assert everything["trained"].all() and (everything["answer"] == answer["answer"]).all()
@@ -270,7 +270,7 @@ def test_key_tells_what_the_documents_depend_on():
     source = SyntheticSource("needle", 2, [600, 700], haystack=prose(1))
     assert source.lengths == (600, 700) and source.key()[2] == ["Texts", 40]
     changes = [dict(kind="copy"), dict(count=3), dict(lengths=(600, 701)), dict(seed=1), dict(chat=True)]
-    for change in [*changes, dict(train_on="all"), dict(haystack=None)]:
+    for change in [*changes, dict(train_on="answer"), dict(haystack=None)]:
         assert replace(source, **change).key() != source.key(), change
     assert replace(source, weight=2.0, limit=1).key() == source.key()
 

@@ -33,7 +33,8 @@ class SyntheticSource:
     haystack: any source of text. Samples are cut at random places from a bounded pool of its documents (see
         `read_pool`), so it may be of any size. None = made-up sentences
     chat: as a conversation in the tokenizer's chat template, document and question in the user's turn; False = text
-    train_on: "answer": the loss is on the answer and the token that ends it; "all": on every token
+    train_on: "all": the loss is on every token, and half of it is the answer's (`answer_share`); "answer": on the
+        answer and the token that ends it alone, which then weigh as much as so few tokens of any text
     weight, answer_share, limit: see `Source`
 
     Documents: `input_ids`, with `trained` and `answer` masks; the answer's includes the token that ends it.
@@ -48,7 +49,7 @@ class SyntheticSource:
     seed: int = 0
     haystack: Source | None = None
     chat: bool = False
-    train_on: str = "answer"
+    train_on: str = "all"
     weight: float | None = None
     answer_share: float | None = 0.5
     limit: int | None = None
