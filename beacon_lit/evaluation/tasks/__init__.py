@@ -3,5 +3,12 @@
 from beacon_lit.evaluation.tasks.longbench import LongBench, LongBenchV2
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
+from beacon_lit.evaluation.tasks.ruler import Ruler
 
-__all__ = ["LongBench", "LongBenchV2", "Passkey", "Perplexity"]
+__all__ = [
+    "LongBench",
+    "LongBenchV2",
+    "Passkey",
+    "Perplexity",
+    "Ruler",
+]
