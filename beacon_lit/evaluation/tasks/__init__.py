@@ -5,6 +5,7 @@ from beacon_lit.evaluation.tasks.longbench import LongBench, LongBenchV2
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
 from beacon_lit.evaluation.tasks.ruler import Ruler
+from beacon_lit.evaluation.tasks.topic import TopicRetrieval
 
 __all__ = [
     "InfiniteBench",
@@ -13,4 +14,5 @@ __all__ = [
     "Passkey",
     "Perplexity",
     "Ruler",
+    "TopicRetrieval",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from beacon_lit.evaluation.plots import score_by_mode
+from beacon_lit.evaluation.plots import bars, score_by_mode
 from beacon_lit.evaluation.prompts import CHAT, Prompt, check_template, choose_template, make_prompt
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
@@ -135,16 +135,21 @@ class Ruler(Task):
             for name in SUBSETS
             if (of_cell := [record for record in records if (record["subset"], record["length"]) == (name, length)])
         }
-        return Score(sum(cells.values()) / len(cells), {**_by_length(cells), **cells})
+        by_length = _means(cells, 1)
+        return Score(sum(cells.values()) / len(cells), {**(by_length if len(by_length) > 1 else {}), **cells})
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
-        return {"by_ratio": score_by_mode(runs, self.metric)}
+        label, newest = list(runs.items())[-1]
+        values = {mode: _means(score.details, 0) for mode, score in newest.items()}
+        title = f"RULER, {label}" if label else "RULER"
+        return {"by_ratio": score_by_mode(runs, self.metric), "by_subset": bars(values, self.metric, title)}
 
 
-def _by_length(cells: Mapping[str, float]) -> dict[str, float]:
-    """Means over subsets, if there is more than one length."""
+def _means(details: Mapping[str, float], part: int) -> dict[str, float]:
+    """Means of the cells ("SUBSET/length_L") of a subset (part 0) or a length (part 1)."""
     groups: dict[str, list[float]] = {}
-    for cell, value in cells.items():
-        groups.setdefault(cell.partition("/")[2], []).append(value)
-    return {name: sum(values) / len(values) for name, values in groups.items()} if len(groups) > 1 else {}
+    for cell, value in details.items():
+        if "/" in cell:
+            groups.setdefault(cell.split("/")[part], []).append(value)
+    return {name: sum(values) / len(values) for name, values in groups.items()}
