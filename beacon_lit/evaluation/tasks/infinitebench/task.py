@@ -94,5 +94,5 @@ class InfiniteBench(Task):
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
         label, newest = list(runs.items())[-1]
-        values = {mode: score.details for mode, score in newest.items()}
-        return {"by_subset": bars(values, "score", f"InfiniteBench, {label}" if label else "InfiniteBench")}
+        percent = {mode: {name: 100 * x for name, x in score.details.items()} for mode, score in newest.items()}
+        return {"by_subset": bars(percent, "score (%)", f"InfiniteBench, {label}" if label else "InfiniteBench")}

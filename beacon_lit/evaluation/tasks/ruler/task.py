@@ -141,9 +141,10 @@ class Ruler(Task):
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
         label, newest = list(runs.items())[-1]
-        values = {mode: _means(score.details, 0) for mode, score in newest.items()}
+        means = {mode: _means(score.details, 0) for mode, score in newest.items()}
+        percent = {mode: {name: 100 * value for name, value in values.items()} for mode, values in means.items()}
         title = f"RULER, {label}" if label else "RULER"
-        return {"by_ratio": score_by_mode(runs, self.metric), "by_subset": bars(values, self.metric, title)}
+        return {"by_ratio": score_by_mode(runs, self.metric), "by_subset": bars(percent, "accuracy (%)", title)}
 
 
 def _means(details: Mapping[str, float], part: int) -> dict[str, float]:
