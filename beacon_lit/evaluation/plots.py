@@ -131,6 +131,29 @@ def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -
     return figure
 
 
+def score_by_amount(curves: Mapping[str, Mapping[int, float]], quantity: str, amount: str, title: str) -> Figure:
+    """A score in 0..1 over an amount, one line per mode.
+
+    Args:
+        curves: mode name -> amount -> value.
+        quantity, amount: what the two are, for the axes.
+        title: of the figure.
+    """
+    figure, axes = _canvas(7, 4.4)
+    colors = _mode_colors(curves)
+    for name, values in curves.items():
+        amounts = sorted(values)
+        style = BASELINES.get(name) or dict(color=colors[name])
+        axes.plot(amounts, [values[x] for x in amounts], marker="o", markersize=5, label=name, **style)
+    axes.set_xticks(sorted({x for values in curves.values() for x in values}))
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel(amount)
+    axes.set_ylabel(quantity)
+    axes.set_title(title)
+    _legend_beside(axes)
+    return figure
+
+
 def mean_by_cell(records: Sequence[Record], name: str = "score") -> dict[tuple[int, float], float]:
     """Means of a field of records by ("length", "depth"), for `heat_maps`."""
     cells: dict[tuple[int, float], list[float]] = {}

@@ -30,6 +30,12 @@ def check_template(template: str) -> None:
         raise ValueError(f"template={template!r} is not allowed; allowed: {', '.join(TEMPLATES)}")
 
 
+def choose_template(tokenizer: Any, template: str) -> str:
+    """ "chat" or "plain", whichever `template` ("auto", too) comes to. Raises ValueError if it is another."""
+    check_template(template)
+    return template if template != AUTO else CHAT if tokenizer.chat_template else PLAIN
+
+
 def make_prompt(
     tokenizer: Any,
     content: str | Sequence[Mapping[str, str]],
@@ -50,8 +56,7 @@ def make_prompt(
     Raises:
         ValueError: another template, a chat without a template, a plain prompt of messages, or messages to be cut.
     """
-    check_template(template)
-    template = template if template != AUTO else CHAT if tokenizer.chat_template else PLAIN
+    template = choose_template(tokenizer, template)
     if not isinstance(content, str) and (template == PLAIN or max_tokens is not None):
         raise ValueError("messages are not allowed in a plain prompt or with max_tokens; allowed: a text")
     text, dropped = (content, 0) if max_tokens is None else cut_middle(tokenizer, content, max_tokens)

@@ -1,0 +1,5 @@
+"""InfiniteBench, one concept per file."""
+
+from beacon_lit.evaluation.tasks.infinitebench.task import InfiniteBench
+
+__all__ = ["InfiniteBench"]

@@ -1,0 +1,5 @@
+"""RULER, one concept per file."""
+
+from beacon_lit.evaluation.tasks.ruler.task import Ruler
+
+__all__ = ["Ruler"]

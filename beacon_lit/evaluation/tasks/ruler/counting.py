@@ -1,0 +1,72 @@
+"""Words to count: those of a list that come most often, and those of a coded text whose frequencies fall off."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pi
+from random import Random
+
+from beacon_lit.evaluation.tasks.ruler import words
+from beacon_lit.evaluation.tasks.ruler.item import Item
+
+SHORT = 4096  # in shorter prompts words are repeated less often
+_COMMON = 10
+
+_LIST = "Here is a numbered list of words. Some of them come more often than others; keep those in mind."
+_LIST_QUESTION = "Question: Which 10 words come most often in the list above?"
+_LIST_STEM = "Answer: The 10 words that come most often in the list above are:"
+
+_CODED = "The text below is written in coded words. Count them, and find the three that come most often."
+_CODED_QUESTION = (
+    "Question: Which three coded words come most often in the text above? Leave out the dots '...' and explain nothing."
+)
+_CODED_STEM = "Answer: The three coded words that come most often in the text above are:"
+
+
+@dataclass(frozen=True)
+class CommonWords:
+    """Ten words that come 30 times each, among others that come 3 times (in short prompts 6 times, and once), behind a
+    shorter list that is solved as an example.
+
+    length: tokens of a prompt
+    """
+
+    length: int
+
+    def __call__(self, rng: Random, size: int) -> Item:
+        """A sample; its size is the number of other words."""
+        short = self.length < SHORT
+        example = _list(rng, 10 if short else 30, *((3, 1) if short else (10, 3)), words.SINGLE)
+        long = words.SINGLE if self.length <= 2 * SHORT else words.PAIRS
+        asked = _list(rng, min(size, len(long) - _COMMON), *((6, 1) if short else (30, 3)), long)
+        solved = f"{example.text}\n{example.stem} {_numbered(example.answers)}"
+        return Item(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
+
+
+def _list(rng: Random, others: int, often: int, seldom: int, vocabulary: list[str]) -> Item:
+    drawn = rng.sample(vocabulary, _COMMON + others)
+    entries = drawn[:_COMMON] * often + drawn[_COMMON:] * seldom
+    rng.shuffle(entries)
+    return Item(f"{_LIST}\n{_numbered(entries)}\n{_LIST_QUESTION}", _LIST_STEM, drawn[:_COMMON])
+
+
+def _numbered(entries: Sequence[str]) -> str:
+    return " ".join(f"{number}. {word}" for number, word in enumerate(entries, 1))
+
+
+@dataclass(frozen=True)
+class FrequentWords:
+    """Words of six letters, the k-th of which makes up a share of 1 / k^2 / zeta(2); the first is written as dots.
+
+    length: tokens of a prompt, on which the number of different words depends
+    """
+
+    length: int
+
+    def __call__(self, rng: Random, size: int) -> Item:
+        """A sample; its size is the number of words, before shares of them are rounded down."""
+        coded = words.distinct(lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, self.length // 50))
+        shares = [size * 6 / pi**2 / rank**2 for rank in range(1, len(coded) + 1)]
+        text = [word for word, share in zip(["...", *coded[1:]], shares, strict=True) for _ in range(int(share))]
+        rng.shuffle(text)
+        return Item(f"{_CODED}\n{' '.join(text)}\n{_CODED_QUESTION}", _CODED_STEM, coded[1:4])

@@ -1,0 +1,70 @@
+"""The sentences that needles are hidden between: held-out documents, files, or made-up ones."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from random import Random
+from textwrap import wrap
+
+from beacon_lit.data.records import BadRecord
+from beacon_lit.data.retrieval import words
+from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.evaluation.task import Subject
+
+MADE_UP, DOCUMENTS = "made-up", "documents"
+
+_CHARACTERS = 4_000_000  # the most text that is used, a million tokens or so
+_LONGEST = 400  # characters of a sentence; what is longer (a table, source code) is cut
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: int) -> list[str]:
+    """The sentences that a setting stands for.
+
+    Args:
+        essays: "made-up"; "documents", the subject's; or files: a folder, a file or a glob of .txt, .json or .jsonl
+            (.gz, .zst), whose records have `text`.
+        subject: brings documents.
+        data_root: the folder that `long-llm:` stands for.
+        seed: of the made-up ones.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be read.
+    """
+    if essays == MADE_UP:
+        rng = Random(f"essays/{seed}")
+        return [words.sentence(rng) for _ in range(20_000)]
+    if essays == DOCUMENTS:
+        decode = subject.tokenizer.decode
+        texts: Iterable[str] = (decode(list(ids), skip_special_tokens=True) for _, ids in subject.documents)
+    else:
+        texts = _read(essays, data_root)
+    found = list(_sentences(texts))
+    if not found:
+        raise ValueError(f"essays={essays!r} has no text; allowed: made-up, documents (if there are any) or files")
+    return found
+
+
+def _read(path: str, data_root: str | None) -> Iterator[str]:
+    try:
+        source = JsonSource(f"{path}/*" if Path(path).is_dir() else path, data_root)
+    except ValueError as error:
+        raise ValueError(f"essays={path!r}: {error}; allowed, too: made-up, documents") from error
+    for file in source.files:
+        if file.suffix == ".txt":
+            yield file.read_text()
+            continue
+        for record in source.read_file(file):
+            if isinstance(record, BadRecord) or "text" not in record:
+                raise ValueError(f"essays={path!r}: {record if isinstance(record, BadRecord) else f'{file}: no text'}")
+            yield record["text"]
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    size = 0
+    for text in texts:
+        for sentence in _SENTENCE_END.split(text[: _CHARACTERS - size]):
+            yield from wrap(" ".join(sentence.split()), _LONGEST)
+        size += len(text)
+        if size >= _CHARACTERS:
+            return

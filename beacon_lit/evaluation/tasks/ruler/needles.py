@@ -1,0 +1,67 @@
+"""Needles in a haystack: values of keys, between sentences, or between other needles."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from beacon_lit.evaluation.tasks.ruler import words
+from beacon_lit.evaluation.tasks.ruler.item import Item
+
+_MAKERS: dict[str, Callable[[Random], str]] = {"words": words.pair, "numbers": words.number, "uuids": words.uuid}
+_ONE = {"numbers": "number", "uuids": "uuid"}
+
+_ANNOUNCEMENT = (
+    "The text below hides secret {values}. Keep them in mind: you will be asked about the secret {values} at its end."
+)
+_NEEDLE = "One of the secret {values} of {key} is: {value}."
+_ONE_QUESTION = "Which secret {value} of {keys} does the text above tell?"
+_ONE_STEM = "The secret {value} of {keys} that the text tells is"
+_QUESTION = "Which are all the secret {values} of {keys} that the text above tells?"
+_STEM = "The secret {values} of {keys} that the text tells are"
+
+
+@dataclass(frozen=True)
+class Needles:
+    """Makes samples of needles.
+
+    haystack: sentences around the needles, from a random one of them on, again and again; empty: other needles are
+    keys, values: what kind they are of: "words", "numbers" or "uuids"
+    told: keys that are told
+    per_key: values of each
+    asked: how many of the keys are asked for
+    """
+
+    haystack: Sequence[str]
+    keys: str = "words"
+    values: str = "numbers"
+    told: int = 1
+    per_key: int = 1
+    asked: int = 1
+
+    def __call__(self, rng: Random, size: int) -> Item:
+        """A sample; its size is the number of sentences, or of other needles."""
+        others = 0 if self.haystack else size
+        keys = words.distinct(lambda: _MAKERS[self.keys](rng), self.told + others)
+        values = words.distinct(lambda: _MAKERS[self.values](rng), self.told * self.per_key + others)
+        of_keys = [values[i * self.per_key : (i + 1) * self.per_key] for i in range(self.told)]
+        needles = [self._needle(keys[i], value) for i in range(self.told) for value in of_keys[i]]
+        rng.shuffle(needles)
+        more = zip(keys[self.told :], values[self.told * self.per_key :], strict=True)
+        lines = self._sentences(rng, size) if self.haystack else [self._needle(*pair) for pair in more]
+        words.hide(needles, lines, rng)
+        asked = rng.sample(range(self.told), self.asked)
+        document = (" " if self.haystack else "\n").join(lines)
+        return self._item(document, [keys[i] for i in asked], [value for i in asked for value in of_keys[i]])
+
+    def _item(self, document: str, keys: list[str], answers: list[str]) -> Item:
+        question, stem = (_ONE_QUESTION, _ONE_STEM) if len(answers) == 1 else (_QUESTION, _STEM)
+        blanks = {"values": self.values, "value": _ONE[self.values], "keys": words.listed(keys)}
+        text = f"{_ANNOUNCEMENT.format(**blanks)}\n{document}\n{question.format(**blanks)}"
+        return Item(text, stem.format(**blanks), answers)
+
+    def _needle(self, key: str, value: str) -> str:
+        return _NEEDLE.format(values=self.values, key=key, value=value)
+
+    def _sentences(self, rng: Random, size: int) -> list[str]:
+        start = rng.randrange(len(self.haystack))
+        return [self.haystack[(start + i) % len(self.haystack)] for i in range(size)]

@@ -1,0 +1,68 @@
+"""The 13 subsets, with the numbers of RULER's own configuration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from beacon_lit.evaluation.task import Subject
+from beacon_lit.evaluation.tasks.ruler.counting import CommonWords, FrequentWords
+from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP, read_sentences
+from beacon_lit.evaluation.tasks.ruler.item import Make, Subset
+from beacon_lit.evaluation.tasks.ruler.needles import Needles
+from beacon_lit.evaluation.tasks.ruler.questions import MadeUp, read_hotpotqa, read_squad
+from beacon_lit.evaluation.tasks.ruler.tracing import variables
+from beacon_lit.evaluation.tasks.ruler.words import NOISE
+
+
+@dataclass(frozen=True)
+class Material:
+    """What samples are made of.
+
+    essays: sentences
+    squad, hotpotqa: makers of questions
+    sources: where the three are from
+    """
+
+    essays: Sequence[str]
+    squad: Make
+    hotpotqa: Make
+    sources: Sequence[str]
+
+    @classmethod
+    def read(
+        cls, essays: str, squad: str | None, hotpotqa: str | None, subject: Subject, data_root: str | None, seed: int
+    ) -> "Material":
+        """From the settings of `Ruler`."""
+        return cls(
+            essays=read_sentences(essays, subject, data_root, seed),
+            squad=read_squad(squad) if squad else MadeUp(hops=1),
+            hotpotqa=read_hotpotqa(hotpotqa) if hotpotqa else MadeUp(hops=2),
+            sources=(essays, squad or MADE_UP, hotpotqa or MADE_UP),
+        )
+
+
+def _needles(source: str, **numbers: str | int) -> Callable[[int, Material], Subset]:
+    """Needles in "noise", "essays" or other "needles"."""
+
+    def make(length: int, material: Material) -> Subset:
+        haystack = {"noise": NOISE, "essays": material.essays, "needles": ()}[source]
+        from_files = {"source": material.sources[0]} if source == "essays" else {}
+        return Subset(Needles(haystack, **numbers), 128, **from_files)  # type: ignore[arg-type]
+
+    return make
+
+
+SUBSETS: dict[str, Callable[[int, Material], Subset]] = {
+    "niah_single_1": _needles("noise"),
+    "niah_single_2": _needles("essays"),
+    "niah_single_3": _needles("essays", values="uuids"),
+    "niah_multikey_1": _needles("essays", told=4),
+    "niah_multikey_2": _needles("needles"),
+    "niah_multikey_3": _needles("needles", keys="uuids", values="uuids"),
+    "niah_multivalue": _needles("essays", per_key=4),
+    "niah_multiquery": _needles("essays", told=4, asked=4),
+    "vt": lambda length, material: Subset(variables, 30),
+    "cwe": lambda length, material: Subset(CommonWords(length), 120),
+    "fwe": lambda length, material: Subset(FrequentWords(length), 50, least=100),
+    "qa_1": lambda length, material: Subset(material.squad, 32, any_answer=True, source=material.sources[1]),
+    "qa_2": lambda length, material: Subset(material.hotpotqa, 32, any_answer=True, source=material.sources[2]),
+}

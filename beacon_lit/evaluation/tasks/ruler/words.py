@@ -1,0 +1,92 @@
+"""What RULER's samples are made of: words, numbers and identifiers."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from uuid import UUID
+
+from beacon_lit.data.passkey import FILLER
+
+NOISE = [f"{line}." for line in FILLER.strip().rstrip(".").split(". ")]
+
+
+def _list(text: str) -> list[str]:
+    return text.split(" ")
+
+
+ADJECTIVES = _list(
+    "ancient blunt brave brisk broad calm cheerful clever clumsy crimson crooked curious damp dark deaf dense dusty "
+    "eager early elastic empty exact faint famous fierce firm flat fluffy foggy fragile frozen gentle giant glossy "
+    "golden graceful grim hasty heavy hidden hollow honest humble hungry jealous jolly kind lazy loyal lucky "
+    "mellow misty modest muddy naive narrow neat nervous noble noisy obscure odd patient polite precise proud "
+    "quick quiet ragged rapid rare rigid robust rough rusty salty scarce secret shallow shiny shy silent silver slim "
+    "slow smooth sober solid spicy steep stormy strange sturdy subtle swift tame thirsty tidy tiny ugly vague vivid "
+    "warm weary wicked wild wise witty young zealous"
+)
+NOUNS = _list(
+    "acorn airport almond anchor apple autumn avenue badge bakery balloon banjo barrel basket beach beetle bell "
+    "berry bicycle biscuit blanket bottle bracelet branch bread bridge broom bucket butter cabin cactus camera canal "
+    "candle canyon carpet castle cellar cherry chimney circus clock cloud coffee comet copper corner cotton cousin "
+    "cradle crystal curtain daisy desert diamond dolphin donkey dragon drawer drum eagle elbow engine envelope falcon "
+    "feather fiddle finger flag flute forest fountain garden garlic ghost giraffe glacier glove goblet granite guitar "
+    "hammer harbour harvest helmet honey hotel hunter island ivory jacket jewel jungle kettle kitten ladder lagoon "
+    "lantern lemon library lizard lobster magnet mango marble market meadow melon mirror monkey mountain museum "
+    "mustard needle notebook ocean olive onion orchid oyster paddle painter palace parrot peach pebble pencil pepper "
+    "piano pigeon pillow pilot pirate planet plum pocket potato prince pumpkin puzzle pyramid rabbit radio raven "
+    "ribbon river robin rocket saddle sailor salmon sandal scissors shadow shelter shovel singer sofa spider spoon "
+    "squirrel stadium sugar summit sunset sweater tailor temple thunder ticket tiger tomato tower trumpet "
+    "tunnel turtle umbrella uncle valley velvet village violin volcano waffle wagon walnut whistle willow window "
+    "winter wizard wolf yacht zebra"
+)
+VERBS = _list(
+    "accept admire agree answer arrive attend avoid begin believe borrow bounce build carry choose climb collect "
+    "compare confess cough create dance decide deliver depend describe destroy discover divide enjoy escape explain "
+    "follow forget gather guess happen hesitate imagine improve invite jump knock laugh learn listen manage measure "
+    "mention notice obey observe offer permit please pretend prevent promise protect punish receive refuse regret "
+    "remember repair repeat replace rescue return reveal search send share shout sigh sneeze suggest surprise swim "
+    "teach thank travel trust vanish visit wander whisper wonder write yawn"
+)
+
+# As in the original, pairs make up keys of needles; here also long lists of words, which need more of them than there
+# are.
+PAIRS = [f"{adjective}-{noun}" for adjective in ADJECTIVES for noun in NOUNS]
+SINGLE = [*ADJECTIVES, *NOUNS, *VERBS]
+
+
+def pair(rng: Random) -> str:
+    """An adjective and a noun."""
+    return rng.choice(PAIRS)
+
+
+def number(rng: Random) -> str:
+    """Seven digits."""
+    return str(rng.randint(1_000_000, 9_999_999))
+
+
+def uuid(rng: Random) -> str:
+    """A random identifier, 32 hexadecimal digits in five groups."""
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+def letters(rng: Random, alphabet: str, count: int) -> str:
+    """A word without meaning."""
+    return "".join(rng.choices(alphabet, k=count))
+
+
+def distinct(make: Callable[[], str], count: int) -> list[str]:
+    """So many made-up strings, no two the same."""
+    made: dict[str, None] = {}
+    while len(made) < count:
+        made[make()] = None
+    return list(made)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def hide(told: Sequence[str], lines: list[str], rng: Random) -> None:
+    """Put some lines among others, in place: anywhere, but in their order."""
+    places = sorted(rng.choices(range(len(lines) + 1), k=len(told)))
+    for place, line in reversed(list(zip(places, told, strict=True))):
+        lines.insert(place, line)
