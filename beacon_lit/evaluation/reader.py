@@ -1,4 +1,4 @@
-"""A model under one mode: it answers prompts and scores texts, and tells what that took."""
+"""A model under one mode: it answers prompts, scores texts and continuations, and tells what that took."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,6 +136,52 @@ class Reader:
         ]
         return [row[: len(text)] for row, text in zip(losses, texts, strict=True)], outputs
 
+    def continuation_losses(self, pairs: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Output]:
+        """Negative log likelihoods of continuations of prompts, a batch of pairs.
+
+        A prompt is read with its continuation less the last token, and texts that are then the same are read once. So
+        options of one token each are compared in a single distribution: the one that an answer's first token is from.
+
+        Args:
+            pairs: a prompt and the token ids of a continuation, at least one each. Their logits exist at once.
+
+        Returns:
+            For each pair a record: "nll" (nats, summed over the continuation's tokens), "greedy" (whether these are
+            the most likely ones), "tokens_in", "tokens_dropped", "template", "ratio", "cache_bytes", "seconds" (the
+            batch's, shared evenly).
+
+        Raises:
+            ValueError: more tokens than the model's positions hold at this ratio.
+        """
+        lm = self.subject.lm
+        texts = [(*prompt.ids, *continuation[:-1]) for prompt, continuation in pairs]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        ids, mask = _padded(list(rows), left=True)
+        ratios = [self.mode.ratio_of(lm, len(text)) for text in rows]
+        given: dict[str, Any] = {"logits_to_keep": max(len(continuation) for _, continuation in pairs)}
+        with _stopwatch() as seconds:
+            if self.mode.is_dense:
+                given |= {"attention_mask": mask.to(lm.device), "use_cache": False}
+                given |= {"position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(lm.device)}
+                out = lm.dense(ids.to(lm.device), **given)
+            else:
+                given |= {"attention_mask": mask, "use_cache": True}
+                out = lm(ids.to(lm.device), ratios=self._per_window(ratios, ids.shape[1]), **given)
+            judged = [_judged(out.logits[rows[text]], pair[1]) for text, pair in zip(texts, pairs, strict=True)]
+        kept = self._cache_bytes(out.past_key_values, list(map(len, rows)))
+        return [
+            {
+                **found,
+                "tokens_in": len(text),
+                "tokens_dropped": prompt.dropped,
+                "template": prompt.template,
+                "ratio": ratios[rows[text]],
+                "cache_bytes": kept[rows[text]],
+                "seconds": seconds[0] / len(pairs),
+            }
+            for found, text, (prompt, _) in zip(judged, texts, pairs, strict=True)
+        ]
+
     def _per_window(self, ratios: Sequence[Any], length: int) -> Any:
         """Ratios of rows as the model takes them: one for all, or else for each row one per window."""
         windows = length // self.subject.lm.beacon.window + 1
@@ -175,6 +221,14 @@ def _ended(answer: list[int], ends: Sequence[int]) -> list[int]:
     """An answer up to its end token; what a batch puts behind it is padding."""
     last = next((i for i, token in enumerate(answer) if token in ends), len(answer) - 1)
     return answer[: last + 1]
+
+
+def _judged(logits: Tensor, continuation: Sequence[int]) -> Output:
+    """A continuation's likelihood, from (T, V) logits that end with those of its last token."""
+    log_p = logits[len(logits) - len(continuation) :].float().log_softmax(-1)
+    tokens = torch.tensor(continuation, device=log_p.device)
+    nll = -log_p.gather(1, tokens[:, None]).double().sum().item()
+    return {"nll": nll, "greedy": bool((log_p.argmax(-1) == tokens).all())}
 
 
 def _padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:

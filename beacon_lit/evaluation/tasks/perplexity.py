@@ -84,7 +84,7 @@ class Perplexity(Task):
 
     def grade(self, record: Record) -> Record:
         """See Task."""
-        return {"perplexity": _perplexity(sum(record["nll_by_window"]), sum(record["tokens_by_window"]))}
+        return {"perplexity": perplexity(sum(record["nll_by_window"]), sum(record["tokens_by_window"]))}
 
     def score(self, records: Sequence[Record]) -> Score:
         """See Task."""
@@ -96,9 +96,9 @@ class Perplexity(Task):
                     sums[0], sums[1] = sums[0] + both[0], sums[1] + both[1]
         totals = [sum(part) for part in zip(*windows.values(), strict=True)]
         means = [nll / tokens for nll, tokens in documents.values() if tokens]
-        by_window = {f"window_{i}": _perplexity(*sums) for i, sums in sorted(windows.items()) if sums[1]}
-        by_document = _perplexity(sum(means), len(means))
-        return Score(value=_perplexity(*totals), details={**by_window, "by_document": by_document})
+        by_window = {f"window_{i}": perplexity(*sums) for i, sums in sorted(windows.items()) if sums[1]}
+        by_document = perplexity(sum(means), len(means))
+        return Score(value=perplexity(*totals), details={**by_window, "by_document": by_document})
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
@@ -157,5 +157,6 @@ def _cut(name: str, ids: list[int], length: int, prefix: list[int], stride: int 
     return pieces
 
 
-def _perplexity(nll: Any, tokens: Any) -> float:
+def perplexity(nll: Any, tokens: Any) -> float:
+    """exp(nll / tokens) of a sum of losses in nats, infinite where a float cannot hold it."""
     return exp(nll / tokens) if nll / tokens < 700 else float("inf")

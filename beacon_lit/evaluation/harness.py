@@ -1,0 +1,251 @@
+"""A model under one mode for EleutherAI's lm-evaluation-harness, whose tasks it then takes:
+
+python -m beacon_lit.evaluation.harness --model_args checkpoint=outputs/latest,ratio=4 --tasks hellaswag --batch_size 8
+
+That is `lm_eval` with the model `beacon_lm`; all its other options are as there. From Python:
+
+    import lm_eval
+    from beacon_lit.evaluation.harness import HarnessLM
+    lm_eval.simple_evaluate(HarnessLM(Reader(Subject(lm, tokenizer), parse_mode(4))), tasks=["hellaswag"])
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from beacon_lit.arch.ratio import longest
+from beacon_lit.evaluation.modes import Mode, choose_modes
+from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.runner import evaluating
+from beacon_lit.evaluation.task import Subject
+from beacon_lit.runs import quiet, subject
+
+try:
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.utils import normalize_gen_kwargs
+    from lm_eval.utils import get_rolling_token_windows, simple_parse_args_string
+except ImportError as error:
+    raise ValueError("lm-evaluation-harness is not installed; allowed: pip install 'beacon_lit[harness]'") from error
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+_NAME = "beacon_lm"
+
+
+@register_model(_NAME)
+class HarnessLM(TemplateLM):
+    """What `lm_eval` asks of a model, answered by a `Reader`.
+
+    Contexts and continuations are tokenised as the harness does it with Hugging Face models, chat templates included.
+    Likelihoods are those of `Reader.continuation_losses`, answers greedy. A text that is longer than `max_length` loses
+    its start; in `loglikelihood_rolling` it is cut into pieces of that length, of which each but the first begins with
+    the last token of the one before. One process asks; the harness gives it all requests.
+
+    Args:
+        reader: the model, its tokenizer and the mode.
+        batch_size: texts that are read at once.
+        max_length: tokens of a text; None = as many as the model's positions hold in this mode.
+
+    Raises:
+        ValueError: a batch size or a length out of range.
+    """
+
+    def __init__(self, reader: Reader, batch_size: int = 1, max_length: int | None = None) -> None:
+        super().__init__()
+        lm, mode = reader.subject.lm, reader.mode
+        most = _most_tokens(lm, mode)
+        self.reader, self.tokenizer = reader, reader.subject.tokenizer
+        self.batch_size, self.max_length = int(batch_size), most if max_length is None else max_length
+        self._device = lm.device
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is not allowed; allowed: at least 1")
+        if not 2 <= self.max_length <= most:
+            raise ValueError(f"max_length={max_length} is not allowed; allowed: 2 to {most}, what {mode.name} can read")
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "HarnessLM":
+        """See `create_from_arg_obj`; `arg_string` is such as "checkpoint=outputs/latest,ratio=4"."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "HarnessLM":
+        """A model as `lm_eval` names it: with what `--model_args` sets, and its own batch size and device.
+
+        Args:
+            arg_dict: `checkpoint` (as of evaluate.py), `ratio` (a ratio, "adapt-N", "dense" or "window-only"), and
+                maybe `max_length`, `backbone`, `dtype`, `attn`.
+            additional_config: `batch_size`, `device`.
+
+        Raises:
+            ValueError: another argument, or one of the two first missing; and what loading the model raises.
+        """
+        given = {name: value for name, value in {**arg_dict, **(additional_config or {})}.items() if value is not None}
+        options = {name: given.pop(name) for name in ("backbone", "dtype", "attn") if name in given}
+        device = given.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
+        asked = {name: given.pop(name) for name in ("batch_size", "max_length") if name in given}
+        checkpoint, ratio = given.pop("checkpoint", None), given.pop("ratio", None)
+        given.pop("max_batch_size", None)  # of the harness's automatic batch sizes
+        if given or checkpoint is None or ratio is None:
+            raise ValueError(
+                f"model_args: {', '.join(given) or 'checkpoint or ratio missing'}; needed: checkpoint=, ratio= (a "
+                "ratio, adapt-N, dense or window-only); allowed: max_length=, backbone=, dtype=, attn="
+            )
+        if not str(asked.get("batch_size", 1)).isdigit():
+            raise ValueError(f"batch_size={asked['batch_size']} is not allowed; allowed: a number")
+        where = {
+            "checkpoint": str(checkpoint),
+            "backbone": options.pop("backbone", None),
+            "allow_other_backbone": False,
+        }
+        lm, tokenizer = subject(OmegaConf.create({**where, "model": {"path": None, "backbone": options}}), device)
+        return cls(Reader(Subject(lm, tokenizer), choose_modes(lm, [ratio])[0]), **asked)
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context stands for: the tokenizer's bos or else its eos."""
+        return self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For the harness's cache of requests."""
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a conversation, whose last message goes on if it is not to end with what opens an answer."""
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Token ids, with the tokenizer's bos unless a text that a template wrote begins with it already."""
+        if add_special_tokens is None:
+            bos = self.tokenizer.bos_token
+            add_special_tokens = not (bos and string.startswith(bos))
+        return self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """See `LM`: the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
+        pieces = []
+        for number, request in enumerate(requests):
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 1, context_len=1)
+            pieces += [([*read, scored[-1]], (number, len(scored))) for read, scored in windows]
+        totals = [0.0] * len(requests)
+        for texts, about in self._batches(pieces, "loglikelihood_rolling", disable_tqdm):
+            with evaluating(self.reader.subject.lm):
+                losses, _ = self.reader.token_losses(texts)
+            for (number, scored), loss in zip(about, losses, strict=True):
+                totals[number] -= loss[len(loss) - scored :].sum().item()
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """See `LM`: greedy answers. An end-of-turn token ends an answer, too, where there is a chat template."""
+        groups: dict[tuple[int, tuple[str, ...]], list[tuple[list[int], int]]] = {}
+        for number, request in enumerate(requests):
+            most, until = _greedy_settings(request.args[1])
+            ids = _end(self.tok_encode(request.args[0]), self.max_length - most, f"max_gen_toks={most}")
+            groups.setdefault((most, until), []).append((ids, number))
+        template = CHAT if self.tokenizer.chat_template else PLAIN
+        answers = [""] * len(requests)
+        for (most, until), group in groups.items():
+            for texts, numbers in self._batches(group, "generate_until", disable_tqdm):
+                with evaluating(self.reader.subject.lm):
+                    said = self.reader.generate([Prompt(list(ids), template) for ids in texts], most, until)
+                for number, record in zip(numbers, said, strict=True):
+                    answers[number] = record["prediction"]
+                    self.cache_hook.add_partial("generate_until", requests[number].args, answers[number])
+        return answers
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **kwargs: Any,
+    ) -> list[tuple[float, bool]]:
+        """Requests that are the same but for a last token come in one batch, where they are read once."""
+        groups: dict[tuple[int, ...], list[tuple[int, Prompt]]] = {}
+        for number, (_, context, continuation) in enumerate(requests):
+            room = self.max_length + 1 - len(continuation)
+            prompt = Prompt(_end(context, room, f"a continuation of {len(continuation)} tokens"))
+            groups.setdefault((*prompt.ids, *continuation[:-1]), []).append((number, prompt))
+        found: dict[int, tuple[float, bool]] = {}
+        for _, parts in self._batches(list(groups.items()), "loglikelihood", disable_tqdm):
+            batch = [part for group in parts for part in group]
+            with evaluating(self.reader.subject.lm):
+                losses = self.reader.continuation_losses([(prompt, requests[number][2]) for number, prompt in batch])
+            for (number, _), loss in zip(batch, losses, strict=True):
+                found[number] = -loss["nll"], loss["greedy"]
+                self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
+        return [found[number] for number in range(len(requests))]
+
+    def _batches(
+        self, texts: Sequence[tuple[Sequence[int], Item]], kind: str, quiet: bool
+    ) -> Iterator[tuple[list[Sequence[int]], list[Item]]]:
+        """Token ids, with something about each, in batches; the longest come first: they tell what memory it takes."""
+        ordered = sorted(texts, key=lambda text: -len(text[0]))
+        for start in tqdm(range(0, len(ordered), self.batch_size), desc=kind, disable=quiet):
+            batch = ordered[start : start + self.batch_size]
+            yield [ids for ids, _ in batch], [about for _, about in batch]
+
+
+def main() -> None:
+    """`lm_eval`'s own command line, which knows this model."""
+    if len(sys.argv) > 1 and sys.argv[1] not in ("ls", "validate") and "--model" not in sys.argv:
+        sys.argv += ["--model", _NAME]
+    quiet()
+    cli_evaluate()
+
+
+def _most_tokens(lm: Any, mode: Mode) -> int:
+    """Tokens of the longest text that the model's positions hold in a mode."""
+    if mode.is_dense:
+        return lm.positions
+    if mode.ratio == "drop":
+        return sys.maxsize  # of what has been read nothing takes a position
+    ratio = max(lm.beacon.ratios) if mode.ratio is None else mode.ratio
+    return longest(lm.beacon, int(ratio), lm.positions)
+
+
+def _end(ids: list[int], room: int, needed: str) -> list[int]:
+    """The last `room` tokens. ValueError if there is no room."""
+    if room < 1:
+        raise ValueError(f"{needed} leaves no room for a context; allowed: less than max_length")
+    if len(ids) > room:
+        log.warning(f"a context of {len(ids)} tokens loses the first {len(ids) - room} of them")
+    return ids[-room:]
+
+
+def _greedy_settings(settings: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """Tokens of an answer at most, and the strings that end it. ValueError for other than greedy answers."""
+    known = normalize_gen_kwargs(dict(settings))
+    if known["do_sample"] or known.get("num_beams", 1) != 1:
+        raise ValueError(
+            f"generation_kwargs={dict(settings)} is not allowed; allowed: greedy answers (do_sample=false)"
+        )
+    return known["max_gen_toks"], tuple(filter(None, known["until"]))
+
+
+if __name__ == "__main__":
+    # Some of the harness's tasks import the package `evaluate`, not the evaluate.py of the folder that this is run in.
+    sys.path.sort(key=lambda folder: Path(folder).resolve() == Path.cwd())
+    main()

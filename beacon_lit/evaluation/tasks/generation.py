@@ -1,0 +1,87 @@
+"""Answers to the first questions of conversations, to read or to compare with those that are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
+from beacon_lit.evaluation.metrics import rouge_l
+from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
+
+
+@dataclass(frozen=True)
+class Generation(Task):
+    """ROUGE-L (F1, as LongBench has it) of greedy answers against the assistant's first.
+
+    Without comparing the score is their mean length in tokens.
+
+    A conversation is asked up to its first question, a system message included.
+
+    `Score.details["tokens_out"]` is the mean length of the answers, `Score.details["ended"]` the share that ended
+    before `max_new_tokens`.
+
+    Args:
+        path: JSON records of `conversations`: see `conversations.read_conversations`.
+        data_root: the folder that `long-llm:` stands for.
+        max_examples: the first so many conversations; None = all.
+        compare: with the answers in the file, which all must have one.
+        max_new_tokens: of an answer.
+        template: "auto", "chat" or "plain" (no system message then).
+
+    Raises:
+        ValueError: settings out of range; on evaluation, files that are missing or malformed, or no answer to compare.
+    """
+
+    path: str
+    data_root: str | None = None
+    max_examples: int | None = None
+    compare: bool = True
+    max_new_tokens: int = 128
+    template: str = AUTO
+
+    def __post_init__(self) -> None:
+        check_max_examples(self.max_examples)
+        check_template(self.template)
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens: got {self.max_new_tokens}; must be at least 1")
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """See Task."""
+        return "ROUGE-L" if self.compare else "answer length (tokens)"
+
+    def examples(self, subject: Subject) -> Sequence[Example]:
+        """See Task."""
+        examples = []
+        for number, document in enumerate(read_conversations(self.path, self.data_root, self.max_examples)):
+            messages = document["conversations"]
+            asked = 1 + [message["role"] for message in messages].index("user")
+            about = {"document": document["id"]}
+            if self.compare and asked == len(messages):
+                raise ValueError(
+                    f"path={self.path!r}: record {document['id']} has no answer, which compare=true needs; allowed: "
+                    "compare=false"
+                )
+            if self.compare:
+                about["answer"] = messages[asked]["content"]
+            content = messages[:asked] if asked > 1 else messages[0]["content"]
+            examples.append(Example(str(number), about, content))
+        return examples
+
+    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+        """See Task."""
+        tokenizer = reader.subject.tokenizer
+        prompts = [make_prompt(tokenizer, example.content, self.template) for example in examples]
+        return reader.generate(prompts, self.max_new_tokens)
+
+    def grade(self, record: Record) -> Record:
+        """See Task."""
+        if not self.compare:
+            return {"score": float(record["tokens_out"])}
+        return {"score": rouge_l(record["prediction"], record["answer"]).f}
+
+    def score(self, records: Sequence[Record]) -> Score:
+        """See Task."""
+        ended = sum(record["ended_by"] != "length" for record in records) / len(records)
+        return Score(mean_score(records).value, {"tokens_out": mean_score(records, "tokens_out").value, "ended": ended})

@@ -1,0 +1,106 @@
+"""Perplexity of an assistant's turns in conversations, in total and turn by turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from beacon_lit.data.answers import Message
+from beacon_lit.data.chat import encode_chat
+from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
+from beacon_lit.evaluation.tasks.perplexity import perplexity
+
+
+class Spoken(NamedTuple):
+    """A conversation's token ids up to the end of its last answer, and the tokens [first, last) of every answer."""
+
+    ids: list[int]
+    answers: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class MultiTurnPerplexity(Task):
+    """exp(sum of the losses / number of the tokens that the assistant says), over the first turns of conversations.
+
+    A conversation is one text in the tokenizer's chat template, up to the end of its last answer; every answer is read
+    after all turns before it. Its tokens are those that a model would have to write, the end of the turn included:
+    `beacon_lit.data.answers` finds them. Turns that a conversation does not have are not scored.
+
+    `Score.details`: "turn_1", "turn_2" ..., and "by_conversation", exp of the mean over conversations of their mean
+    loss, which is what the paper's code calls perplexity.
+
+    Args:
+        path: JSON records of `conversations`: see `conversations.read_conversations`.
+        data_root: the folder that `long-llm:` stands for.
+        max_examples: the first so many conversations; None = all.
+        turns: a question and its answer each.
+
+    Raises:
+        ValueError: settings out of range; on evaluation, files that are missing or malformed, no chat template, or one
+            that refuses a conversation.
+    """
+
+    path: str = "long-llm:sharegpt/3-turn.json"
+    data_root: str | None = None
+    max_examples: int | None = None
+    turns: int = 3
+    metric = "perplexity"
+
+    def __post_init__(self) -> None:
+        check_max_examples(self.max_examples)
+        if self.turns < 1:
+            raise ValueError(f"turns: got {self.turns}; must be at least 1")
+
+    def examples(self, subject: Subject) -> Sequence[Example]:
+        """See Task."""
+        examples = []
+        for number, document in enumerate(read_conversations(self.path, self.data_root, self.max_examples)):
+            messages = document["conversations"]
+            system = messages[0]["role"] == "system"
+            turns = min(self.turns, (len(messages) - system) // 2)
+            try:
+                spoken = _spoken(messages[: system + 2 * turns], subject.tokenizer) if turns else None
+            except ValueError as error:
+                raise ValueError(f"path={self.path!r}: record {document['id']}: {error}") from error
+            if spoken is None or len(spoken.answers) != turns:
+                raise ValueError(f"path={self.path!r}: record {document['id']} lacks an answer")
+            examples.append(Example(str(number), {"document": document["id"]}, spoken))
+        return examples
+
+    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+        """See Task. Records have the sum of token losses and the number of tokens of each answer."""
+        texts: list[Spoken] = [example.content for example in examples]
+        losses, outputs = reader.token_losses([text.ids for text in texts])
+        return [
+            {
+                "nll_by_turn": [loss[first:last].sum().item() for first, last in text.answers],
+                "tokens_by_turn": [last - first for first, last in text.answers],
+                **output,
+            }
+            for text, loss, output in zip(texts, losses, outputs, strict=True)
+        ]
+
+    def grade(self, record: Record) -> Record:
+        """See Task."""
+        return {"perplexity": perplexity(sum(record["nll_by_turn"]), sum(record["tokens_by_turn"]))}
+
+    def score(self, records: Sequence[Record]) -> Score:
+        """See Task."""
+        details, nlls, counts = {}, 0.0, 0
+        for turn in range(max(len(record["nll_by_turn"]) for record in records)):
+            having = [record for record in records if turn < len(record["nll_by_turn"])]
+            nll = sum(record["nll_by_turn"][turn] for record in having)
+            count = sum(record["tokens_by_turn"][turn] for record in having)
+            details[f"turn_{turn + 1}"] = perplexity(nll, count)
+            nlls, counts = nlls + nll, counts + count
+        means = [sum(record["nll_by_turn"]) / sum(record["tokens_by_turn"]) for record in records]
+        return Score(perplexity(nlls, counts), {**details, "by_conversation": perplexity(sum(means), len(means))})
+
+
+def _spoken(messages: Sequence[Message], tokenizer: Any) -> Spoken:
+    ids, is_answer = encode_chat(list(messages), tokenizer)
+    edges = np.flatnonzero(np.diff(is_answer, prepend=False, append=False)).tolist()
+    return Spoken(ids[: max(edges, default=0)], list(zip(edges[::2], edges[1::2], strict=True)))

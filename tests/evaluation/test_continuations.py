@@ -1,0 +1,148 @@
+"""Likelihoods of continuations on a real, tiny, random BeaconLM."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.evaluation import Prompt, Reader, Subject, make_options, parse_mode
+from beacon_lit.evaluation.runner import evaluating
+from beacon_lit.tiny import byte_tokenizer
+from tests.evaluation.fakes import byte_tokenizer as plain_tokenizer
+
+WINDOW = 16
+MODES = ("dense", "window-only", 2, 4)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+    )
+    lm = BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
+    lm.generation_config.eos_token_id = None  # not Llama's: the tokenizer has its own
+    return lm
+
+
+def pairs():
+    """Prompts within the first window, on a border, and further on; continuations of one to many tokens."""
+    torch.manual_seed(1)
+    draws = [(5, 1), (WINDOW, 1), (WINDOW - 2, 7), (2 * WINDOW, 3), (45, 1), (50, 20)]
+    return [
+        (Prompt(torch.randint(256, (length,)).tolist()), torch.randint(256, (more,)).tolist()) for length, more in draws
+    ]
+
+
+def losses(lm, mode, given, tokenizer=None):
+    with evaluating(lm):
+        return Reader(Subject(lm, tokenizer or plain_tokenizer()), parse_mode(mode)).continuation_losses(given)
+
+
+def logits_of(lm, mode, ids):
+    """(L, V) logits of a text alone."""
+    ratio = {"window-only": "drop"}.get(mode, mode)
+    with evaluating(lm):
+        ids = torch.tensor([ids])
+        return (lm.dense(ids) if mode == "dense" else lm(ids, ratios=ratio)).logits[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_losses_are_those_of_the_logits_of_each_text_alone(lm, mode):
+    given = pairs()
+    for (prompt, continuation), found in zip(given, losses(lm, mode, given), strict=True):
+        text = [*prompt.ids, *continuation[:-1]]
+        log_p = logits_of(lm, mode, text).double().log_softmax(-1)[len(prompt.ids) - 1 :]
+        wanted = -sum(row[token].item() for row, token in zip(log_p, continuation, strict=True))
+        assert found["nll"] == pytest.approx(wanted, rel=1e-4)
+        assert (found["tokens_in"], found["template"]) == (len(text), "plain")
+        assert found["cache_bytes"] > 0 and found["ratio"] == {"dense": None, "window-only": "drop"}.get(mode, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_equals_its_pairs_alone(lm, mode):
+    given = pairs()
+    together = losses(lm, mode, given)
+    alone = [losses(lm, mode, [pair])[0] for pair in given]
+    assert [one["nll"] for one in alone] == pytest.approx([one["nll"] for one in together], rel=1e-4)
+    assert [one["greedy"] for one in alone] == [one["greedy"] for one in together]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_generated_is_greedy_and_nothing_else_is(lm, mode):
+    """Also where the prompt ends on a border: what is scored is what an answer starts from."""
+    reader = Reader(Subject(lm, plain_tokenizer()), parse_mode(mode))
+    for length in (WINDOW - 1, WINDOW, 3 * WINDOW, 40):
+        prompt = Prompt(list(range(100, 100 + length)))
+        best = logits_of(lm, mode, prompt.ids)[-1].argmax().item()
+        with evaluating(lm):
+            first = reader.generate([prompt], 1)[0]
+            assert first["prediction"] == plain_tokenizer().decode([best], skip_special_tokens=True)
+            right, wrong, partly = reader.continuation_losses(
+                [(prompt, [best]), (prompt, [(best + 1) % 400]), (prompt, [best, 3, 4])]
+            )
+        assert right["greedy"] and not wrong["greedy"] and not partly["greedy"]
+        assert right["nll"] < wrong["nll"]
+
+
+def test_options_of_one_token_are_read_once(lm, monkeypatch):
+    rows = []
+    forward = type(lm).forward
+
+    def counted(self, input_ids, *args, **kwargs):
+        rows.append(len(input_ids))
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(type(lm), "forward", counted)
+    prompt = Prompt(list(range(40)))
+    found = losses(lm, 2, [(prompt, [token]) for token in (7, 8, 9, 10)])
+    assert rows == [1] and len({one["nll"] for one in found}) == 4
+    losses(lm, 2, [(prompt, [7, 8]), (prompt, [7, 9]), (prompt, [8, 8])])
+    assert rows == [1, 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_token_options_agree_with_losses_of_the_whole_text(lm, mode):
+    """Off the border a text with its last token gives the same; on it that token closes the window before it."""
+    reader = Reader(Subject(lm, plain_tokenizer()), parse_mode(mode))
+    for length in (10, WINDOW + 5, 3 * WINDOW - 1):
+        prompt = Prompt(list(range(50, 50 + length)))
+        with evaluating(lm):
+            (found,) = reader.continuation_losses([(prompt, [9])])
+            whole = reader.token_losses([[*prompt.ids, 9]])[0][0][-1].item()
+        assert found["nll"] == pytest.approx(whole, rel=1e-4)
+
+
+def test_options_stand_where_a_model_writes_them():
+    prompt, options = make_options(plain_tokenizer(True), "The river. Answer:", "AB")
+    assert prompt.ids == plain_tokenizer(True)("The river. Answer:")["input_ids"] and prompt.template == "plain"
+    assert [plain_tokenizer().decode(option) for option in options] == [" A", " B"]
+    tokenizer = byte_tokenizer()
+    prompt, options = make_options(tokenizer, "Which?", ["yes", "no"])
+    assert prompt.template == "chat" and [tokenizer.decode(option) for option in options] == ["yes", "no"]
+    assert tokenizer.decode(prompt.ids) == "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_space_that_a_template_writes_is_part_of_an_answer():
+    tokenizer = plain_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
+        "{% else %} {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    prompt, options = make_options(tokenizer, "Which?", "AB", "chat")
+    assert tokenizer.decode(prompt.ids) == "[INST] Which? [/INST]"
+    assert [tokenizer.decode(option) for option in options] == [" A", " B"]
+
+
+def test_a_template_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match="needs a chat template"):
+        make_options(plain_tokenizer(), "Which?", "AB", "chat")
+    with pytest.raises(ValueError, match="template='chatty' is not allowed; allowed: auto, chat, plain"):
+        make_options(plain_tokenizer(), "Which?", "AB", "chatty")
