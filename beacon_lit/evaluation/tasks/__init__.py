@@ -1,7 +1,8 @@
 """The tasks, one file or package each."""
 
 from beacon_lit.evaluation.tasks.longbench import LongBench, LongBenchV2
+from beacon_lit.evaluation.tasks.needle.single import Needle
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
 
-__all__ = ["LongBench", "LongBenchV2", "Passkey", "Perplexity"]
+__all__ = ["LongBench", "LongBenchV2", "Needle", "Passkey", "Perplexity"]
