@@ -23,15 +23,11 @@ class PlainBackbone(_Model):
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L) of 0 and 1, padding on the left.
-<<<<<<< HEAD
-            options: Hugging Face's generation options.
+            options: Hugging Face's generation options; with `past_key_values`, which goes on, `input_ids` are all that
+                there are, those that it has read among them.
 
         Raises:
             ValueError: where the model is spread over ranks, other prompts on one rank than on another.
-=======
-            options: Hugging Face's generation options; with `past_key_values`, which goes on, `input_ids` are all that
-                there are, those that it has read among them.
->>>>>>> 0abc70a (Ask for several needles at once and in turns over one cache; test the judge)
         """
         check_alike(self, "what dense_generate was given", input_ids, attention_mask)
         with drawing_alike(self):
