@@ -23,7 +23,8 @@ class PlainBackbone(_Model):
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L) of 0 and 1, padding on the left.
-            options: Hugging Face's generation options.
+            options: Hugging Face's generation options; with `past_key_values`, which goes on, `input_ids` are all that
+                there are, those that it has read among them.
 
         Raises:
             ValueError: where the model is spread over ranks, other prompts on one rank than on another.

@@ -15,7 +15,8 @@ ANNOUNCEMENT = (
 )
 FILLER = "The river is wide. The hills are low. The wind is warm. We walk on. Home is a long way off. "
 STATEMENT = "\n\nThe pass key is {key}. Do not forget it. {key} is the pass key.\n\n"
-QUESTION = "\n\nWhat is the pass key? The pass key is {key}"
+QUESTION = "\n\nWhat is the pass key?"
+STEM = " The pass key is "
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def passkey_sample(
     seed: int = 0,
     index: int = 0,
     prefix: Sequence[int] = (),
+    head: str = "",
+    stem: str = STEM,
 ) -> PasskeySample:
     """One sample, put together from token ids, so that nothing shifts when text is tokenised again.
 
@@ -63,6 +66,8 @@ def passkey_sample(
         seed: with length, depth and index it decides the key; no global random state is read or changed.
         index: number of the sample among those of one length and depth.
         prefix: ids to begin with, such as the bos token.
+        head: text before the announcement, such as a chat template's.
+        stem: text between the question and the key.
 
     Raises:
         ValueError: a depth outside 0..100, or a length that leaves no room for the filler.
@@ -70,16 +75,18 @@ def passkey_sample(
     if not 0 <= depth <= 100:
         raise ValueError(f"depth: got {depth}; must be between 0 and 100 (per cent)")
     key = str(random.Random(f"{seed}/{length}/{float(depth)}/{index}").randint(10_000, 99_999))
-    head = [*prefix, *token_ids(tokenizer, ANNOUNCEMENT)]
+    opening = [*prefix, *token_ids(tokenizer, head + ANNOUNCEMENT)]
     statement = token_ids(tokenizer, STATEMENT.format(key=key))
     # Question and answer are tokenised together: a blank of its own stays in the question, and the answer is what the
     # model would see in running text.
-    ending = token_ids(tokenizer, QUESTION.format(key=key))
-    question = ending[: tokens_before(tokenizer, QUESTION.format(key=""), ending)]
-    room = length - len(head) - len(statement) - len(question)
+    ending = token_ids(tokenizer, QUESTION + stem + key)
+    question = ending[: tokens_before(tokenizer, QUESTION + stem, ending)]
+    room = length - len(opening) - len(statement) - len(question)
     if room < 0:
         raise ValueError(f"length: got {length}; a passkey prompt needs at least {length - room} tokens here")
     before = round(room * depth / 100)
     filler = list(islice(cycle(token_ids(tokenizer, FILLER)), room))
     body, (position,) = insert(filler, [statement], [before])
-    return PasskeySample(ids=head + body + ending, length=length, position=len(head) + position, depth=depth, key=key)
+    return PasskeySample(
+        ids=opening + body + ending, length=length, position=len(opening) + position, depth=depth, key=key
+    )

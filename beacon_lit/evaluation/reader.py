@@ -66,14 +66,7 @@ class Reader:
         ends = self._ends(prompts[0].template, end_tokens)
         ids, mask = _padded([prompt.ids for prompt in prompts], left=True)
         options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
-        settings = GenerationConfig(
-            **_GREEDY,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens or None,
-            eos_token_id=list(ends) or None,
-            pad_token_id=ends[0] if ends else 0,
-            return_dict_in_generate=True,
-        )
+        settings = _settings(ends, max_new_tokens, min_new_tokens)
         options |= {"generation_config": settings, "attention_mask": mask.to(lm.device)}
         ratios = [self.mode.ratio_of(lm, len(prompt.ids) + max_new_tokens) for prompt in prompts]
         with _stopwatch() as seconds:
@@ -100,6 +93,63 @@ class Reader:
             }
             for prompt, answer, ratio, size in zip(prompts, answers, ratios, kept, strict=True)
         ]
+
+    def converse(
+        self, turns: Sequence[Sequence[int]], max_new_tokens: int, template: str, stop: Sequence[str] = ()
+    ) -> list[Output]:
+        """Greedy answers in turns over one cache, which goes on from turn to turn: nothing is read twice.
+
+        Args:
+            turns: token ids; those of the first are read from the start, those of a later one behind the answer before
+                it, which stands there without the token that ended it.
+            max_new_tokens: the most tokens of an answer.
+            template: of the turns, "chat" or "plain".
+            stop: strings that end an answer; it is cut before the first of them (in the cache it stands whole).
+
+        Returns:
+            For each turn what `generate` gives; "tokens_in", "tokens_out" and "seconds" are that turn's alone.
+
+        Raises:
+            ValueError: more tokens than the model's positions hold at this ratio.
+        """
+        lm = self.subject.lm
+        ends = self._ends(template, ())
+        options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": self.subject.tokenizer} if stop else {}
+        options |= {"generation_config": _settings(ends, max_new_tokens)}
+        ratio = self.mode.ratio_of(lm, sum(map(len, turns)) + len(turns) * max_new_tokens)
+        text: list[int] = []  # the conversation so far, of which the cache has read so many tokens
+        read, cache = 0, None
+        outputs = []
+        for turn in turns:
+            text += turn
+            given = text if self.mode.is_dense else text[read:]
+            with _stopwatch() as seconds:
+                out = self._go_on(given, cache, ratio, options)
+                answer = out.sequences[0, len(given) :].tolist()
+            new, read, cache = len(text) - read, len(text) + len(answer) - 1, out.past_key_values
+            text += answer[:-1] if answer[-1] in ends else answer
+            outputs.append(
+                {
+                    **self._said(answer, ends, stop, max_new_tokens),
+                    "tokens_in": new,
+                    "tokens_dropped": 0,
+                    "template": template,
+                    "tokens_out": len(answer),
+                    "ratio": ratio,
+                    "cache_bytes": self._cache_bytes(cache, [read])[0],
+                    "seconds": seconds[0],
+                }
+            )
+        return outputs
+
+    def _go_on(self, ids: list[int], cache: Any, ratio: Any, options: Mapping[str, Any]) -> Any:
+        """Generate from ids: of the dense model all there are, of the others those that the cache has not read."""
+        lm = self.subject.lm
+        given = torch.tensor([ids], device=lm.device)
+        options = {**options, "attention_mask": torch.ones_like(given)}
+        if self.mode.is_dense:
+            return lm.dense_generate(given, past_key_values=cache, **options)
+        return lm.generate(given, cache=cache, ratios=ratio, **options)
 
     def token_losses(self, texts: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Output]]:
         """Negative log likelihoods of a batch of texts' tokens, each given those before it.
@@ -215,6 +265,17 @@ class Reader:
         if found:
             return {"prediction": text[: min(found)], "ended_by": "stop"}
         return {"prediction": text, "ended_by": tokenizer.convert_ids_to_tokens(answer[-1]) if ended else "length"}
+
+
+def _settings(ends: Sequence[int], max_new_tokens: int, min_new_tokens: int = 0) -> GenerationConfig:
+    return GenerationConfig(
+        **_GREEDY,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens or None,
+        eos_token_id=list(ends) or None,
+        pad_token_id=ends[0] if ends else 0,
+        return_dict_in_generate=True,
+    )
 
 
 def _ended(answer: list[int], ends: Sequence[int]) -> list[int]:

@@ -1,7 +1,9 @@
 import pytest
 
+from beacon_lit.data.passkey import passkey_sample
 from beacon_lit.evaluation import Passkey, Subject, parse_mode, run
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
+from tests.evaluation.finding import tokenizer
 
 TASK = Passkey(lengths=(256, 300), depths=(0, 50, 100), samples=2)
 
@@ -19,6 +21,18 @@ def test_a_model_that_copies_finds_every_key(mode, bos):
     assert score.value == 1 and score.details["similarity"] == 1
     assert len(score.predictions) == 12
     assert all(record["score"] == 1 and record["guess"] == record["key"] for record in score.predictions)
+
+
+def test_a_chat_asks_in_its_template_and_plain_text_as_ever():
+    tokens = tokenizer(chat=True, bos=True)
+    subject = Subject(None, tokens)
+    settings = dict(lengths=(400,), depths=(50,))
+    ((template, sample),) = (example.content for example in Passkey(**settings, template="auto").examples(subject))
+    text = tokens.decode(sample.ids[:400])
+    assert template == "chat" and text.startswith("<s>[user] One important") and sample.key in text
+    assert text.endswith("What is the pass key?</s>\n[assistant] ") and sample.ids.count(tokens.bos_token_id) == 1
+    ((template, sample),) = (example.content for example in Passkey(**settings).examples(subject))
+    assert template == "plain" and sample == passkey_sample(tokens, 400, 50, prefix=subject.prefix)
 
 
 def test_without_memory_a_key_outside_the_last_window_is_lost():
@@ -64,6 +78,7 @@ def test_the_first_number_of_an_answer_counts(said, guess, score, similarity):
         (dict(lengths=(9, 9)), "lengths: got"),
         (dict(lengths=(9,), depths=()), "depths: got"),
         (dict(lengths=(9,), depths=(50, 120)), r"depths: got \[120\]; must be between 0 and 100"),
+        (dict(lengths=(9,), template="raw"), "template='raw' is not allowed"),
         (dict(lengths=(9,), samples=0), "samples: got 0; must be at least 1"),
     ],
 )

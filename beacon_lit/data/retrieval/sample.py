@@ -93,7 +93,7 @@ def _compose(frame: Frame, pool: Pool, draft: Draft, length: int, rng: Random, s
         places = [0] * len(lines)
     else:
         drawn = [0 if draft.at_start else rng.randint(0, len(haystack)) for _ in lines]
-        places = [_sentence_start(frame.tokenizer, haystack, place) if place else 0 for place in drawn]
+        places = [sentence_start(frame.tokenizer, haystack, place) if place else 0 for place in drawn]
     document, found = insert(haystack, [lines[i] for i in order], places)
     by_line = dict(zip(order, found, strict=True))
     told = [by_line[i] for i in range(len(draft.statements))]
@@ -122,7 +122,7 @@ def _fill(tokenizer: Any, draft: Draft, room: int) -> list[list[int]]:
     return lines
 
 
-def _sentence_start(tokenizer: Any, haystack: Sequence[int], place: int) -> int:
+def sentence_start(tokenizer: Any, haystack: Sequence[int], place: int) -> int:
     """The next place where a sentence begins, if there is one near, or else a word: nothing is cut in two."""
     near = tokenizer.convert_ids_to_tokens(list(haystack[place : place + _NEAR]))
     words = [i for i, token in enumerate(near) if token.startswith(_WORD_STARTS)]

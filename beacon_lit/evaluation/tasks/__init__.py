@@ -6,6 +6,9 @@ from beacon_lit.evaluation.tasks.longbench import LongBench, LongBenchV2
 from beacon_lit.evaluation.tasks.mmlu import Mmlu
 from beacon_lit.evaluation.tasks.msc import MultiSessionChat
 from beacon_lit.evaluation.tasks.multi_turn import MultiTurnPerplexity
+from beacon_lit.evaluation.tasks.needle.several import MultiNeedle
+from beacon_lit.evaluation.tasks.needle.single import Needle
+from beacon_lit.evaluation.tasks.needle.turns import MultiTurnNeedle
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
 from beacon_lit.evaluation.tasks.ruler import Ruler
@@ -24,3 +27,4 @@ __all__ = [
     "Ruler",
     "TopicRetrieval",
 ]
+__all__ = ["LongBench", "LongBenchV2", "MultiNeedle", "MultiTurnNeedle", "Needle", "Passkey", "Perplexity"]

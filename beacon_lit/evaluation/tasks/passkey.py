@@ -3,23 +3,27 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from beacon_lit.data.passkey import PasskeySample, passkey_sample
+from beacon_lit.data.passkey import STEM, PasskeySample, passkey_sample
+from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell
-from beacon_lit.evaluation.prompts import Prompt
+from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt, check_template
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 
-_MORE_TOKENS = 4  # what an answer may have beyond the key's tokens
+# What an answer may have beyond the key's tokens; an assistant may say a sentence first.
+_MORE_TOKENS = {PLAIN: 4, CHAT: 32}
 
 
 @dataclass(frozen=True)
 class Passkey(Task):
     """Share of keys that are told: the first number of the model's greedy answer is the key.
 
-    The prompt is plain text that ends right before the key. `Score.details["length_L/depth_D"]` is the score of one
+    The prompt ends right before the key: in plain text with the beginning of a sentence that tells it, in a chat with
+    the question. `Score.details["length_L/depth_D"]` is the score of one
     cell, `Score.details["similarity"]` the mean share of digits that are right.
 
     Args:
@@ -28,6 +32,7 @@ class Passkey(Task):
         depths: where the key is, in per cent of the filler.
         samples: keys per length and depth.
         seed: other seeds give other keys.
+        template: "plain", "chat" or "auto" (a chat where the tokenizer has a template).
 
     Raises:
         ValueError: no lengths or depths, samples below 1, a depth outside 0..100; on evaluation, a length too short.
@@ -37,6 +42,7 @@ class Passkey(Task):
     depths: Sequence[float] = (0, 25, 50, 75, 100)
     samples: int = 1
     seed: int = 0
+    template: str = PLAIN
     metric = "accuracy"
 
     def __post_init__(self) -> None:
@@ -47,14 +53,14 @@ class Passkey(Task):
             raise ValueError(f"depths: got {bad}; must be between 0 and 100 (per cent)")
         if self.samples < 1:
             raise ValueError(f"samples: got {self.samples}; must be at least 1")
+        check_template(self.template)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
+        frame = Frame.of(subject.tokenizer, self.template, STEM)
+        around: dict[str, Any] = {"prefix": frame.prefix, "head": frame.head, "stem": frame.ask}
         made = [
-            (
-                index,
-                passkey_sample(subject.tokenizer, length, depth, seed=self.seed, index=index, prefix=subject.prefix),
-            )
+            (index, passkey_sample(subject.tokenizer, length, depth, seed=self.seed, index=index, **around))
             for length in self.lengths
             for depth in self.depths
             for index in range(self.samples)
@@ -63,16 +69,16 @@ class Passkey(Task):
             Example(
                 f"{sample.length}/{sample.depth:g}/{index}",
                 {"length": sample.length, "depth": sample.depth, "position": sample.position, "key": sample.key},
-                sample,
+                (frame.template, sample),
             )
             for index, sample in made
         ]
 
     def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
         """See Task."""
-        samples: list[PasskeySample] = [example.content for example in examples]
-        prompts = [Prompt(sample.ids[: sample.length]) for sample in samples]
-        return reader.generate(prompts, max(len(sample.answer) for sample in samples) + _MORE_TOKENS)
+        asked: list[tuple[str, PasskeySample]] = [example.content for example in examples]
+        prompts = [Prompt(sample.ids[: sample.length], template) for template, sample in asked]
+        return reader.generate(prompts, max(len(sample.answer) for _, sample in asked) + _MORE_TOKENS[asked[0][0]])
 
     def grade(self, record: Record) -> Record:
         """See Task."""
