@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import hydra
 import lightning
@@ -18,7 +19,7 @@ from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
-from beacon_lit.evaluation.table import score_table
+from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Subject
 from beacon_lit.record import recorded
 from beacon_lit.runs import of_earlier_run, quiet, subject
@@ -58,9 +59,12 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         )
         if not fabric.is_global_zero:
             return flat_metrics(results)
-    save(folder, results, make_figures(tasks, {"": results}))
-    Console().print(score_table({"": results}, title=str(cfg.checkpoint or cfg.model.path)))
-    log.info(f"written to {folder}")
+    runs = {"": results}
+    save(folder, tasks, runs, make_figures(tasks, runs), cast(dict, OmegaConf.to_container(cfg, resolve=True)))
+    console = Console()
+    console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
+    console.print(cost_table(results))
+    log.info(f"written to {folder}: report.html shows all of it")
     return flat_metrics(results)
 
 

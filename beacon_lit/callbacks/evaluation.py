@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 
@@ -27,7 +28,8 @@ class EvaluationCallback(Callback):
     the beacons alone are trained. A resumed run keeps the first results of the run that it goes on with.
 
     Logged: "eval/perplexity/ratio_8" and so on, a task's further numbers under "more_eval/". Written to `folder`:
-    `metrics.json`, `predictions.jsonl` and figures of the newest results; `before_training/` holds the first.
+    `metrics.json`, `predictions.jsonl`, figures and `report.html` of the newest results; `before_training/` holds the
+    first.
 
     Args:
         tasks: by name.
@@ -147,6 +149,11 @@ class EvaluationCallback(Callback):
         """The first results, and the last under a label; without those there are none of."""
         return {name: results for name, results in ((BEFORE, self.first), (label, self.last)) if results}
 
+    def _settings(self) -> dict[str, Any]:
+        """The run's config, for the report; {} where there is none."""
+        file = self.folder / "config.yaml"
+        return yaml.safe_load(file.read_text()) if file.is_file() else {}
+
     def _publish(self, trainer: Trainer, runs: Mapping[str, Results], folder: Path, scalars: bool = True) -> None:
         """Log and write the last of the runs, with or without its scalars; the figures show all runs."""
         results = list(runs.values())[-1]
@@ -158,7 +165,7 @@ class EvaluationCallback(Callback):
         if not trainer.is_global_zero:
             return
         figures = make_figures(self.tasks, runs)
-        save(folder, results, figures)
+        save(folder, self.tasks, runs, figures, self._settings())
         for logger in trainer.loggers:
             for name, figure in figures.items():
                 log_figure(logger, f"eval/{name}", figure, trainer.global_step)

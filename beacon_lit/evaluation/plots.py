@@ -1,15 +1,18 @@
 """Figures of scores. They are plain Figure objects: no window system, no global state of pyplot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil, exp, log
+from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY
 from beacon_lit.evaluation.task import ModeScores, Record
@@ -19,6 +22,9 @@ BASELINES: dict[str, dict[str, Any]] = {
     WINDOW_ONLY: dict(color="#888888", linestyle="--"),
 }
 RUN_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
+MOST_POINTS = 16  # of a line, and lengths that are told apart
+MOST_PANELS = 4  # side by side
+MOST_INCHES = 15  # so wide a figure can still be read on a page
 
 
 def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
@@ -58,18 +64,21 @@ def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequen
         title: of the figure.
     """
     figure, axes = _canvas(7, 4.4)
-    ends = [1 + sum(tokens[: i + 1]) for i in range(len(tokens))]
+    size = ceil(len(tokens) / MOST_POINTS)
+    bins = [slice(start, start + size) for start in range(0, len(tokens), size)]
+    ends = [1 + sum(tokens[: bin.stop]) for bin in bins]
     starts = [0, *ends[:-1]]
     centres = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
-    colors = _mode_colors(curves)
+    styles = mode_styles(list(curves))
     for name, values in curves.items():
-        style = BASELINES.get(name) or dict(color=colors[name])
-        axes.plot(centres, values, marker="o", markersize=5, label=name, **style)
+        points = [_mean_perplexity(values[bin], tokens[bin]) for bin in bins]
+        axes.plot(centres, points, marker="o", markersize=5, label=name, **styles[name])
     axes.set_xlim(0, ends[-1])
-    if len(ends) <= 12:
+    if len(ends) <= 8:
         axes.set_xticks([0, *ends])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _scale(axes, [value for values in curves.values() for value in values])
-    axes.set_xlabel("position in the text (tokens, one point per window)")
+    axes.set_xlabel(f"position in the text (tokens, one point per {f'{size} windows' if size > 1 else 'window'})")
     axes.set_ylabel("perplexity")
     axes.set_title(title)
     _legend_beside(axes)
@@ -85,17 +94,24 @@ def heat_maps(panels: Mapping[str, Mapping[tuple[int, float], float]], title: st
     """
     lengths = sorted({length for cells in panels.values() for length, _ in cells})
     depths = sorted({depth for cells in panels.values() for _, depth in cells})
-    width = max(1.8, 0.62 * len(lengths) + 0.3)
-    figure = Figure(figsize=(width * len(panels) + 1.6, max(2.6, 0.4 * len(depths) + 1.9)), layout="constrained")
+    width = max(1.9, (0.55 if len(lengths) <= 10 else 0.42) * len(lengths) + 0.3)
+    height = max(1.8, 0.4 * len(depths) + 0.9)
+    rows = ceil(len(panels) / max(1, min(MOST_PANELS, int(MOST_INCHES / width))))
+    columns = ceil(len(panels) / rows)
+    figure = Figure(figsize=(width * columns + 1.6, height * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (name, cells) in zip(grid, panels.items(), strict=True):
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, cells) in zip(grid.flat, panels.items(), strict=False):
         image = _heat_map(axes, cells, lengths, depths)
         axes.set_title(name, fontsize=11)
-    grid[0].set_ylabel("depth of the key")
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes in grid.flat[len(panels) - columns : len(panels)]:
+        axes.tick_params(labelbottom=True)  # of the lowest of each column
+    figure.supylabel("depth of the key", fontsize=10)
     figure.supxlabel("length of the prompt (tokens)", fontsize=10)
     figure.suptitle(title)
-    figure.colorbar(image, ax=list(grid), fraction=0.05, pad=0.02)
+    figure.colorbar(image, ax=list(grid.flat[: len(panels)]), fraction=0.05, pad=0.02, aspect=30)
     return figure
 
 
@@ -111,11 +127,11 @@ def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -
     room = max(0.8, 0.26 * (len(series) + 1))  # inches of a group
     figure, axes = _canvas(max(7.0, 2.0 + room * len(groups)), 4.4)
     width = 0.84 / max(len(series), 1)
-    colors = _mode_colors(series)
+    styles = mode_styles(list(series))
     for i, (name, values) in enumerate(series.items()):
         centres = [x + (i - (len(series) - 1) / 2) * width for x in range(len(groups))]
         heights = [values.get(group, float("nan")) for group in groups]
-        drawn = axes.bar(centres, heights, 0.9 * width, color=colors[name], label=name)
+        drawn = axes.bar(centres, heights, 0.9 * width, color=styles[name]["color"], label=name)
         axes.bar_label(
             drawn, [f"{height:.0f}" if height == height else "" for height in heights], padding=2, fontsize=8
         )
@@ -131,7 +147,7 @@ def bars(series: Mapping[str, Mapping[str, float]], quantity: str, title: str) -
     return figure
 
 
-def score_by_amount(curves: Mapping[str, Mapping[int, float]], quantity: str, amount: str, title: str) -> Figure:
+def score_by_amount(curves: Mapping[str, Mapping[Any, float]], quantity: str, amount: str, title: str) -> Figure:
     """A score in 0..1 over an amount, one line per mode.
 
     Args:
@@ -140,11 +156,10 @@ def score_by_amount(curves: Mapping[str, Mapping[int, float]], quantity: str, am
         title: of the figure.
     """
     figure, axes = _canvas(7, 4.4)
-    colors = _mode_colors(curves)
+    styles = mode_styles(list(curves))
     for name, values in curves.items():
         amounts = sorted(values)
-        style = BASELINES.get(name) or dict(color=colors[name])
-        axes.plot(amounts, [values[x] for x in amounts], marker="o", markersize=5, label=name, **style)
+        axes.plot(amounts, [values[x] for x in amounts], marker="o", markersize=5, label=name, **styles[name])
     axes.set_xticks(sorted({x for values in curves.values() for x in values}))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(amount)
@@ -152,6 +167,72 @@ def score_by_amount(curves: Mapping[str, Mapping[int, float]], quantity: str, am
     axes.set_title(title)
     _legend_beside(axes)
     return figure
+
+
+def score_by_depth(panels: Mapping[str, Mapping[tuple[int, float], float]], title: str) -> Figure:
+    """The mean over all lengths of values in 0..1 at each depth, one line per mode.
+
+    Args:
+        panels: as those of `heat_maps`.
+        title: of the figure.
+    """
+    depths = sorted({depth for cells in panels.values() for _, depth in cells})
+    curves = {
+        name: {depth: fmean(value for (_, at), value in cells.items() if at == depth) for depth in depths}
+        for name, cells in panels.items()
+    }
+    return score_by_amount(curves, "mean over all lengths", "depth of the key (%)", title)
+
+
+def costs_by_length(records: Mapping[str, Sequence[Record]]) -> Figure:
+    """Seconds and cache of an example against its tokens, one line per mode.
+
+    A point is the median of the examples of one length, or of neighbouring lengths where there are many.
+
+    Args:
+        records: mode name -> records with "tokens_in", "seconds" and "cache_bytes", of at least two lengths.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    styles = mode_styles(list(records))
+    lengths = sorted({record["tokens_in"] for of_mode in records.values() for record in of_mode})
+    wide = lengths[-1] > 4 * lengths[0]
+    for axes, field, unit, title in zip(
+        figure.subplots(1, 2),
+        ("seconds", "cache_bytes"),
+        (1, 2**20),
+        ("Seconds per example", "Cache per example (MiB)"),
+        strict=True,
+    ):
+        for name, of_mode in records.items():
+            points = _medians_by_length(of_mode, field, unit, lengths)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=5, label=name, **styles[name])
+        _plain(axes)
+        if wide:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        _scale(axes, [value for line in axes.lines for value in np.asarray(line.get_ydata())])
+        axes.set_xlabel("tokens read")
+        axes.set_title(title, fontsize=11)
+    _legend_beside(axes)
+    return figure
+
+
+def _medians_by_length(
+    records: Sequence[Record], field: str, unit: float, lengths: Sequence[int]
+) -> list[tuple[float, float]]:
+    """Median tokens and median value of groups of records, by length."""
+    edges = list(lengths)
+    if len(lengths) > MOST_POINTS:
+        edges = list(np.geomspace(lengths[0], lengths[-1], MOST_POINTS))
+    groups: dict[int, list[Record]] = {}
+    for record in records:
+        groups.setdefault(int(np.searchsorted(edges, record["tokens_in"])), []).append(record)
+    return [
+        (median(record["tokens_in"] for record in group), median(record[field] for record in group) / unit)
+        for _, group in sorted(groups.items())
+    ]
 
 
 def mean_by_cell(records: Sequence[Record], name: str = "score") -> dict[tuple[int, float], float]:
@@ -162,6 +243,22 @@ def mean_by_cell(records: Sequence[Record], name: str = "score") -> dict[tuple[i
     return {cell: sum(values) / len(values) for cell, values in cells.items()}
 
 
+def mode_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The colour and line of each mode: the baselines' own, shades of one scale for the ratios, in their order."""
+    ratios = [name for name in names if name not in BASELINES]
+    shades = colormaps["viridis"]
+    colors = {name: shades(0.2 + 0.65 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
+    return {name: BASELINES.get(name) or dict(color=colors[name]) for name in names}
+
+
+def _mean_perplexity(values: Sequence[float], tokens: Sequence[int]) -> float:
+    """The perplexity of neighbouring windows together."""
+    if len(values) == 1:
+        return values[0]
+    nll = sum(log(value) * count for value, count in zip(values, tokens, strict=True)) / sum(tokens)
+    return exp(nll) if nll < 700 else float("inf")
+
+
 def _heat_map(
     axes: Axes, cells: Mapping[tuple[int, float], float], lengths: Sequence[int], depths: Sequence[float]
 ) -> AxesImage:
@@ -170,7 +267,7 @@ def _heat_map(
     for (length, depth), value in cells.items():
         color = "white" if abs(value - 0.5) > 0.38 else "#222222"
         spot = (lengths.index(length), depths.index(depth))
-        axes.text(*spot, f"{value:.2g}", ha="center", va="center", fontsize=9, color=color)
+        axes.text(*spot, f"{value:.2g}", ha="center", va="center", fontsize=9 if len(lengths) <= 10 else 8, color=color)
     slant: dict[str, Any] = dict(rotation=45, ha="right") if len(lengths) > 3 else {}
     axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], **slant)
     axes.set_yticks(range(len(depths)), [f"{depth:g} %" for depth in depths])
@@ -183,22 +280,18 @@ def _heat_map(
     return image
 
 
-def _mode_colors(names: Iterable[str]) -> dict[str, Any]:
-    """Baselines in grey, ratios in shades."""
-    ratios = [name for name in names if name not in BASELINES]
-    shades = colormaps["viridis"]
-    shaded = {name: shades(0.2 + 0.65 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
-    return shaded | {name: style["color"] for name, style in BASELINES.items()}
-
-
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
@@ -209,7 +302,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
 
 
 def _legend_beside(axes: Axes) -> None:

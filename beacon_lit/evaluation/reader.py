@@ -309,10 +309,3 @@ def _stopwatch() -> Iterator[list[float]]:
     start = perf_counter()
     yield seconds
     seconds.append(perf_counter() - start)
-
-
-def costs(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What records took together: "seconds", "tokens_in", "cache_mib" (of the largest), "tokens_dropped"."""
-    sums = {name: sum(record[name] for record in records) for name in ("seconds", "tokens_in")}
-    largest = max((record["cache_bytes"] for record in records), default=0)
-    return {**sums, "cache_mib": largest / 2**20, "tokens_dropped": sum(r.get("tokens_dropped", 0) for r in records)}

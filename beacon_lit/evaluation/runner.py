@@ -5,15 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
 from beacon_lit.evaluation.modes import Mode
+from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.reader import Reader, costs
+from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.report import write_report
 from beacon_lit.evaluation.task import Example, Record, Results, Score, Subject, Task
 
 Batches = Sequence[Sequence[Example]]
@@ -157,14 +161,26 @@ def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict
     for name, task in tasks.items():
         of_task = {label: results[name] for label, results in runs.items() if name in results}
         figures |= {f"{name}_{kind}": figure for kind, figure in task.figures(of_task).items()}
+    records = by_mode(list(runs.values())[-1])
+    if len({record["tokens_in"] for of_mode in records.values() for record in of_mode}) > 1:
+        figures["costs_by_length"] = costs_by_length(records)
     return figures
 
 
-def save(folder: str | Path, results: Results, figures: Mapping[str, Figure]) -> None:
-    """Write `metrics.json`, `predictions.jsonl` and a PNG per figure into `folder`, which is made if need be."""
+def save(
+    folder: str | Path,
+    tasks: Mapping[str, Task],
+    runs: Mapping[str, Results],
+    figures: Mapping[str, Figure],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the newest of the runs into `folder`, which is made if need be: `metrics.json`, `predictions.jsonl`, a PNG
+    per figure, and `report.html` with all of it. `settings` are the config, resolved; {} if it is not known."""
     folder = Path(folder)
+    results = list(runs.values())[-1]
     scores = [score for of_task in results.values() for score in of_task.values()]
     Journal.close(folder, (record for score in scores for record in score.predictions))
     (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
+    write_report(folder, tasks, runs, figures, settings)

@@ -1,10 +1,11 @@
-"""The table at the end of a run: a row per mode, a column per task and run."""
+"""The tables at the end of a run, a row per mode: scores by task and run, and what they took."""
 
 from collections.abc import Mapping
 
 from rich import box
 from rich.table import Table
 
+from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.task import Results
 
 
@@ -26,6 +27,18 @@ def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
             )
     for mode in modes:
         table.add_row(mode, *(_cell(result, task, mode) for task in tasks for result in results))
+    return table
+
+
+def cost_table(results: Results) -> Table:
+    """Of all tasks together: seconds, tokens read per second (answers included), MiB of the largest cache."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for name in ("seconds", "tokens/s", "cache MiB"):
+        table.add_column(name, justify="right")
+    for mode, records in by_mode(results).items():
+        took = costs(records)
+        table.add_row(mode, f"{took['seconds']:,.1f}", f"{took['tokens_per_second']:,.0f}", f"{took['cache_mib']:,.2f}")
     return table
 
 

@@ -70,7 +70,7 @@ class Score:
     Args:
         value: its one number, the one that tables show.
         details: further numbers by name, such as "window_3".
-        costs: what it took: see `reader.costs`.
+        costs: what it took: see `costs.costs`.
         predictions: the records, one per example.
     """
 
@@ -85,9 +85,11 @@ class Task(ABC):
 
     Attributes:
         metric: what `Score.value` is, as in tables and figures.
+        higher_is_better: whether more of it is.
     """
 
     metric: ClassVar[str] = "score"
+    higher_is_better: ClassVar[bool] = True
 
     @abstractmethod
     def examples(self, subject: Subject) -> Sequence[Example]:

@@ -13,7 +13,7 @@ from tests.callbacks.tiny import fit
 from tests.evaluation.fakes import FakeLM
 
 TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256,), depths=(0, 100))}
-FIGURES = {"perplexity_by_ratio", "perplexity_by_position", "passkey_by_depth_and_length"}
+FIGURES = {"perplexity_by_ratio", "perplexity_by_position", "passkey_by_depth_and_length", "costs_by_length"}
 
 
 class Steps(Perplexity):
@@ -83,6 +83,10 @@ def test_files_table_and_results(tmp_path, capsys):
     assert after["perplexity/ratio_2"] == callback.last["perplexity"]["ratio 2"].value
     for folder in (tmp_path, tmp_path / "before_training"):
         assert {path.stem for path in folder.glob("*.png")} == FIGURES
+        assert (folder / "report.html").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "after training</h1>" in page and page.count('<span class="soft">before training</span>') == len(TASKS)
+    for folder in (tmp_path, tmp_path / "before_training"):
         assert len((folder / "predictions.jsonl").read_text().splitlines()) == 4 * 2 + 4 * 2
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if "ratio 2" in line).split()

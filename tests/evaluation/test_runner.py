@@ -17,6 +17,7 @@ from beacon_lit.evaluation import (
     score_table,
 )
 from beacon_lit.evaluation.runner import evaluating
+from beacon_lit.evaluation.table import cost_table
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 
 TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256, 300), depths=(0, 100))}
@@ -76,7 +77,7 @@ def test_metric_names_are_flat(results):
 
 def test_files_of_a_run(results, tmp_path):
     folder = tmp_path / "new" / "run"
-    save(folder, results, make_figures(TASKS, {"": results}))
+    save(folder, TASKS, {"": results}, make_figures(TASKS, {"": results}), {})
     metrics = json.loads((folder / "metrics.json").read_text())
     assert flat_metrics(results).items() <= metrics.items()
     assert metrics["costs/passkey/dense/tokens_in"] == 2 * (256 + 300)
@@ -85,7 +86,12 @@ def test_files_of_a_run(results, tmp_path):
     assert len(records) == 4 * 2 + 4 * 4
     assert {record["task"] for record in records} == set(TASKS) and records[0]["mode"] == "dense"
     names = {path.name for path in folder.glob("*.png")}
-    assert names == {"perplexity_by_ratio.png", "perplexity_by_position.png", "passkey_by_depth_and_length.png"}
+    assert names == {
+        "perplexity_by_ratio.png",
+        "perplexity_by_position.png",
+        "passkey_by_depth_and_length.png",
+        "costs_by_length.png",
+    }
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
@@ -100,6 +106,17 @@ def test_table_of_one_run(results):
     assert modes == ["dense", "window-only", "ratio 2", "ratio 4"]
     assert perplexity == [f"{score.value:.2f}" for score in results["perplexity"].values()]
     assert passkey == ["1.00", "0.00", "1.00", "1.00"]
+
+
+def test_table_of_costs_is_of_all_tasks_together(results):
+    table = cost_table(results)
+    assert [column.header for column in table.columns] == ["", "seconds", "tokens/s", "cache MiB"]
+    modes, seconds, speed, cache = cells(table)
+    assert modes == ["dense", "window-only", "ratio 2", "ratio 4"]
+    records = [record for scores in results.values() for record in scores["ratio 4"].predictions]
+    took = sum(record["seconds"] for record in records)
+    assert seconds[3] == f"{took:,.1f}" and speed[3] == f"{(2 * 40 + 2 * 256 + 2 * 300) / took:,.0f}"
+    assert cache[3] == f"{max(record['cache_bytes'] for record in records) / 2**20:,.2f}"
 
 
 def test_table_of_two_runs_puts_each_task_side_by_side(results):

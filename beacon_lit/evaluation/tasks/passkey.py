@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from beacon_lit.data.passkey import STEM, PasskeySample, passkey_sample
 from beacon_lit.evaluation.frame import Frame
-from beacon_lit.evaluation.plots import heat_maps, mean_by_cell
+from beacon_lit.evaluation.plots import heat_maps, mean_by_cell, score_by_depth
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt, check_template
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
@@ -96,4 +96,8 @@ class Passkey(Task):
         """See Task."""
         label, newest = list(runs.items())[-1]
         panels = {name: mean_by_cell(score.predictions) for name, score in newest.items()}
-        return {"by_depth_and_length": heat_maps(panels, f"Passkey accuracy, {label}" if label else "Passkey accuracy")}
+        after = f", {label}" if label else ""
+        maps = {"by_depth_and_length": heat_maps(panels, f"Passkey accuracy{after}")}
+        if len(self.depths) > 2:
+            maps["by_depth"] = score_by_depth(panels, f"Passkey accuracy by depth{after}")
+        return maps

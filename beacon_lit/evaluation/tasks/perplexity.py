@@ -52,6 +52,7 @@ class Perplexity(Task):
     max_documents: int | None = None
     max_pieces: int | None = None
     metric = "perplexity"
+    higher_is_better = False
 
     def __post_init__(self) -> None:
         if self.length < 2:

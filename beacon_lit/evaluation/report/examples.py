@@ -1,0 +1,89 @@
+"""Some examples with what every mode answered: the first, and those on which modes differ most."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beacon_lit.evaluation.task import ModeScores, Record, Task
+
+FIRST, TELLING = 3, 5  # so many of each
+LONGEST = 400  # characters of a text
+
+# What stands in columns of its own, or in the table of facts.
+_ELSEWHERE = {"task", "mode", "id", "prediction", "ended_by", "score", "template", "prompts", "ratio"}
+_ELSEWHERE |= {"tokens_in", "tokens_dropped", "tokens_out", "cache_bytes", "seconds"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one mode said; `more` are fields in which modes differ."""
+
+    mode: str
+    score: float | None
+    text: str | None
+    ended_by: str | None
+    more: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example; `about` are the fields that all modes have alike."""
+
+    id: str
+    about: Mapping[str, str]
+    answers: tuple[Answer, ...]
+
+
+def shown_examples(scores: ModeScores, task: Task) -> list[Shown]:
+    """The first examples, then those in whose scores modes lie furthest apart, the worst of these first."""
+    groups: dict[str, dict[str, Record]] = {}
+    for mode, score in scores.items():
+        for record in score.predictions:
+            groups.setdefault(record["id"], {})[mode] = record
+
+    def telling(id: str) -> tuple[float, float]:
+        values = [value for record in groups[id].values() if (value := _score(record, task)) is not None]
+        worst = sum(values) * (1 if task.higher_is_better else -1)
+        return -(max(values, default=0) - min(values, default=0)), worst
+
+    ids = list(groups)
+    chosen = [*ids[:FIRST], *sorted(ids[FIRST:], key=telling)[:TELLING]]
+    return [_shown(id, groups[id], task) for id in chosen]
+
+
+def _shown(id: str, records: Mapping[str, Record], task: Task) -> Shown:
+    fields = dict.fromkeys(name for record in records.values() for name in record)
+    others = [name for name in fields if name not in _ELSEWHERE and name != task.metric]
+    some = next(iter(records.values()))
+    alike = [name for name in others if all(record.get(name) == some.get(name) for record in records.values())]
+    answers = tuple(
+        Answer(
+            mode,
+            _score(record, task),
+            shortened(record["prediction"]) if "prediction" in record else None,
+            record.get("ended_by"),
+            {name: shortened(record[name]) for name in others if name not in alike and name in record},
+        )
+        for mode, record in records.items()
+    )
+    return Shown(id, {name: shortened(some[name]) for name in alike}, answers)
+
+
+def _score(record: Record, task: Task) -> float | None:
+    return record.get("score", record.get(task.metric))
+
+
+def shortened(value: Any) -> str:
+    """A value as text; of a long one the middle is left out."""
+    text = value if isinstance(value, str) else json.dumps(_rounded(value), ensure_ascii=False)
+    if len(text) <= LONGEST:
+        return text
+    tail = LONGEST // 4
+    return f"{text[: LONGEST - tail]} […{len(text) - LONGEST:,} characters…] {text[-tail:]}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return round(value, 3) if isinstance(value, float) else value

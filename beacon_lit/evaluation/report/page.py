@@ -1,0 +1,149 @@
+"""The page of a run: scores, what they took, figures, and for each task how it was asked and what was answered."""
+
+import inspect
+import re
+import shlex
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from beacon_lit.evaluation.costs import by_mode
+from beacon_lit.evaluation.modes import DENSE
+from beacon_lit.evaluation.report.examples import shown_examples
+from beacon_lit.evaluation.report.facts import cost_rows, fact_rows
+from beacon_lit.evaluation.task import ModeScores, Results, Task
+
+REPORT_FILE = "report.html"
+BROAD = 8  # inches
+
+
+def write_report(
+    folder: Path,
+    tasks: Mapping[str, Task],
+    runs: Mapping[str, Results],
+    figures: Mapping[str, Figure],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write `report.html`, with everything in it.
+
+    Args:
+        folder: where to; it has a PNG of each figure.
+        tasks: by name.
+        runs: label ("before training", or "" for a lone run) -> results; of the last one all is shown, of the others
+            the scores.
+        figures: by name, a task's beginning with its name.
+        settings: the whole config, resolved; {} if it is not known.
+    """
+    newest = list(runs.values())[-1]
+    images = {name: _image(figure, folder / f"{name}.png") for name, figure in figures.items()}
+    owners = {name: _owner(name, newest) for name in images}
+    page = _environment().get_template("report.html.jinja")
+    html = page.render(
+        title=settings.get("checkpoint") or (settings.get("model") or {}).get("path") or folder.resolve().name,
+        label=list(runs)[-1],
+        date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        command=_command(),
+        settings=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True) if settings else "",
+        modes=list(dict.fromkeys(mode for scores in newest.values() for mode in scores)),
+        scores=_score_rows(tasks, runs),
+        costs=cost_rows(by_mode(newest)),
+        images={name: image for name, image in images.items() if owners[name] is None},
+        sections=[
+            {
+                "name": name,
+                "metric": tasks[name].metric,
+                "about": _description(tasks[name]),
+                "settings": _own_settings(settings, name),
+                "facts": fact_rows({mode: score.predictions for mode, score in scores.items()}),
+                "images": {image: images[image] for image in images if owners[image] == name},
+                "details": _details(scores),
+                "count": max(len(score.predictions) for score in scores.values()),
+                "examples": shown_examples(scores, tasks[name]),
+            }
+            for name, scores in newest.items()
+        ],
+    )
+    (folder / REPORT_FILE).write_text(html, encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("beacon_lit.evaluation.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return environment
+
+
+def _number(value: float | None) -> str:
+    """A score in a table."""
+    if value is None:
+        return "-"
+    return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def _command() -> str:
+    """How the job was started, if it was from the command line."""
+    if not HydraConfig.initialized():
+        return ""
+    job = HydraConfig.get()
+    return shlex.join(["python", f"{job.job.name}.py", *job.overrides.task])
+
+
+def _image(figure: Figure, png: Path) -> dict[str, Any]:
+    """A figure as an address that holds it. `broad`: it needs the width of the page, no other stands beside it."""
+    data = b64encode(png.read_bytes()).decode()
+    return {
+        "uri": f"data:image/png;base64,{data}",
+        "broad": figure.get_figwidth() > BROAD,
+        "inches": figure.get_figwidth(),
+    }
+
+
+def _owner(figure: str, tasks: Results) -> str | None:
+    """The task that a figure is of: the longest name that it begins with."""
+    return max((name for name in tasks if figure.startswith(f"{name}_")), key=len, default=None)
+
+
+def _score_rows(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> list[dict[str, Any]]:
+    """A row per task and run; `best` are the best modes beside dense, unless they are all alike."""
+    rows = []
+    for name in list(runs.values())[-1]:
+        for label, results in runs.items():
+            values = {mode: score.value for mode, score in results.get(name, {}).items()}
+            others = [value for mode, value in values.items() if mode != DENSE]
+            top = (max if tasks[name].higher_is_better else min)(others, default=None)
+            best = [mode for mode, value in values.items() if mode != DENSE and value == top]
+            rows.append({"task": name, "label": label, "values": values, "best": best if len(set(others)) > 1 else []})
+    return rows
+
+
+def _description(task: Task) -> list[str]:
+    """The paragraphs of what a task's docstring says before its settings."""
+    text = inspect.getdoc(type(task)) or ""
+    return re.split(r"\n\s*\n", re.split(r"\n(?:Args|Attributes|Raises):\n", text)[0].strip())
+
+
+def _own_settings(settings: Mapping[str, Any], task: str) -> str:
+    own = (settings.get("task") or {}).get(task) or {}
+    return ", ".join(f"{name}={value}" for name, value in own.items() if name != "_target_")
+
+
+def _details(scores: ModeScores) -> dict[str, dict[str, float]]:
+    """Detail -> mode -> number."""
+    names = dict.fromkeys(detail for score in scores.values() for detail in score.details)
+    return {
+        name: {mode: score.details[name] for mode, score in scores.items() if name in score.details} for name in names
+    }
