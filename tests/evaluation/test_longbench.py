@@ -78,7 +78,7 @@ def test_a_model_that_copies_answers_every_subset(everything, subset):
 
 def test_figures_are_those_of_the_official_tables(everything):
     figures = make_figures({"longbench": LongBench("unread")}, {"after": everything})
-    assert list(figures) == ["longbench_by_category", "longbench_by_chinese_category"]
+    assert list(figures) == ["longbench_by_category", "longbench_by_chinese_category", "costs_by_length"]
     axes = figures["longbench_by_category"].axes[0]
     assert axes.get_title() == "LongBench by category, own prompts, after"
     kinds = ["single-doc QA", "multi-doc QA", "summarization", "few-shot", "synthetic", "code"]
@@ -117,7 +117,7 @@ def test_the_split_by_length(tmp_path):
     }  # fmt: skip
     assert details["qasper"] == 75
     figures = make_figures({"longbench": task}, {"": found})
-    assert list(figures) == ["longbench_by_category", "longbench_by_length"]
+    assert list(figures) == ["longbench_by_category", "longbench_by_length", "costs_by_length"]
     assert figures["longbench_by_length"].axes[0].get_title() == "LongBench-E by length, own prompts"
 
 
@@ -201,7 +201,7 @@ def test_batches_and_runs_agree_and_records_can_be_graded_anew(tmp_path):
     assert [r["id"] for r in one.predictions] == [f"{n}/{i}" for n in ("hotpotqa", "trec", "qasper") for i in (0, 1)]
     said = [[r["prediction"] for r in found.predictions] for found in (one, four["longbench"]["dense"])]
     assert said[0] == said[1] and one.value == four["longbench"]["dense"].value
-    save(tmp_path / "run", four, {})
+    save(tmp_path / "run", {"longbench": task}, {"": four}, {}, {})
     again = rescore({"longbench": LongBench("gone")}, tmp_path / "run")
     assert again["longbench"]["dense"].details == one.details
 

@@ -10,7 +10,7 @@ import torch
 
 from beacon_lit import resolvers
 from beacon_lit.evaluation import Subject, parse_mode, run
-from beacon_lit.evaluation.runner import rescore, save
+from beacon_lit.evaluation.runner import rescore
 from beacon_lit.evaluation.tasks import Mmlu
 from beacon_lit.evaluation.tasks.mmlu import CATEGORIES, read_questions
 from beacon_lit.tiny import byte_tokenizer as chat_tokenizer
@@ -200,5 +200,4 @@ def test_through_the_config_twice_and_graded_anew(tmp_path):
     again = evaluate(composed("evaluate", *overrides, f"run_folder={tmp_path / 'a'}", f"rescore={tmp_path / 'a'}"))
     assert again == found[0]
     results = rescore({"mmlu": Mmlu()}, tmp_path / "a")
-    save(tmp_path / "c", results, {})
     assert results["mmlu"]["ratio 4"].value == found[0]["mmlu/ratio_4"]

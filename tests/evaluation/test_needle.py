@@ -4,7 +4,7 @@ import pytest
 
 from beacon_lit.evaluation import Subject, choose_modes, make_prompt, parse_mode, run
 from beacon_lit.evaluation.frame import Frame
-from beacon_lit.evaluation.metrics.lcs import rouge_l_recall
+from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.tasks import Needle
 from beacon_lit.evaluation.tasks.needle.facts import MOST_FACTS, draw_facts
 from beacon_lit.evaluation.tasks.needle.grading import contains
@@ -99,7 +99,7 @@ def test_a_needle_of_ones_own():
     own = dict(needle="The safe opens with seven turns.", question="How does it open?", answer="Seven  turns")
     task = Needle(lengths=(700,), depths=(0,), **own)
     record = {"prediction": "\n\nWith seven\tturns, I think.\nThe end.", "needle": own["needle"], **own}
-    assert task.grade(record) == {"score": 1, "rouge": 3 / 6}
+    assert task.grade(record) == {"score": 1, "rouge": 1 / 6}
     assert task.grade({**record, "prediction": "With six.\nWith seven turns."})["score"] == 0  # the first line alone
     assert task.grade({**record, "prediction": ""}) == {"score": 0, "rouge": 0}
     tokens = tokenizer()
@@ -109,10 +109,10 @@ def test_a_needle_of_ones_own():
 
 @pytest.mark.parametrize(
     ("said", "reference", "recall"),
-    [("a b c", "a x b c", 3 / 4), ("c b a", "a b c", 1 / 3), ("", "a", 0), ("a", "!", 0), ("A, b! b", "a b b", 1)],
+    [("a b c", "a x b c", 3 / 4), ("c b a", "a b c", 1 / 3), ("", "a", 0), ("a", "!", 0), ("A b, b", "a b", 1 / 2)],
 )
-def test_recall_is_the_longest_common_subsequence_over_the_reference(said, reference, recall):
-    assert rouge_l_recall(said, reference) == pytest.approx(recall)
+def test_recall_is_the_words_of_the_reference_that_are_said_in_order(said, reference, recall):
+    assert rouge_l(said, reference).recall == pytest.approx(recall)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beacon_lit.evaluation.metrics.lcs import rouge_l_recall
+from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import Prompt
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, Record, Score, mean_score
@@ -39,7 +39,7 @@ class MultiNeedle(DrawnNeedles):
         return {
             "score": mean(found),
             "all_found": float(all(found)),
-            "rouge": mean([rouge_l_recall(said, needle) for needle in record["needles"]]),
+            "rouge": mean([rouge_l(said, needle).recall for needle in record["needles"]]),
             **self.judge.grade(record["questions"][0], " ".join(record["needles"]), said),
         }
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.judge import NO_JUDGE, Judge
-from beacon_lit.evaluation.metrics.lcs import rouge_l_recall
+from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell
 from beacon_lit.evaluation.prompts import Prompt, check_template
 from beacon_lit.evaluation.reader import Reader
@@ -118,7 +118,7 @@ class Needle(Task):
         said = first_line(record["prediction"])
         return {
             "score": float(contains(said, record["answer"])),
-            "rouge": rouge_l_recall(said, record["needle"]),
+            "rouge": rouge_l(said, record["needle"]).recall,
             **self.judge.grade(record["question"], record["needle"], said),
         }
 

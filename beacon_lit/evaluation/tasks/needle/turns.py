@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beacon_lit.evaluation.metrics.lcs import rouge_l_recall
+from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import PLAIN
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, Record, Score
@@ -47,7 +47,7 @@ class MultiTurnNeedle(DrawnNeedles):
 
     def _grade(self, turn: Record, question: str, needle: str, answer: str) -> Record:
         said = first_line(turn["prediction"])
-        grades = {"score": float(contains(said, answer)), "rouge": rouge_l_recall(said, needle)}
+        grades = {"score": float(contains(said, answer)), "rouge": rouge_l(said, needle).recall}
         return {**grades, **self.judge.grade(question, needle, said)}
 
     def score(self, records: Sequence[Record]) -> Score:
