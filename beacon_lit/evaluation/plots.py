@@ -184,13 +184,14 @@ def score_by_depth(panels: Mapping[str, Mapping[tuple[int, float], float]], titl
     return score_by_amount(curves, "mean over all lengths", "depth of the key (%)", title)
 
 
-def costs_by_length(records: Mapping[str, Sequence[Record]]) -> Figure:
+def costs_by_length(records: Mapping[str, Sequence[Record]], name: str = "") -> Figure:
     """Seconds and cache of an example against its tokens, one line per mode.
 
     A point is the median of the examples of one length, or of neighbouring lengths where there are many.
 
     Args:
         records: mode name -> records with "tokens_in", "seconds" and "cache_bytes", of at least two lengths.
+        name: of the task that they are of.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -215,6 +216,8 @@ def costs_by_length(records: Mapping[str, Sequence[Record]]) -> Figure:
         _scale(axes, [value for line in axes.lines for value in np.asarray(line.get_ydata())])
         axes.set_xlabel("tokens read")
         axes.set_title(title, fontsize=11)
+    if name:
+        figure.suptitle(f"Costs by length: {name}")
     _legend_beside(axes)
     return figure
 

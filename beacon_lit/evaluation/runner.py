@@ -18,7 +18,7 @@ from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.report import write_report
-from beacon_lit.evaluation.task import Example, Record, Results, Score, Subject, Task
+from beacon_lit.evaluation.task import Example, ModeScores, Record, Results, Score, Subject, Task
 
 Batches = Sequence[Sequence[Example]]
 
@@ -161,10 +161,17 @@ def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict
     for name, task in tasks.items():
         of_task = {label: results[name] for label, results in runs.items() if name in results}
         figures |= {f"{name}_{kind}": figure for kind, figure in task.figures(of_task).items()}
-    records = by_mode(list(runs.values())[-1])
-    if len({record["tokens_in"] for of_mode in records.values() for record in of_mode}) > 1:
-        figures["costs_by_length"] = costs_by_length(records)
+    spread = {name: _spread(scores) for name, scores in list(runs.values())[-1].items()}
+    widest = max(spread, key=lambda name: spread[name], default=None)
+    if widest is not None and spread[widest] > 1:  # tasks ask for answers of different lengths: one alone is compared
+        figures["costs_by_length"] = costs_by_length(by_mode({widest: runs[list(runs)[-1]][widest]}), widest)
     return figures
+
+
+def _spread(scores: ModeScores) -> float:
+    """The longest of a task's texts, in lengths of the shortest."""
+    lengths = [record["tokens_in"] for score in scores.values() for record in score.predictions]
+    return max(lengths) / max(min(lengths), 1) if lengths else 0.0
 
 
 def save(

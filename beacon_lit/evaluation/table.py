@@ -22,9 +22,8 @@ def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
     table.add_column("")
     for task in tasks:
         for label in runs:
-            table.add_column(
-                f"{task}\n{label}" if label else task, justify="right", style="bold" if label == newest else None
-            )
+            heading, style = f"{task}\n{label}" if label else task, "bold" if label == newest else None
+            table.add_column(heading, justify="right", style=style, overflow="fold")
     for mode in modes:
         table.add_row(mode, *(_cell(result, task, mode) for task in tasks for result in results))
     return table

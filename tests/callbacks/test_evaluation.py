@@ -13,7 +13,7 @@ from tests.callbacks.tiny import fit
 from tests.evaluation.fakes import FakeLM
 
 TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256,), depths=(0, 100))}
-FIGURES = {"perplexity_by_ratio", "perplexity_by_position", "passkey_by_depth_and_length", "costs_by_length"}
+FIGURES = {"perplexity_by_ratio", "perplexity_by_position", "passkey_by_depth_and_length"}
 
 
 class Steps(Perplexity):
