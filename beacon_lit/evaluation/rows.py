@@ -6,6 +6,7 @@ from typing import Any
 
 from beacon_lit.data.records import BadRecord
 from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.evaluation.hub import fetched
 
 Row = dict[str, Any]
 
@@ -29,7 +30,8 @@ def read_rows(
     """The records of a file, each with where it is, as in "a.jsonl, line 3".
 
     Args:
-        path: JSON lines or a JSON array, plain, .gz or .zst; see `FileSource` for `long-llm:` and globs.
+        path: JSON lines or a JSON array, plain, .gz or .zst; see `FileSource` for `long-llm:` and globs, and
+            `hub.fetched` for `hub:`.
         data_root: the folder that `long-llm:` stands for.
         fields: that each record must have.
         fetch: for the error that nothing is there: what to fetch, and where to put it.
@@ -39,7 +41,7 @@ def read_rows(
         ValueError: no such file, or several; a record that is no JSON object or lacks a field, with file and line.
     """
     try:
-        source = _Rows(path, data_root)
+        source = _Rows(fetched(path), data_root)
     except ValueError as error:
         raise ValueError(f"{error}. {fetch}") from error
     if len(source.files) > 1:
