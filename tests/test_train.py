@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     overrides = [*small_run(*inputs, tmp_path), "trainer.max_steps=6", "optimizer.lr=3e-3"]
     original = BeaconLM.forward
 
+    @wraps(original)  # `generate` looks at the names of arguments
     def interrupted(self: BeaconLM, *args: object, **kwargs: object) -> object:
         if self.training and self.draw.step == 4:
             raise RuntimeError("pulled the plug")
