@@ -25,6 +25,10 @@ class Preemption(Callback):
 
     Ranks agree on a single number in every step. It is read one step later, when it is likely to be there.
 
+    It listens again before every batch, because native code replaces handlers behind Python's back: LLVM does when
+    Triton first compiles in this process. The first signal resets LLVM's handler to the default, before that restores
+    Python's; a second one in between (`timeout` signals the process, then its group) kills without a checkpoint.
+
     Args:
         signals: by name. SIGTERM is what SLURM and Kubernetes send before they kill. Where there are several ranks
             SIGINT (Ctrl-C) ends the run in this way, too.
@@ -49,10 +53,12 @@ class Preemption(Callback):
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers in this one only
             return
         several = [signal.SIGINT] if trainer.world_size > 1 else []
-        self._before = {number: signal.signal(number, self._note) for number in {*self.signals, *several}}
+        self._before = {number: signal.getsignal(number) for number in {*self.signals, *several}}
+        self._listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Before an optimizer step, when all of the last one is logged: end, or vote on the end after this one."""
+        self._listen()
         if batch_idx % trainer.accumulate_grad_batches:
             return
         ends = self._received
@@ -69,6 +75,10 @@ class Preemption(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def _listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received and number == signal.SIGINT:
