@@ -13,15 +13,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 RECORD_FILE = "run.json"
-RUNNING, DONE, FAILED = "running", "done", "failed"
+RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 Job = Callable[[DictConfig], dict[str, float]]
 
 
 def recorded(job: Job) -> Job:
     """Have a job that takes a config with a `run_folder` and returns metrics keep `run.json` there.
 
-    Its fields: "state" ("running", "done" or "failed"; a run that was killed stays "running"), "started", "seconds",
-    "metrics", and "error" of a run that failed. Rank zero writes it.
+    Its fields: "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a run that was killed stays
+    "running"), "started", "seconds", "metrics", and "error" of a run that failed. Rank zero writes it.
     """
 
     @wraps(job)
@@ -33,6 +33,9 @@ def recorded(job: Job) -> Job:
             metrics = job(cfg)
         except Exception as error:
             fields |= {"state": FAILED, "error": _root(error)}
+            raise
+        except BaseException:  # what asks a program to end
+            fields |= {"state": STOPPED}
             raise
         else:
             fields |= {"state": DONE, "metrics": metrics}

@@ -21,7 +21,7 @@ class Job:
 
     Attributes:
         name: its folder, relative to the one that was searched.
-        state: "done", "failed" or "unfinished": under way, or killed.
+        state: "done", "failed", "stopped" by a signal or Ctrl-C, or "unfinished": under way, or killed.
         choices: option by config group ("model": "qwen2").
         config: all settings by dotted name, references such as `${ratio}` as they are written.
         given: names among them that were given on the command line or by a sweep.

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from beacon_lit.record import DONE
+from beacon_lit.record import DONE, STOPPED
 from beacon_lit.sweeps.figure import metric_by_settings
-from beacon_lit.sweeps.jobs import Job, default_metric, find_jobs, finite
+from beacon_lit.sweeps.jobs import UNFINISHED, Job, default_metric, find_jobs, finite
 from beacon_lit.sweeps.settings import swept
 from beacon_lit.sweeps.table import markdown, terminal, write_csv
+
+WHY = {UNFINISHED: "it is under way, or was killed", STOPPED: "by a signal or Ctrl-C"}
 
 
 def report(
@@ -60,6 +62,6 @@ def report(
         say(f"best by {metric}: {best.name}")
     for job in jobs:
         if job.state != DONE:
-            say(f"{job.name} {job.state}: {job.error or 'it is under way, or was killed'}")
+            say(f"{job.name} {job.state}: {job.error or WHY[job.state]}")
     say(f"written to {output}: {', '.join(written)}")
     return jobs

@@ -1,5 +1,6 @@
 """How a run on several ranks ends: asked to, or because one of them is gone."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -45,15 +46,19 @@ def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path,
     train(composed("train", *settings, f"resume={file}"))
 
 
-def test_a_signal_ends_a_single_process_with_a_checkpoint(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "step"), [("SIGTERM", 2), ("unheard SIGTERM", 3)])
+def test_a_signal_ends_a_single_process_with_a_checkpoint(
+    how: str, step: int, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
     settings = overrides("cpu", *inputs, tmp_path)
-    command = [sys.executable, "train.py", *settings, *fault(0, 3, "SIGTERM")]
+    command = [sys.executable, "train.py", *settings, *fault(0, 3, how)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 143, done.stderr
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
-    assert torch.load(file, weights_only=True)["global_step"] == 2
+    assert torch.load(file, weights_only=True)["global_step"] == step
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "stopped"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ LOSSES = {(2, 1e-4): 3.0, (2, 1e-3): 2.5, (8, 1e-4): 3.5, (8, 1e-3): 2.75}
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Two ratios by two learning rates, one that failed and one under way."""
+    """Two ratios by two learning rates, one that failed, one under way and one that was stopped."""
     tmp_path = tmp_path / "sweep"
     for i, ((ratio, lr), loss) in enumerate(LOSSES.items()):
         overrides = [f"ratio={ratio}", f"optimizer.lr={lr}", "++trainer.max_steps=7"]
@@ -27,15 +27,16 @@ def sweep(tmp_path: Path) -> Path:
     failed = {"state": "failed", "seconds": 1.0, "error": "ValueError: ratios=3 is [not] allowed"}
     run_folder(tmp_path / "9", {"ratio": 3}, ["ratio=3"], failed)
     run_folder(tmp_path / "10", {"ratio": 16}, ["ratio=16"], {"state": "running", "started": "2026-11-23T17:00:00"})
+    run_folder(tmp_path / "11", {"ratio": 32}, ["ratio=32"], {"state": "stopped", "seconds": 2.0})
     return tmp_path
 
 
 def test_a_row_for_each_run(sweep: Path, capsys: pytest.CaptureFixture) -> None:
     report([sweep])
     rows = list(csv.DictReader((sweep / "summary.csv").open()))
-    assert [row["run"] for row in rows] == ["0", "1", "2", "3", "9", "10"]
-    assert [row["state"] for row in rows] == ["done"] * 4 + ["failed", "unfinished"]
-    assert [row["val/loss"] for row in rows] == ["3.0", "2.5", "3.5", "2.75", "", ""]
+    assert [row["run"] for row in rows] == ["0", "1", "2", "3", "9", "10", "11"]
+    assert [row["state"] for row in rows] == ["done"] * 4 + ["failed", "unfinished", "stopped"]
+    assert [row["val/loss"] for row in rows] == ["3.0", "2.5", "3.5", "2.75", "", "", ""]
     assert [(row["ratio"], row["optimizer.lr"]) for row in rows[:2]] == [("2", "0.0001"), ("2", "0.001")]
     assert rows[0]["seconds"] == "83.4" and rows[4]["error"] == "ValueError: ratios=3 is [not] allowed"
     assert set(rows[0]) == {
@@ -44,6 +45,7 @@ def test_a_row_for_each_run(sweep: Path, capsys: pytest.CaptureFixture) -> None:
     }  # fmt: skip
     shown = capsys.readouterr().out
     assert "9 failed: ValueError: ratios=3 is [not] allowed" in shown and "10 unfinished" in shown
+    assert "11 stopped: by a signal or Ctrl-C" in shown
     assert "best by val/loss: 1" in shown and "1:23" in shown
 
 
@@ -84,7 +86,7 @@ def test_more_settings_have_a_panel_each_and_names_an_axis_of_names(tmp_path: Pa
 
 def test_runs_are_found_at_any_depth_and_once(sweep: Path) -> None:
     (sweep / "latest").symlink_to(sweep / "0")
-    assert [job.name for job in find_jobs([sweep.parent])] == [f"sweep/{name}" for name in (0, 1, 2, 3, 9, 10)]
+    assert [job.name for job in find_jobs([sweep.parent])] == [f"sweep/{name}" for name in (0, 1, 2, 3, 9, 10, 11)]
     assert [job.name for job in find_jobs([sweep / "0", sweep / "1", sweep / "0", sweep / "latest"])] == ["0", "1"]
 
 

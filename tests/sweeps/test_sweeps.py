@@ -14,6 +14,7 @@ import yaml
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from beacon_lit.callbacks.preemption import Preempted
 from beacon_lit.record import optimized, recorded
 from beacon_lit.sweeps import SweepCallback
 from tests.configs import ROOT, small_backbone, small_run, small_text
@@ -126,8 +127,8 @@ def test_a_run_records_what_becomes_of_it(tmp_path: Path) -> None:
         seen.append(told()["state"])
         if cfg.get("fails"):
             raise RuntimeError("wrapped") from ValueError("window=7")
-        if cfg.get("killed"):
-            raise KeyboardInterrupt
+        if cfg.get("stopped"):
+            raise {"SIGTERM": Preempted(143), "Ctrl-C": KeyboardInterrupt}[cfg.stopped]
         return {"train/loss": 1.5}
 
     assert job.__doc__ == "A job." and job(cfg) == {"train/loss": 1.5}
@@ -135,9 +136,11 @@ def test_a_run_records_what_becomes_of_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="wrapped"):
         job(OmegaConf.merge(cfg, {"fails": True}))
     assert told()["state"] == "failed" and told()["error"] == "ValueError: window=7" and "metrics" not in told()
-    with pytest.raises(KeyboardInterrupt):
-        job(OmegaConf.merge(cfg, {"killed": True}))
-    assert told()["state"] == "running" and seen == ["running"] * 3
+    for how, error in {"SIGTERM": Preempted, "Ctrl-C": KeyboardInterrupt}.items():
+        with pytest.raises(error):
+            job(OmegaConf.merge(cfg, {"stopped": how}))
+        assert told()["state"] == "stopped" and told()["seconds"] >= 0 and "error" not in told()
+    assert seen == ["running"] * 4
 
 
 def test_what_a_search_optimizes() -> None:
