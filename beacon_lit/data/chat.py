@@ -22,12 +22,27 @@ def encode_chat(conversation: list[Message], tokenizer: Any) -> tuple[list[int],
     conversation, leaves a message out or rewrites one.
     """
     with_template(tokenizer)  # an error if there is none
+    _check(conversation)
+    return marked_tokens(*rendered_answers(conversation, tokenizer), tokenizer)
+
+
+def marked_tokens(text: str, answers: list[Span], tokenizer: Any) -> tuple[list[int], np.ndarray]:
+    """Token ids of a text, (L,), and a bool array (L,): which tokens have a character of an answer.
+
+    answers: the characters [first, last) of each
+    tokenizer: a fast one; else a ValueError is raised
+    """
     if not tokenizer.is_fast:
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} must be a fast one, which tells the offsets of tokens"
         )
-    _check(conversation)
-    return _tokens(*rendered_answers(conversation, tokenizer), tokenizer)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    starts, ends = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
+    spoken = np.zeros(len(text) + 1, dtype=np.int64)  # characters of answers before each position
+    for first, last in answers:
+        spoken[first + 1 : last + 1] = 1
+    spoken = np.cumsum(spoken)
+    return encoded["input_ids"], spoken[ends] > spoken[starts]
 
 
 def _check(conversation: list[Message]) -> None:
@@ -38,14 +53,3 @@ def _check(conversation: list[Message]) -> None:
     roles = [message.get("role") for message in conversation]
     if not in_turns(roles):
         raise ValueError(f"roles must be user, assistant, user, ... after an optional system; these are {roles[:12]}")
-
-
-def _tokens(text: str, answers: list[Span], tokenizer: Any) -> tuple[list[int], np.ndarray]:
-    """The text's token ids, and which tokens have a character of an answer."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    starts, ends = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
-    spoken = np.zeros(len(text) + 1, dtype=np.int64)  # characters of answers before each position
-    for first, last in answers:
-        spoken[first + 1 : last + 1] = 1
-    spoken = np.cumsum(spoken)
-    return encoded["input_ids"], spoken[ends] > spoken[starts]

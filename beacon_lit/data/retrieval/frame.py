@@ -1,81 +1,99 @@
-"""What is around a document that is asked about: plain text, or one exchange of a chat."""
+"""What is around a document that is asked about: plain text, or a conversation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from beacon_lit.data.retrieval.tokens import token_ids, tokens_before
+import numpy as np
 
-# Characters of Unicode's private use area: in no text, and nothing that a template strips.
-_USER, _ASSISTANT = "\ue0b8", "\ue0b9"
+from beacon_lit.data.answers import rendered_answers
+from beacon_lit.data.chat import marked_tokens
+from beacon_lit.data.retrieval.kinds import Exchange
+from beacon_lit.data.retrieval.tokens import token_ids
+
+_DOCUMENT = "\ue0b8"  # of Unicode's private use area: in no text, and nothing that a template strips
 
 
-@dataclass(frozen=True)
-class Closing:
-    """What comes behind the document.
+@dataclass(frozen=True, eq=False)
+class Around:
+    """The tokens before and behind a document.
 
-    ids: question, answer, and what ends it
-    start, stop: `ids[start:stop]` is the answer and the token that ends it (end of text, or of the assistant's turn)
+    opening: ids of what announces it
+    closing: ids of the questions and their answers
+    answers: (len(closing),) bool, which of these are an answer or the token that ends one
     """
 
-    ids: list[int]
-    start: int
-    stop: int
+    opening: list[int]
+    closing: list[int]
+    answers: np.ndarray
+
+
+class Frame(Protocol):
+    """The same for all samples."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    def around(self, announcement: str, exchanges: Sequence[Exchange]) -> Around:
+        """What is around a document that is announced and asked about."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The text around a document, the same for all samples.
+class PlainFrame:
+    """Text as it is: questions, each with the stem of its answer and the answer, and an empty line between.
 
-    tokenizer: decides on what begins and ends a text
-    head: text at the start (in a chat: up to what the user says)
-    prefix: ids before it, such as the bos token
-    before_answer, after_answer: text around what the assistant says; None without a chat
+    prefix: ids before everything, such as the bos token
     """
 
     tokenizer: Any
-    head: str
     prefix: tuple[int, ...]
-    before_answer: str | None
-    after_answer: str
 
-    def opening(self, announcement: str) -> list[int]:
-        """Ids before the document."""
-        return [*self.prefix, *token_ids(self.tokenizer, self.head + announcement)]
-
-    def closing(self, question: str, stem: str, answer: str) -> Closing:
-        """Ids behind the document. The stem begins the answer in plain text; an assistant speaks without."""
-        if self.before_answer is None:
-            before = f"\n\n{question} {stem} "
-            ids = [*token_ids(self.tokenizer, before + answer), self.tokenizer.eos_token_id]
-            return Closing(ids, tokens_before(self.tokenizer, before, ids), len(ids))
-        before = f"\n\n{question}{self.before_answer}"
-        end = self.after_answer.rstrip() or self.after_answer  # a line break behind the end of turn is not the answer's
-        ids = token_ids(self.tokenizer, before + answer + self.after_answer)
-        start = tokens_before(self.tokenizer, before, ids)
-        return Closing(ids, start, tokens_before(self.tokenizer, before + answer + end, ids))
+    def around(self, announcement: str, exchanges: Sequence[Exchange]) -> Around:
+        """See `Frame`. A line break ends an answer, and the last one the end of text."""
+        text, spans = "", []
+        for exchange in exchanges:
+            text += f"\n\n{exchange.question} {exchange.stem} "
+            spans.append((len(text), len(text) + len(exchange.answer) + 1))
+            text += exchange.answer
+        spans[-1] = (spans[-1][0], len(text))
+        ids, answers = marked_tokens(text, spans, self.tokenizer)
+        opening = [*self.prefix, *token_ids(self.tokenizer, announcement)]
+        return Around(opening, [*ids, self.tokenizer.eos_token_id], np.append(answers, True))
 
 
-def plain_frame(tokenizer: Any) -> Frame:
-    """Text as it is, between the tokenizer's bos (where it puts one) and eos. Raises ValueError without an eos."""
+@dataclass(frozen=True)
+class ChatFrame:
+    """The tokenizer's chat template: the user gives the document and asks, the assistant answers, the user asks on."""
+
+    tokenizer: Any
+
+    def around(self, announcement: str, exchanges: Sequence[Exchange]) -> Around:
+        """See `Frame`. Answers are the assistant's turns, see `answers`."""
+        messages = []
+        before = f"{announcement}{_DOCUMENT}\n\n"
+        for exchange in exchanges:
+            messages.append({"role": "user", "content": before + exchange.question})
+            messages.append({"role": "assistant", "content": exchange.answer})
+            before = ""
+        text, spans = rendered_answers(messages, self.tokenizer)
+        head, _, rest = text.partition(_DOCUMENT)
+        cut = len(text) - len(rest)
+        ids, answers = marked_tokens(rest, [(first - cut, last - cut) for first, last in spans], self.tokenizer)
+        return Around(token_ids(self.tokenizer, head), ids, answers)
+
+
+def plain_frame(tokenizer: Any) -> PlainFrame:
+    """Text between the tokenizer's bos (where it puts one) and eos. Raises ValueError without an eos."""
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end-of-text token (eos_token)")
     start = tokenizer("")["input_ids"][:1]
-    prefix = tuple(start) if start and start[0] == tokenizer.bos_token_id else ()
-    return Frame(tokenizer, head="", prefix=prefix, before_answer=None, after_answer="")
+    return PlainFrame(tokenizer, tuple(start) if start and start[0] == tokenizer.bos_token_id else ())
 
 
-def chat_frame(tokenizer: Any) -> Frame:
-    """The tokenizer's chat template: document and question are the user's, the answer is the assistant's.
-
-    Raises ValueError: the tokenizer has no chat template, or one that rewrites what is said.
-    """
+def chat_frame(tokenizer: Any) -> ChatFrame:
+    """A conversation. Raises ValueError: no chat template, or one that leaves out or rewrites what is said."""
     if not tokenizer.chat_template:
         raise ValueError(f"chat=True: the tokenizer {tokenizer.name_or_path!r} has no chat template")
-    asked = [{"role": "user", "content": _USER}]
-    answered = [*asked, {"role": "assistant", "content": _ASSISTANT}]
-    text = tokenizer.apply_chat_template(answered, tokenize=False)
-    head, user, rest = text.partition(_USER)
-    before, assistant, after = rest.partition(_ASSISTANT)
-    if not (user and assistant):
-        raise ValueError(f"chat=True: the chat template of {tokenizer.name_or_path!r} must render user and assistant")
-    return Frame(tokenizer, head=head, prefix=(), before_answer=before, after_answer=after)
+    frame = ChatFrame(tokenizer)
+    frame.around("", [Exchange("Who?", "", "Ada")])
+    return frame

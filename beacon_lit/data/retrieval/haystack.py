@@ -1,8 +1,10 @@
 """The text that samples are cut from: a bounded pool, drawn once, of a source of any size."""
 
 import heapq
+import json
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.records import BadRecord, Document, Source
+from beacon_lit.data.tokenize import tokenizer_key
 
 POOL_CHARACTERS = 16_000_000  # the most text that is kept, 4 million tokens or so
 _PARTS = 16  # no document has more than this part of the pool
@@ -22,9 +25,11 @@ class Pool:
     """Tokens of many documents, one behind the other, in a ring.
 
     ids: (T,) int32
+    bad: records of the source that are no documents
     """
 
     ids: np.ndarray
+    bad: tuple[BadRecord, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -32,6 +37,21 @@ class Pool:
     def cut(self, start: int, count: int) -> list[int]:
         """`count` ids from `start` on, which goes on at the beginning behind the end; `count` is at most T."""
         return self.ids.take(range(start, start + count), mode="wrap").tolist()
+
+
+_RECENT: deque[tuple[str, Pool]] = deque(maxlen=2)
+
+
+def shared_pool(source: Source, tokenizer: Any, seed: int) -> Bad:
+    """As `read_pool`, but the last two pools are kept: the sources of a mixture mostly share a haystack."""
+    key = json.dumps([source.key(), tokenizer_key(tokenizer), seed], default=str)
+    for known, pool in _RECENT:
+        if known == key:
+            yield from pool.bad
+            return pool
+    pool = yield from read_pool(source, tokenizer, seed)
+    _RECENT.append((key, pool))
+    return pool
 
 
 def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_CHARACTERS) -> Bad:
@@ -42,9 +62,11 @@ def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_
     Yields the source's bad records; returns the pool. Raises ValueError at a document without text.
     """
     kept: list[tuple[float, int, str]] = []  # a heap: the document with the lowest draw goes first
+    bad: list[BadRecord] = []
     size = 0
     for number, document in enumerate(source.documents(tokenizer)):
         if isinstance(document, BadRecord):
+            bad.append(document)
             yield document
             continue
         rng = Random(f"pool/{seed}/{number}")
@@ -53,7 +75,8 @@ def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_
         size += len(text)
         while size > characters:
             size -= len(heapq.heappop(kept)[2])
-    return tokenised((text for _, _, text in sorted(kept, key=lambda entry: entry[1])), tokenizer)
+    texts = (text for _, _, text in sorted(kept, key=lambda entry: entry[1]))
+    return replace(tokenised(texts, tokenizer), bad=tuple(bad))
 
 
 def made_up_pool(line: Callable[[Random], str], tokenizer: Any, seed: int, tokens: int) -> Pool:

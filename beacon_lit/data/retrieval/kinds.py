@@ -1,17 +1,28 @@
 """What is told and what is asked: one function per kind, which words a draft of its own from a random state.
 
-A statement says what it is about by a name made up for it. A question repeats the name and nothing of the answer.
+A statement says what it is about by a name made up for it. A question repeats the name and nothing of the answer. A
+draft has as many questions as the function is given excerpts, each about another statement.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+from typing import Any
 
 from beacon_lit.data.passkey import ANNOUNCEMENT, FILLER
 from beacon_lit.data.retrieval import words
 
-EXCERPT = 128  # tokens of text from the haystack that a draft may use
+EXCERPT = 128  # tokens of text from the haystack that a draft may use for a question
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question, the answer, and the stem that begins the answer in plain text."""
+
+    question: str
+    stem: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class Draft:
 
     announcement: stands before the document
     statements: what is hidden in it, with the white space around; each occurs there once
-    question, stem, answer: what is asked behind it. In plain text the answer follows the stem
+    exchanges: what is asked and answered behind it
     at_start: the statement opens the document; else its place is random
     once: what the question goes by, if not by the statement as a whole; it too occurs once in the document
     more: further statements, which fill the document in any order; else text from the haystack does
@@ -28,9 +39,7 @@ class Draft:
 
     announcement: str
     statements: tuple[str, ...]
-    question: str
-    stem: str
-    answer: str
+    exchanges: tuple[Exchange, ...]
     at_start: bool = False
     once: str = ""
     more: Iterator[str] | None = None
@@ -38,83 +47,119 @@ class Draft:
 
 @dataclass(frozen=True)
 class Kind:
-    """draft: from a random state and an excerpt of the haystack; None where the excerpt is of no use
+    """draft: from a random state and an excerpt of the haystack for each question; None where these are of no use
     filler: a line of the haystack that is made up where none is given
     """
 
-    draft: Callable[[Random, str], Draft | None]
+    draft: Callable[[Random, Sequence[str]], Draft | None]
     filler: Callable[[Random], str] = words.sentence
 
 
-def passkey(rng: Random, excerpt: str) -> Draft:
-    """A five-digit number, told twice."""
-    key = str(rng.randint(10_000, 99_999))
-    statement = rng.choice(words.PASSKEY_STATEMENTS).format(key=key)
-    announcement = rng.choice((ANNOUNCEMENT, *words.PASSKEY_ANNOUNCEMENTS))
-    question, stem = rng.choice(words.PASSKEY_QUESTIONS)
-    return Draft(announcement, (f"\n\n{statement}\n\n",), question, stem, key)
+def passkey(rng: Random, excerpts: Sequence[str]) -> Draft:
+    """A five-digit number, told twice. Several belong to a person each."""
+    several = len(excerpts) > 1
+    told = list(islice(_distinct(lambda: f" of {words.name(rng)}" if several else "", rng), len(excerpts)))
+    statements = [rng.choice(words.PASSKEY_STATEMENTS).format(of=of, key=key) for of, key in told]
+    announcement = rng.choice(((ANNOUNCEMENT, words.PASSKEYS_ANNOUNCEMENT), *words.PASSKEY_ANNOUNCEMENTS))[several]
+    asked = [(rng.choice(words.PASSKEY_QUESTIONS), of, key) for of, key in told]
+    exchanges = tuple(Exchange(question.format(of=of), stem.format(of=of), key) for (question, stem), of, key in asked)
+    return Draft(announcement, tuple(f"\n\n{statement}\n\n" for statement in statements), exchanges)
 
 
-def needle(rng: Random, excerpt: str) -> Draft:
+def needle(rng: Random, excerpts: Sequence[str]) -> Draft:
     """A sentence in running text, asked for the fact in it."""
-    fact = rng.choice(words.FACTS)
-    told = {"name": words.name(rng)} | {blank: make(rng) for blank, make in fact.blanks.items()}
-    statement = f" {rng.choice(fact.statements)}".format(**told)
-    question = rng.choice(fact.questions).format(**told)
-    return Draft(_announcement(rng), (statement,), question, rng.choice(words.STEMS), fact.answer.format(**told))
+    facts: dict[str, tuple[str, str]] = {}  # statement and question by answer
+    names: set[str] = set()
+    while len(facts) < len(excerpts):
+        fact = rng.choice(words.FACTS)
+        told = {"name": words.name(rng)} | {blank: make(rng) for blank, make in fact.blanks.items()}
+        answer = fact.answer.format(**told)
+        if told["name"] not in names and answer not in facts:
+            names.add(told["name"])
+            statement, question = rng.choice(fact.statements), rng.choice(fact.questions)
+            facts[answer] = f" {statement.format(**told)}", question.format(**told)
+    asked = {answer: question for answer, (_, question) in facts.items()}
+    return Draft(_announcement(rng, excerpts), tuple(statement for statement, _ in facts.values()), _asked(rng, asked))
 
 
-def key_value(rng: Random, excerpt: str) -> Draft:
-    """A document of many pairs, one of which is asked for."""
+def key_value(rng: Random, excerpts: Sequence[str]) -> Draft:
+    """A document of many pairs, some of which are asked for."""
     pair, questions = rng.choice(words.PAIRS)
     pairs = _distinct(lambda: words.key(rng), rng)
-    asked, answer = next(pairs)
+    told = list(islice(pairs, len(excerpts)))
     lines = (pair.format(key=key, value=value) + "\n" for key, value in pairs)
-    first = (pair.format(key=asked, value=answer) + "\n", *islice(lines, 3))
-    question = rng.choice(questions).format(key=asked)
-    return Draft(_announcement(rng), first, question, rng.choice(words.STEMS), answer, more=lines)
+    first = (*(pair.format(key=key, value=value) + "\n" for key, value in told), *islice(lines, 3))
+    asked = {value: rng.choice(questions).format(key=key) for key, value in told}
+    return Draft(_announcement(rng, excerpts), first, _asked(rng, asked), more=lines)
 
 
-def multi_needle(rng: Random, excerpt: str) -> Draft:
-    """Two to six sentences of one pattern in running text; one of them is asked for, or up to four."""
+def multi_needle(rng: Random, excerpts: Sequence[str]) -> Draft:
+    """Sentences of one pattern in running text, two to six and two for each further question, which asks for one of
+    them, or up to four."""
     thing = rng.choice(words.THINGS)
-    told = list(islice(_distinct(lambda: words.name(rng), rng), rng.randint(2, 6)))
+    told = list(islice(_distinct(lambda: words.name(rng), rng), rng.randint(2, 6) + 2 * (len(excerpts) - 1)))
     statement = rng.choice(words.NUMBERS)
     statements = tuple(f" {statement}".format(thing=thing, name=name, value=value) for name, value in told)
-    asked = rng.sample(told, 1 if rng.random() < 0.5 else rng.randint(2, min(4, len(told))))
+    groups = []
+    for left in reversed(range(len(excerpts))):  # questions that need a needle of their own too
+        most = min(4, len(told) - left)
+        groups.append(rng.sample(told, 1 if most < 2 or rng.random() < 0.5 else rng.randint(2, most)))
+        told = [pair for pair in told if pair not in groups[-1]]
     one, several = rng.choice(words.NUMBER_QUESTIONS)
-    question = (one if len(asked) == 1 else several).format(thing=thing, name=_listed([name for name, _ in asked]))
-    answer = ", ".join(value for _, value in asked)
-    return Draft(_announcement(rng), statements, question, rng.choice(words.STEMS), answer)
+    asked = {
+        ", ".join(value for _, value in group): (one if len(group) == 1 else several).format(
+            thing=thing, name=_listed([name for name, _ in group])
+        )
+        for group in groups
+    }
+    return Draft(_announcement(rng, excerpts), statements, _asked(rng, asked))
 
 
-def copy(rng: Random, excerpt: str) -> Draft | None:
-    """A passage of the haystack to repeat; or the words that the document begins with; or those after a phrase."""
-    text = excerpt.split()[1:-1]  # the first and the last may be parts of words
-    if len(text) < 10:
+def copy(rng: Random, excerpts: Sequence[str]) -> Draft | None:
+    """Passages of the haystack to repeat. Where one thing is asked it may be the words that the document begins with,
+    or those after a phrase."""
+    texts = [excerpt.split()[1:-1] for excerpt in excerpts]  # the first and the last may be parts of words
+    if min(map(len, texts)) < 10:
         return None
-    task = rng.choice(("passage", "start", "after"))
-    passage = " ".join(text[: rng.randint(10, min(40, len(text)))] if task == "passage" else text)
-    stem = rng.choice(words.STEMS)
+    task = rng.choice(("passage", "start", "after")) if len(texts) == 1 else "passage"
     if task == "passage":
-        mark, question = rng.choice(words.PASSAGES)
-        label = words.key(rng)
-        statement = f"\n\n{mark}\n\n".format(label=label, passage=passage)
-        return Draft(_announcement(rng), (statement,), question.format(label=label), stem, passage)
+        return _passages(rng, texts)
+    (text,) = texts
+    passage = " ".join(text)
+    stem = rng.choice(words.STEMS)
     count = rng.randint(4, min(12, len(text) - 5))
     if task == "start":
         question, announcement = rng.choice(words.START_QUESTIONS), rng.choice(words.TEXT_FOLLOWS)
-        answer = " ".join(text[:count])
-        return Draft(announcement, (passage + "\n\n",), question.format(count=count), stem, answer, at_start=True)
+        exchange = Exchange(question.format(count=count), stem, " ".join(text[:count]))
+        return Draft(announcement, (passage + "\n\n",), (exchange,), at_start=True)
     length = min(rng.randint(5, 8), len(text) - count)
     first = rng.randint(0, len(text) - length - count)
     phrase, answer = (" ".join(part) for part in (text[first : first + length], text[first + length :][:count]))
-    question = rng.choice(words.AFTER_QUESTIONS).format(count=count, phrase=phrase)
-    return Draft(_announcement(rng), (f"\n\n{passage}\n\n",), question, stem, answer, once=phrase)
+    exchange = Exchange(rng.choice(words.AFTER_QUESTIONS).format(count=count, phrase=phrase), stem, answer)
+    return Draft(_announcement(rng, excerpts), (f"\n\n{passage}\n\n",), (exchange,), once=phrase)
 
 
-def _announcement(rng: Random) -> str:
-    return rng.choice(words.ANNOUNCEMENTS)
+def _passages(rng: Random, texts: Sequence[list[str]]) -> Draft:
+    """Passages of 10 to 40 words of the texts, each with a label."""
+    passages = [" ".join(text[: rng.randint(10, min(40, len(text)))]) for text in texts]
+    stem = rng.choice(words.STEMS)
+    mark, question = rng.choice(words.PASSAGES)
+    labels: dict[str, str] = {}
+    while len(labels) < len(passages):
+        labels.setdefault(words.key(rng), passages[len(labels)])
+    statements = (f"\n\n{mark}\n\n".format(label=label, passage=passage) for label, passage in labels.items())
+    exchanges = (Exchange(question.format(label=label), stem, passage) for label, passage in labels.items())
+    return Draft(_announcement(rng, texts), tuple(statements), tuple(exchanges))
+
+
+def _announcement(rng: Random, asked: Sequence[Any]) -> str:
+    return rng.choice(words.ANNOUNCEMENTS)[len(asked) > 1]
+
+
+def _asked(rng: Random, questions: Mapping[str, str]) -> tuple[Exchange, ...]:
+    """Exchanges of questions by answer, with one stem for all."""
+    stem = rng.choice(words.STEMS)
+    return tuple(Exchange(question, stem, answer) for answer, question in questions.items())
 
 
 def _distinct(make: Callable[[], str], rng: Random) -> Iterator[tuple[str, str]]:

@@ -22,42 +22,49 @@ _WORD_STARTS = ("Ġ", "▁", "Ċ", " ", "\n")  # how a token that begins a word 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSample:
-    """A document in which something is told, and a question about it.
+    """A document in which something is told, and questions about it.
 
     ids: all tokens
-    start, stop: `ids[start:stop]` is the answer and the token that ends it
-    document: `ids[document[0]:document[1]]` is the document, between announcement and question
+    answers: (len(ids),) bool, which of these are an answer or the token that ends one
+    document: `ids[document[0]:document[1]]` is the document, between announcement and questions
     positions: index of the first token of each of the draft's statements
     depths: the share of the rest of the document that comes before each statement, in per cent
     draft: the words
     """
 
     ids: list[int]
-    start: int
-    stop: int
+    answers: np.ndarray
     document: tuple[int, int]
     positions: tuple[int, ...]
     depths: tuple[float, ...]
     draft: Draft
 
 
-def least_length(kind: Kind, frame: Frame, pool: Pool, seed: int) -> int:
+def least_length(kind: Kind, frame: Frame, pool: Pool, seed: int, questions: int = 1) -> int:
     """Tokens that samples of a kind need, whichever way they are worded: the most that any of some drafts does."""
-    drafts = [_draft(kind, frame, pool, Random(f"least/{seed}/{i}"))[0] for i in range(_PROBES)]
+    drafts = [_draft(kind, frame, pool, Random(f"least/{seed}/{i}"), questions)[0] for i in range(_PROBES)]
     return max((_needed(frame, draft) for draft in drafts if draft), default=0)
 
 
-def retrieval_sample(kind: Kind, frame: Frame, pool: Pool, length: int, seed: str) -> RetrievalSample:
-    """One sample of exactly `length` tokens, special tokens and answer included: a function of the arguments alone.
+def retrieval_sample(
+    kind: Kind, frame: Frame, pool: Pool, length: int, seed: str, questions: int = 1, least: int = 1
+) -> RetrievalSample:
+    """One sample of exactly `length` tokens, special tokens and answers included: a function of the arguments alone.
 
     A draft is made anew where it does not fit, or where the haystack happens to say what only a statement should say.
-    Raises ValueError if that goes on and on.
+
+    questions: how many are asked; where they do not fit fewer, but at least `least`
+    Raises ValueError if no draft fits.
     """
     for attempt in range(_ATTEMPTS):
         rng = Random(f"{seed}/{attempt}")
-        draft, start = _draft(kind, frame, pool, rng)
-        sample = _compose(frame, pool, draft, length, rng, start) if draft else None
-        if sample and sample.draft.answer not in sample.draft.question and _told_once(sample, frame.tokenizer):
+        draft, start = _draft(kind, frame, pool, rng, questions)
+        if not draft:
+            continue
+        sample = _compose(frame, pool, draft, length, rng, start)
+        if sample is None:
+            questions = max(least, questions * 3 // 4)
+        elif not _told_by_questions(draft) and _told_once(sample, frame.tokenizer):
             return sample
     raise ValueError(
         f"no sample of {length} tokens could be made in {_ATTEMPTS} attempts: the length is too short for most, or the "
@@ -65,23 +72,24 @@ def retrieval_sample(kind: Kind, frame: Frame, pool: Pool, length: int, seed: st
     )
 
 
-def _draft(kind: Kind, frame: Frame, pool: Pool, rng: Random) -> tuple[Draft | None, int]:
-    """A draft, and where in the pool its haystack starts: right behind its excerpt, so that the two share nothing."""
+def _draft(kind: Kind, frame: Frame, pool: Pool, rng: Random, questions: int) -> tuple[Draft | None, int]:
+    """A draft, and where in the pool its haystack starts: right behind its excerpts, so that the two share nothing."""
     start = rng.randrange(len(pool))
-    return kind.draft(rng, frame.tokenizer.decode(pool.cut(start, EXCERPT))), start + EXCERPT
+    stop = start + questions * EXCERPT
+    return kind.draft(rng, [frame.tokenizer.decode(pool.cut(i, EXCERPT)) for i in range(start, stop, EXCERPT)]), stop
 
 
 def _needed(frame: Frame, draft: Draft) -> int:
     statements = sum(len(token_ids(frame.tokenizer, statement)) for statement in draft.statements)
-    closing = frame.closing(draft.question, draft.stem, draft.answer)
-    return len(frame.opening(draft.announcement)) + statements + len(closing.ids)
+    around = frame.around(draft.announcement, draft.exchanges)
+    return len(around.opening) + statements + len(around.closing)
 
 
 def _compose(frame: Frame, pool: Pool, draft: Draft, length: int, rng: Random, start: int) -> RetrievalSample | None:
     """The sample, or None where the draft takes more than `length` tokens."""
-    opening = frame.opening(draft.announcement)
-    closing = frame.closing(draft.question, draft.stem, draft.answer)
-    room = length - len(opening) - len(closing.ids)
+    around = frame.around(draft.announcement, draft.exchanges)
+    opening, closing = around.opening, around.closing
+    room = length - len(opening) - len(closing)
     lines = [token_ids(frame.tokenizer, statement) for statement in draft.statements]
     if sum(map(len, lines)) > room:
         return None
@@ -97,12 +105,10 @@ def _compose(frame: Frame, pool: Pool, draft: Draft, length: int, rng: Random, s
     document, found = insert(haystack, [lines[i] for i in order], places)
     by_line = dict(zip(order, found, strict=True))
     told = [by_line[i] for i in range(len(draft.statements))]
-    ids = opening + document + closing.ids
     before = len(opening) + len(document)
     return RetrievalSample(
-        ids=ids,
-        start=before + closing.start,
-        stop=before + closing.stop,
+        ids=opening + document + closing,
+        answers=np.append(np.zeros(before, bool), around.answers),
         document=(len(opening), before),
         positions=tuple(len(opening) + position for position in told),
         depths=tuple(100 * position / max(1, len(document) - len(lines[i])) for i, position in enumerate(told)),
@@ -128,6 +134,10 @@ def sentence_start(tokenizer: Any, haystack: Sequence[int], place: int) -> int:
     words = [i for i, token in enumerate(near) if token.startswith(_WORD_STARTS)]
     sentences = [i for i in words if i and near[i - 1].endswith(_SENTENCE_ENDS)]
     return place + next(iter(sentences + words), 0)
+
+
+def _told_by_questions(draft: Draft) -> bool:
+    return any(told.answer in asked.question for told in draft.exchanges for asked in draft.exchanges)
 
 
 def _told_once(sample: RetrievalSample, tokenizer: Any) -> bool:

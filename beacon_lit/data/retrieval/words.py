@@ -64,35 +64,56 @@ def sentence(rng: Random) -> str:
     return f"{time} the {adjectives[0]} {first} {verb} the {adjectives[1]} {second}."
 
 
+# Of one question, and of several.
 ANNOUNCEMENTS = (
-    "",
-    "Read the text below. A question about it follows.\n\n",
-    "Here is a document. Answer the question at its end.\n\n",
-    "Text:\n\n",
-    "Keep what follows in mind: you will be asked about a detail.\n\n",
+    ("", ""),
+    (
+        "Read the text below. A question about it follows.\n\n",
+        "Read the text below. Questions about it follow.\n\n",
+    ),
+    (
+        "Here is a document. Answer the question at its end.\n\n",
+        "Here is a document. Answer the questions at its end.\n\n",
+    ),
+    ("Text:\n\n", "Text:\n\n"),
+    (
+        "Keep what follows in mind: you will be asked about a detail.\n\n",
+        "Keep what follows in mind: you will be asked about some details.\n\n",
+    ),
 )
 TEXT_FOLLOWS = ("Text:\n\n", "Read this text from its first word on:\n\n", "Here is a document.\n\n", "")
 STEMS = ("Answer:", "The answer is:", "Reply:", "A:")
 
-PASSKEY_ANNOUNCEMENTS = (
-    "",
-    "Somewhere in this text is a pass key. Find it and remember it.\n\n",
-    "Most of what follows does not matter. The pass key in it does.\n\n",
-    "Read the text below. A question about it follows.\n\n",
+PASSKEYS_ANNOUNCEMENT = (
+    "Some important facts are hidden in the long and boring text below. Look for them and keep them in mind: "
+    "there will be questions about them at the end.\n\n"
 )
+PASSKEY_ANNOUNCEMENTS = (
+    ("", ""),
+    (
+        "Somewhere in this text is a pass key. Find it and remember it.\n\n",
+        "Somewhere in this text are pass keys. Find them and remember whose they are.\n\n",
+    ),
+    (
+        "Most of what follows does not matter. The pass key in it does.\n\n",
+        "Most of what follows does not matter. The pass keys in it do.\n\n",
+    ),
+    ANNOUNCEMENTS[1],
+)
+# {of}: whose it is, where there are several.
 PASSKEY_STATEMENTS = (
-    "The pass key is {key}. Do not forget it. {key} is the pass key.",
-    "Remember this number: {key}. It is the pass key, {key}.",
-    "Here is the pass key: {key}. Keep {key} in mind.",
-    "{key} is the pass key. You will be asked for {key} later.",
-    "Note the pass key down: {key}. Again, it is {key}.",
+    "The pass key{of} is {key}. Do not forget it. {key} is the pass key{of}.",
+    "Remember this number: {key}. It is the pass key{of}, {key}.",
+    "Here is the pass key{of}: {key}. Keep {key} in mind.",
+    "{key} is the pass key{of}. You will be asked for {key} later.",
+    "Note the pass key{of} down: {key}. Again, it is {key}.",
 )
 PASSKEY_QUESTIONS = (
-    ("What is the pass key?", "The pass key is"),
-    ("Which number is the pass key?", "It is"),
-    ("Tell the pass key that the text mentions.", "Pass key:"),
-    ("What was the pass key in the text above?", "Answer:"),
-    ("Do you remember the pass key?", "Yes, the pass key is"),
+    ("What is the pass key{of}?", "The pass key{of} is"),
+    ("Which number is the pass key{of}?", "It is"),
+    ("Tell the pass key{of} that the text mentions.", "Pass key:"),
+    ("What was the pass key{of} in the text above?", "Answer:"),
+    ("Do you remember the pass key{of}?", "Yes, the pass key{of} is"),
 )
 
 
