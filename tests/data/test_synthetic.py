@@ -4,7 +4,7 @@ import random
 import re
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from beacon_lit.data.records import BadRecord
 from beacon_lit.data.retrieval import words
 from beacon_lit.data.retrieval.frame import chat_frame, plain_frame
-from beacon_lit.data.retrieval.haystack import made_up_pool, read_pool
-from beacon_lit.data.retrieval.kinds import EXCERPT, KINDS
+from beacon_lit.data.retrieval.haystack import made_up_pool, read_pool, shared_pool
+from beacon_lit.data.retrieval.kinds import EXCERPT, KINDS, Exchange
 from beacon_lit.data.retrieval.tokens import insert, tokens_before
+from beacon_lit.data.sample import token_weights
 from beacon_lit.data.sources.synthetic import SyntheticSource
 from beacon_lit.tiny import byte_tokenizer
+from tests.data import families
 from tests.evaluation import fakes
 
 LENGTHS = (1200, 1700)
@@ -34,9 +36,20 @@ class Texts:
     answer_share: float | None = None
 
     def key(self):
-        return ["Texts", len(self.records)]
+        return ["Texts", [str(record) for record in self.records]]
 
     def documents(self, tokenizer) -> Iterator:
+        yield from self.records
+
+
+@dataclass(frozen=True)
+class Counted(Texts):
+    """Texts that note when they are read."""
+
+    reads: list = field(default_factory=list)
+
+    def documents(self, tokenizer) -> Iterator:
+        self.reads.append(tokenizer)
         yield from self.records
 
 
@@ -72,6 +85,12 @@ def run(generator):
             return stop.value, found
 
 
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and last of each run of True, the last exclusive."""
+    edges = np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0))
+    return [tuple(edge) for edge in edges.reshape(-1, 2).tolist()]
+
+
 def samples(source: SyntheticSource, tokenizer) -> list:
     frame = source.frame(tokenizer)
     pool, _ = run(source.pool(tokenizer))
@@ -95,6 +114,8 @@ def fact_in(fact: words.Fact, text: str, question: str) -> Iterator[str]:
 def reader(kind: str, text: str, question: str) -> str:
     """Answers by searching the text for what the question names."""
     if kind == "passkey":
+        if whose := re.search(r" of [A-Z]\w+ [A-Z]\w+", question):
+            (text,) = [statement for statement in text.split("\n\n") if re.search(rf"{whose[0]}\b", statement)]
         return max(set(found := re.findall(r"\d{5}", text)), key=found.count)
     if kind == "needle":
         return next(answer for fact in words.FACTS for answer in fact_in(fact, text, question))
@@ -115,49 +136,134 @@ def reader(kind: str, text: str, question: str) -> str:
     return " ".join(rest.split()[:count])
 
 
+@pytest.mark.parametrize("questions", [1, (2, 4)])
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("haystack", [None, prose(1)], ids=["filler", "text"])
-def test_every_sample_is_exact_and_can_be_answered_by_reading(any_tokenizer, kind, chat, haystack):
-    source = SyntheticSource(kind, 25, LENGTHS, seed=3, chat=chat, haystack=haystack)
+def test_every_sample_is_exact_and_can_be_answered_by_reading(any_tokenizer, kind, chat, haystack, questions):
+    lengths = LENGTHS if questions == 1 else (3600, 4600)
+    source = SyntheticSource(kind, 12, lengths, seed=3, chat=chat, haystack=haystack, questions=questions)
     documents = list(source.documents(any_tokenizer))
-    assert len(documents) == 25
+    assert len(documents) == 12
+    counts = {len(runs(document["answer"])) for document in documents}
+    assert counts == ({1} if questions == 1 else {2, 3, 4})
     for document, sample in zip(documents, samples(source, any_tokenizer), strict=True):
         draft, ids = sample.draft, document["input_ids"]
         assert ids.dtype == np.int32 and ids.tolist() == sample.ids
-        assert len(ids) == random.Random(f"{kind}/3/{document['id'].split('-')[-1]}/length").randint(*LENGTHS)
-        answer = any_tokenizer.decode(ids[document["answer"]], skip_special_tokens=True)
-        assert answer.strip() == draft.answer
+        assert len(ids) == random.Random(f"{kind}/3/{document['id'].split('-')[-1]}/length").randint(*lengths)
         text = any_tokenizer.decode(ids[slice(*sample.document)])
         assert all(text.count(statement.strip()) == 1 for statement in draft.statements)
-        assert reader(kind, text, draft.question) == draft.answer
-        before = any_tokenizer.decode(ids[: sample.document[0]]) + any_tokenizer.decode(ids[sample.document[1] :][:-1])
-        assert before.count(draft.answer) == 1  # only where it is answered: neither announcement nor question tells it
-        assert any_tokenizer.decode(ids[sample.document[1] :]).count(draft.question) == 1
+        around = any_tokenizer.decode(ids[: sample.document[0]]) + any_tokenizer.decode(ids[sample.document[1] :][:-1])
+        for exchange, (first, last) in zip(draft.exchanges, runs(document["answer"]), strict=True):
+            answered = any_tokenizer.decode(ids[first:last], skip_special_tokens=True)
+            assert answered.strip() == exchange.answer
+            assert reader(kind, text, exchange.question) == exchange.answer
+            assert around.count(exchange.answer) == 1  # only where it is answered: no announcement or question tells it
+            assert around.count(exchange.question) == 1
+        asked = [around.index(exchange.question) for exchange in draft.exchanges]
+        assert asked == sorted(asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_its_statements_a_document_tells_nothing(tokenizer, kind):
-    for sample in samples(SyntheticSource(kind, 10, LENGTHS, seed=8), tokenizer):
+    one, several = SyntheticSource(kind, 10, LENGTHS, seed=8), SyntheticSource(kind, 10, (4000, 4500), questions=3)
+    for sample in [*samples(one, tokenizer), *samples(several, tokenizer)]:
         text = tokenizer.decode(sample.ids[slice(*sample.document)])
         for statement in sample.draft.statements:
             text = text.replace(statement.strip(), "")
-        try:
-            found = reader(kind, text, sample.draft.question)
-        except (LookupError, ValueError, TypeError, StopIteration):
-            continue  # the reader finds nothing to look at
-        assert found != sample.draft.answer
+        for exchange in sample.draft.exchanges:
+            try:
+                found = reader(kind, text, exchange.question)
+            except (LookupError, ValueError, TypeError, StopIteration):
+                continue  # the reader finds nothing to look at
+            assert found != exchange.answer
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_statements_are_where_the_sample_says(tokenizer, kind):
-    for sample in samples(SyntheticSource(kind, 10, LENGTHS), tokenizer):
+    one, several = SyntheticSource(kind, 10, LENGTHS), SyntheticSource(kind, 5, (4000, 4500), questions=3)
+    for sample in [*samples(one, tokenizer), *samples(several, tokenizer)]:
         first, last = sample.document
         for statement, position, depth in zip(sample.draft.statements, sample.positions, sample.depths, strict=True):
             size = len(tokenizer(statement)["input_ids"])
             assert tokenizer.decode(sample.ids[position : position + size]) == statement
             assert depth == pytest.approx(100 * (position - first) / (last - first - size))
         assert not sample.draft.at_start or sample.positions == (first,)
+
+
+def test_every_question_has_a_statement_of_its_own_at_a_random_place(tokenizer):
+    orders = set()
+    for sample in samples(SyntheticSource("passkey", 60, (1500, 2000), questions=3), tokenizer):
+        assert len({exchange.answer for exchange in sample.draft.exchanges}) == 3
+        assert len({exchange.question for exchange in sample.draft.exchanges}) == 3
+        told = dict(zip(sample.draft.statements, sample.positions, strict=True))
+        place = [next(told[text] for text in told if exchange.answer in text) for exchange in sample.draft.exchanges]
+        assert len(set(place)) == 3
+        orders.add(tuple(np.argsort(place).tolist()))
+    assert len(orders) == 6  # questions come in any order
+
+
+def test_multi_needles_are_asked_for_once_at_most(tokenizer):
+    asked_for_one = set()
+    for sample in samples(SyntheticSource("multi-needle", 30, (3000, 3500), questions=5), tokenizer):
+        values = [value for exchange in sample.draft.exchanges for value in exchange.answer.split(", ")]
+        assert len(set(values)) == len(values) <= len(sample.draft.statements)
+        asked_for_one |= {"," in exchange.answer for exchange in sample.draft.exchanges}
+    assert asked_for_one == {False, True}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_has_as_many_questions_as_fit(tokenizer, kind):
+    with pytest.raises(ValueError, match=r"needs at least \d+ tokens .* and questions=2, so") as error:
+        next(SyntheticSource(kind, 1, (20, 30), questions=(2, 9)).documents(tokenizer))
+    least = int(re.search(r"at least (\d+)", str(error.value))[1])
+    short = SyntheticSource(kind, 8, (least, least), questions=(2, 9))
+    counts = [len(runs(document["answer"])) for document in short.documents(tokenizer)]
+    assert min(counts) >= 2 and np.mean(counts) < 4.5
+    long = replace(short, lengths=(8000, 8000), count=20)
+    counts = [len(runs(document["answer"])) for document in long.documents(tokenizer)]
+    assert counts == [random.Random(f"{kind}/0/{i}/questions").randint(2, 9) for i in range(20)]
+
+
+def test_one_question_is_asked_unless_more_are_wanted(tokenizer):
+    source = SyntheticSource("needle", 3, LENGTHS, haystack=prose(1))
+    for same in (1, (1, 1), [1, 1]):
+        found = replace(source, questions=same)
+        assert found.key() == source.key()
+        for a, b in zip(found.documents(tokenizer), source.documents(tokenizer), strict=True):
+            assert (a["input_ids"] == b["input_ids"]).all() and len(runs(a["answer"])) == 1
+
+
+def test_plain_answers_end_in_a_line_break_and_the_last_in_the_end_of_text(any_tokenizer):
+    (document,) = SyntheticSource("needle", 1, LENGTHS, questions=3).documents(any_tokenizer)
+    answers = [any_tokenizer.decode(document["input_ids"][slice(*span)]) for span in runs(document["answer"])]
+    assert all(answer.endswith("\n") and answer.strip() for answer in answers[:-1])
+    assert answers[-1].endswith(any_tokenizer.eos_token) and len(answers) == 3
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_all_answers_of_a_sample_together_have_their_share_of_its_loss(tokenizer, chat):
+    source = SyntheticSource("copy", 5, (2500, 3000), questions=(2, 4), chat=chat)
+    for document in source.documents(tokenizer):
+        weights = token_weights(document["trained"], document["answer"], source.answer_share)
+        assert weights[document["answer"]].sum() == pytest.approx(weights.sum() / 2, rel=1e-5)
+        assert len(set(weights[document["answer"]].tolist())) == 1 and set(weights[~document["answer"]].tolist()) == {1}
+
+
+def test_log_uniform_lengths_double_as_often_everywhere(tokenizer):
+    source = SyntheticSource("passkey", 600, (300, 2399), length_distribution="log-uniform")
+    lengths = np.array([len(document["input_ids"]) for document in source.documents(tokenizer)])
+    assert lengths.min() >= 300 and lengths.max() <= 2399
+    doublings = np.histogram(lengths, bins=(300, 600, 1200, 2400))[0]
+    assert ((doublings - 200) ** 2 / 200).sum() < 13.8  # chi-squared, 2 degrees: p = 0.001
+    uniform = replace(source, length_distribution="uniform").documents(tokenizer)
+    flat = np.histogram([len(document["input_ids"]) for document in uniform], bins=(300, 600, 1200, 2400))[0]
+    assert ((flat - 200) ** 2 / 200).sum() > 13.8
+
+
+def test_log_uniform_lengths_reach_both_ends(tokenizer):
+    source = SyntheticSource("passkey", 60, (400, 403), length_distribution="log-uniform")
+    assert {len(document["input_ids"]) for document in source.documents(tokenizer)} == {400, 401, 402, 403}
 
 
 def test_depths_and_lengths_are_uniform(tokenizer):
@@ -198,27 +304,64 @@ def test_what_is_trained_is_a_choice(tokenizer):
     assert everything["trained"].all() and (everything["answer"] == answer["answer"]).all()
 
 
-def test_a_chat_is_what_the_template_renders(tokenizer):
-    source = SyntheticSource("needle", 5, LENGTHS, chat=True)
+@pytest.mark.parametrize("questions", [1, 3])
+def test_a_chat_is_what_the_template_renders(tokenizer, questions):
+    source = SyntheticSource("needle", 5, LENGTHS, chat=True, questions=questions)
     for document, sample in zip(source.documents(tokenizer), samples(source, tokenizer), strict=True):
-        body = tokenizer.decode(document["input_ids"][slice(*sample.document)])
-        said = f"{sample.draft.announcement}{body}\n\n{sample.draft.question}"
-        messages = [{"role": "user", "content": said}, {"role": "assistant", "content": sample.draft.answer}]
-        text = tokenizer.decode(document["input_ids"])
+        ids, body = document["input_ids"], tokenizer.decode(document["input_ids"][slice(*sample.document)])
+        messages, said = [], f"{sample.draft.announcement}{body}\n\n"
+        for exchange in sample.draft.exchanges:
+            messages.append({"role": "user", "content": said + exchange.question})
+            messages.append({"role": "assistant", "content": exchange.answer})
+            said = ""
+        text = tokenizer.decode(ids)
         assert text == tokenizer.apply_chat_template(messages, tokenize=False)
-        assert tokenizer.decode(document["input_ids"][document["answer"]]) == f"{sample.draft.answer}<|im_end|>"
-        assert text.endswith("<|im_end|>\n") and not document["trained"][-1]
+        assert text.endswith("<|im_end|>\n") and not document["answer"][-1]
+        answers = [tokenizer.decode(ids[slice(*span)]) for span in runs(document["answer"])]
+        assert answers == [f"{exchange.answer}<|im_end|>" for exchange in sample.draft.exchanges]
 
 
-def test_thinking_that_a_template_puts_before_the_answer_is_not_trained(tokenizer):
+@pytest.mark.parametrize("questions", [1, 3])
+@pytest.mark.parametrize(
+    ("make", "template", "end"),
+    [
+        (families.chatml, families.SMOLLM2, "<|im_end|>"),
+        (families.chatml, families.QWEN2_5, "<|im_end|>"),
+        (families.chatml, families.QWEN3, "<|im_end|>"),
+        (families.llama_3, families.LLAMA_3_1, "<|eot_id|>"),
+        (families.deepseek, families.DEEPSEEK_R1, "<eos>"),
+    ],
+    ids=["smollm2", "qwen2.5", "qwen3", "llama-3.1", "deepseek"],
+)
+def test_a_chat_of_any_family_is_asked_and_answered_in_turns(make, template, end, questions):
+    tokenizer = make()
+    tokenizer.chat_template = template
+    exchanges = [Exchange(f"How many are there of x{i}?", "Stem:", f"all {i} fine") for i in range(questions)]
+    around = chat_frame(tokenizer).around("Let me see:\n\n", exchanges)
+    said, messages = "Let me see:\n\nDOCUMENT\n\n", []
+    for exchange in exchanges:
+        messages.append({"role": "user", "content": said + exchange.question})
+        messages.append({"role": "assistant", "content": exchange.answer})
+        said = ""
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert tokenizer.decode(around.opening) + "DOCUMENT" + tokenizer.decode(around.closing) == rendered
+    answers = [tokenizer.decode(around.closing[slice(*span)]) for span in runs(around.answers)]
+    assert answers == [f"{exchange.answer}{end}" for exchange in exchanges]
+
+
+@pytest.mark.parametrize("train_on", ["answer", "all"])
+def test_what_a_template_puts_around_an_answer_is_trained_only_with_all_else(train_on):
     tokenizer = byte_tokenizer()
     content = "{{ message.content }}"
-    thinking = "{% if message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}" + content
+    thinking = "{% if message.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}" + content
     tokenizer.chat_template = tokenizer.chat_template.replace(content, thinking)
-    (document,) = SyntheticSource("passkey", 1, LENGTHS, chat=True).documents(tokenizer)
-    text = tokenizer.decode(document["input_ids"])
-    key = tokenizer.decode(document["input_ids"][document["trained"]])
-    assert re.fullmatch(r"\d{5}<\|im_end\|>", key) and text.endswith(f"<think>\n\n</think>\n\n{key}\n")
+    source = SyntheticSource("passkey", 1, LENGTHS, chat=True, train_on=train_on, questions=2)
+    (document,) = source.documents(tokenizer)
+    ids, text = document["input_ids"], tokenizer.decode(document["input_ids"])
+    answers = [tokenizer.decode(ids[slice(*span)]) for span in runs(document["answer"])]
+    assert all(re.fullmatch(r"\d{5}<\|im_end\|>", answer) for answer in answers) and len(answers) == 2
+    assert text.count("<think>") == 1 and text.endswith(f"<think>\n\n</think>\n\n{answers[1]}\n")
+    assert (document["trained"] == (document["answer"] | (train_on == "all"))).all()
 
 
 def test_plain_text_starts_with_bos_where_the_tokenizer_puts_one(any_tokenizer):
@@ -234,7 +377,7 @@ def test_a_haystack_that_says_it_already_is_avoided(tokenizer):
     line = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen. " * 200
     source = SyntheticSource("copy", 12, LENGTHS, haystack=Texts(({"id": "0", "text": line},)))
     for sample in samples(source, tokenizer):  # its words are everywhere, so only passages with a label can be told
-        assert re.search(r"\w+-\w+", sample.draft.question)
+        assert re.search(r"\w+-\w+", sample.draft.exchanges[0].question)
     wordless = Texts(({"id": "0", "text": "x" * 5000},))
     with pytest.raises(ValueError, match=r"copy in texts, sample 0: no sample of \d+ tokens .* has too few words"):
         list(replace(source, haystack=wordless).documents(tokenizer))
@@ -254,6 +397,31 @@ def test_the_pool_is_a_bounded_random_part_of_the_haystack(tokenizer):
     assert 900 < len(run(read_pool(long, tokenizer, 0, characters=16_000))[0]) <= 1002
 
 
+def test_sources_of_one_haystack_read_it_once(tokenizer):
+    bad = BadRecord("invalid_json", "a.jsonl, line 3", "no JSON")
+    haystack = Counted((bad, *prose(7).records), reads=[])
+    first, *again = [run(shared_pool(haystack, tokenizer, seed=0)) for _ in range(3)]
+    assert len(haystack.reads) == 1 and all(pool is first[0] and found == [bad] for pool, found in again)
+    alone = run(read_pool(haystack, tokenizer, seed=0))
+    assert (alone[0].ids == first[0].ids).all() and alone[1] == first[1] == [bad]
+    haystack.reads.clear()
+    other = fakes.byte_tokenizer()
+    for source, of, seed in [(haystack, tokenizer, 1), (haystack, other, 0), (replace(haystack, records=()), other, 0)]:
+        pool, _ = run(shared_pool(source, of, seed))
+        assert pool is not first[0]
+    assert len(haystack.reads) == 3
+    run(shared_pool(haystack, tokenizer, seed=0))
+    assert len(haystack.reads) == 4  # two pools are kept, no more
+
+
+def test_a_haystack_that_is_read_in_part_is_read_again(tokenizer):
+    bad = BadRecord("invalid_json", "a.jsonl, line 3", "no JSON")
+    haystack = Counted((bad, *prose(8).records), reads=[])
+    assert next(shared_pool(haystack, tokenizer, seed=0)) is bad
+    pool, found = run(shared_pool(haystack, tokenizer, seed=0))
+    assert len(pool) and found == [bad] and len(haystack.reads) == 2
+
+
 def test_the_pool_is_a_ring(tokenizer):
     pool = made_up_pool(words.sentence, tokenizer, seed=0, tokens=500)
     assert len(pool) >= 500 and pool.cut(len(pool) - 2, 4) == [*pool.ids[-2:].tolist(), *pool.ids[:2].tolist()]
@@ -268,8 +436,9 @@ def test_bad_records_of_the_haystack_come_through(tokenizer):
 
 def test_key_tells_what_the_documents_depend_on():
     source = SyntheticSource("needle", 2, [600, 700], haystack=prose(1))
-    assert source.lengths == (600, 700) and source.key()[2] == ["Texts", 40]
+    assert source.lengths == (600, 700) and source.key()[2] == prose(1).key() != prose(2).key()
     changes = [dict(kind="copy"), dict(count=3), dict(lengths=(600, 701)), dict(seed=1), dict(chat=True)]
+    changes += [dict(questions=2), dict(questions=(1, 2)), dict(length_distribution="log-uniform")]
     for change in [*changes, dict(train_on="answer"), dict(haystack=None)]:
         assert replace(source, **change).key() != source.key(), change
     assert replace(source, weight=2.0, limit=1).key() == source.key()
@@ -282,6 +451,12 @@ def test_key_tells_what_the_documents_depend_on():
         (dict(train_on="none"), "train_on='none' must be one of answer, all"),
         (dict(count=0), "count=0 must be an integer, at least 1"),
         (dict(lengths=(5,)), r"lengths=\(5,\) must be two numbers"),
+        (dict(lengths=(0, 5)), "lengths=0 must be an integer, at least 1"),
+        (dict(questions=0), "questions=0 must be an integer, at least 1"),
+        (dict(questions="many"), "questions='many' must be an integer, at least 1"),
+        (dict(questions=[1, 2, 3]), r"questions=\[1, 2, 3\] must be two numbers: the least and the most"),
+        (dict(questions=(3, 2)), r"questions=\(3, 2\): the least must not be above the most"),
+        (dict(length_distribution="normal"), "length_distribution='normal' must be one of uniform, log-uniform"),
         (dict(lengths=(700, 600)), r"lengths=\(700, 600\): the least must not be above"),
         (dict(seed=-1), "seed=-1 must be an integer, at least 0"),
         (dict(weight=0), "weight=0 must be a number above 0"),
@@ -323,7 +498,7 @@ def test_bad_haystacks_and_tokenizers_are_named(tokenizer):
     with pytest.raises(ValueError, match="has no end-of-text token"):
         next(SyntheticSource("needle", 1, LENGTHS).documents(bare))
     bare.chat_template = "nothing of what is said"
-    with pytest.raises(ValueError, match="must render user and assistant"):
+    with pytest.raises(ValueError, match="does not write every message once"):
         chat_frame(bare)
 
 
