@@ -43,7 +43,7 @@ def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys
         "model=llama3", f"model.path={backbone}", "beacon=demo", "beacon.window=512", "ratio=2", "data=retrieval",
         f"data.train.0.path={text}", f"data.cache={tmp_path}/tokens",
     ]  # fmt: skip
-    counts = [f"data.train.{i}.count=4" for i in range(1, 6)]
+    counts = [f"data.train.{i}.count=4" for i in range(1, 7)]
     look(composed("look", *chosen, *counts, "count=1"))
     shown = " ".join(capsys.readouterr().out.split())
     for kind in ("passkey", "needle", "key-value", "multi-needle", "copy"):
