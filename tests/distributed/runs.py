@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.configs import ROOT, small_run
 
-TIMEOUT = 120  # seconds
+TIMEOUT = 300  # seconds
 
 
 def torchrun(ranks: int, *overrides: str, check: bool = True, script: str = "train.py") -> subprocess.CompletedProcess:
