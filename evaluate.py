@@ -1,6 +1,7 @@
 """Evaluate beacons. `python evaluate.py --help` explains; the settings are in conf/evaluate.yaml."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +19,10 @@ from beacon_lit.arch.config import as_tuple
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
+from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, rescore, run, save
 from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Subject
+from beacon_lit.options import check_options
 from beacon_lit.record import recorded
 from beacon_lit.runs import of_earlier_run, quiet, subject
 
@@ -32,6 +34,9 @@ resolvers.register()
 def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` describes (conf/evaluate.yaml) and return its metrics by name."""
     folder = Path(cfg.run_folder)
+    check_batch_size(cfg.batch_size)
+    if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
+        cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
     if cfg.rescore is not None:
         results: Results = rescore(tasks, folder)
@@ -78,4 +83,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_options(sys.argv[1:], Path(__file__).parent / "conf")
     main()

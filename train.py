@@ -1,6 +1,7 @@
 """Train beacons. `python train.py --help` explains; the settings are in conf/train.yaml."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from beacon_lit import BeaconLM, resolvers
 from beacon_lit.arch.checkpoint import Shard, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.options import check_options
 from beacon_lit.record import optimized, recorded
 from beacon_lit.runs import check_length, check_objective, check_start, find_beacons, link_latest, quiet
 
@@ -69,4 +71,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    check_options(sys.argv[1:], Path(__file__).parent / "conf")
     main()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer
@@ -70,7 +71,7 @@ def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     folder = Path(cfg[names[0]])
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{names[0]}={folder}: there is no config.yaml in it; allowed: the folder of an evaluation")
-    changed = [entry for entry in overrides if names[0] == "rescore" and entry.startswith("task.")]
+    changed = [entry for entry in overrides if names[0] == "rescore" and entry.lstrip("+").startswith("task.")]
     free = (*names, "devices", "num_nodes", "accelerator", "hydra.")
     others = [entry for entry in overrides if entry not in changed and not entry.startswith(free)]
     if others:
@@ -78,8 +79,13 @@ def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         raise ValueError(f"{' '.join(others)} is not allowed with {names[0]}={folder}; allowed: {allowed}")
     earlier = OmegaConf.load(folder / "config.yaml")
     where = {name: cfg[name] for name in ("resume", "rescore", "devices", "num_nodes", "accelerator")}
-    chosen = OmegaConf.from_dotlist(changed)
-    return cast(DictConfig, OmegaConf.merge(earlier, chosen, where, {"run_folder": str(folder)}))
+    merged = OmegaConf.merge(earlier, where, {"run_folder": str(folder)})
+    for override in OverridesParser.create().parse_overrides(changed):
+        key = override.key_or_group
+        if key.split(".")[1] not in earlier.task:
+            raise ValueError(f"{key} is not allowed with rescore={folder}; allowed tasks: {', '.join(earlier.task)}")
+        OmegaConf.update(merged, key, override.value())
+    return cast(DictConfig, merged)
 
 
 def check_start(init_from: str | None, tuning: Tuning) -> None:

@@ -31,7 +31,9 @@ class PlainBackbone(_Model):
         """
         check_alike(self, "what dense_generate was given", input_ids, attention_mask)
         with drawing_alike(self):
-            return self._plain().generate(input_ids, attention_mask=attention_mask, **options)
+            plain = self._plain()
+            plain.generation_config = self.generation_config  # which may be another one by now
+            return plain.generate(input_ids, attention_mask=attention_mask, **options)
 
     def dense_cache_bytes(self, tokens: int) -> int:
         """Bytes of the keys and values that the backbone keeps of so many tokens."""
@@ -52,7 +54,6 @@ class PlainBackbone(_Model):
         with torch.device("meta"):
             plain = family(self.config)
         plain.model, plain.lm_head = self.model, self.lm_head
-        plain.generation_config = self.generation_config
         # `generate` looks at the names of forward's arguments.
         plain.forward = wraps(family.forward)(lambda *args, **kwargs: self.dense(*args, **kwargs))
         plain.forward.__signature__ = _without_self(family.forward)

@@ -11,7 +11,7 @@ from rich.console import Console
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.runner import flat_metrics, make_figures, run, save
+from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, run, save
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Results, Score, Subject, Task
 from beacon_lit.loggers import log_figure, log_metrics
@@ -44,7 +44,7 @@ class EvaluationCallback(Callback):
         first, last: results (task name -> mode name -> Score), empty until there are some.
 
     Raises:
-        ValueError: no task, `every_n_steps` below 1.
+        ValueError: no task, `every_n_steps` or `batch_size` below 1.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class EvaluationCallback(Callback):
             raise ValueError(
                 f"every_n_steps: got {every_n_steps}; must be at least 1, or null for no evaluation on the way"
             )
+        check_batch_size(batch_size)
         self.tasks = dict(tasks)
         self.folder = Path(folder)
         self.modes = modes

@@ -79,4 +79,4 @@ def _key(record: Record) -> tuple[str, str, str]:
 def _end_line(file: Path) -> None:
     """Take away what a kill has left of a line."""
     if file.is_file() and (text := file.read_bytes()) and not text.endswith(b"\n"):
-        file.write_bytes(text[: text.rfind(b"\n") + 1])
+        os.truncate(file, text.rfind(b"\n") + 1)

@@ -12,18 +12,18 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from beacon_lit.arch.config import as_tuple
+from beacon_lit.arch.ratio import longest
 from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.prompts import CHAT, Prompt
+from beacon_lit.evaluation.stops import StopStrings
 from beacon_lit.evaluation.task import Subject
 
 Output = dict[str, Any]  # what a record gets from the model, values as in JSON
 
-# Greedy, whatever the model's own generation_config would add to it.
-_GREEDY = dict(
-    do_sample=False, num_beams=1, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
-    no_repeat_ngram_size=0, renormalize_logits=False,
-)  # fmt: skip
+
+class TooLong(ValueError):
+    """A text has more tokens than the model's positions hold at a ratio."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,13 @@ class Reader:
         Raises:
             ValueError: more tokens than the model's positions hold at this ratio.
         """
-        lm, tokenizer = self.subject.lm, self.subject.tokenizer
+        lm = self.subject.lm
         ends = self._ends(prompts[0].template, end_tokens)
         ids, mask = _padded([prompt.ids for prompt in prompts], left=True)
-        options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
-        settings = _settings(ends, max_new_tokens, min_new_tokens)
-        options |= {"generation_config": settings, "attention_mask": mask.to(lm.device)}
-        ratios = [self.mode.ratio_of(lm, len(prompt.ids) + max_new_tokens) for prompt in prompts]
-        with _stopwatch() as seconds:
+        stops = StopStrings(stop, self.subject.tokenizer, ids.shape[1])
+        options = _options(ends, stops, max_new_tokens, min_new_tokens) | {"attention_mask": mask.to(lm.device)}
+        ratios = self._ratios([len(prompt.ids) + max_new_tokens for prompt in prompts])
+        with _own_settings(lm), _stopwatch() as seconds:
             if self.mode.is_dense:
                 out = lm.dense_generate(ids.to(lm.device), **options)
             else:
@@ -77,12 +76,12 @@ class Reader:
                     ids.to(lm.device), ratios=self._per_window(ratios, ids.shape[1] + max_new_tokens), **options
                 )
             answers = out.sequences[:, ids.shape[1] :].tolist()
-        answers = [_ended(answer, ends) for answer in answers]
+        answers = [_ended(answer[: stops.lengths.get(row)], ends) for row, answer in enumerate(answers)]
         lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
         kept = self._cache_bytes(out.past_key_values, lengths)
         return [
             {
-                **self._said(answer, ends, stop, max_new_tokens),
+                **self._said(answer, ends, stop, row in stops.lengths),
                 "tokens_in": len(prompt.ids),
                 "tokens_dropped": prompt.dropped,
                 "template": prompt.template,
@@ -91,7 +90,7 @@ class Reader:
                 "cache_bytes": size,
                 "seconds": seconds[0] / len(prompts),
             }
-            for prompt, answer, ratio, size in zip(prompts, answers, ratios, kept, strict=True)
+            for row, (prompt, answer, ratio, size) in enumerate(zip(prompts, answers, ratios, kept, strict=True))
         ]
 
     def converse(
@@ -114,23 +113,22 @@ class Reader:
         """
         lm = self.subject.lm
         ends = self._ends(template, ())
-        options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": self.subject.tokenizer} if stop else {}
-        options |= {"generation_config": _settings(ends, max_new_tokens)}
-        ratio = self.mode.ratio_of(lm, sum(map(len, turns)) + len(turns) * max_new_tokens)
+        (ratio,) = self._ratios([sum(map(len, turns)) + len(turns) * max_new_tokens])
         text: list[int] = []  # the conversation so far, of which the cache has read so many tokens
         read, cache = 0, None
         outputs = []
         for turn in turns:
             text += turn
             given = text if self.mode.is_dense else text[read:]
-            with _stopwatch() as seconds:
-                out = self._go_on(given, cache, ratio, options)
+            stops = StopStrings(stop, self.subject.tokenizer, len(given))
+            with _own_settings(lm), _stopwatch() as seconds:
+                out = self._go_on(given, cache, ratio, _options(ends, stops, max_new_tokens))
                 answer = out.sequences[0, len(given) :].tolist()
             new, read, cache = len(text) - read, len(text) + len(answer) - 1, out.past_key_values
             text += answer[:-1] if answer[-1] in ends else answer
             outputs.append(
                 {
-                    **self._said(answer, ends, stop, max_new_tokens),
+                    **self._said(answer, ends, stop, 0 in stops.lengths),
                     "tokens_in": new,
                     "tokens_dropped": 0,
                     "template": template,
@@ -168,7 +166,7 @@ class Reader:
         ids, mask = (tensor.to(lm.device) for tensor in _padded(texts, left=False))
         labels = ids.masked_fill(mask == 0, -100)
         whole = bool((mask == 1).all())
-        ratios = [self.mode.ratio_of(lm, len(text)) for text in texts]
+        ratios = self._ratios(list(map(len, texts)))
         with _stopwatch() as seconds:
             given: dict[str, Any] = {"attention_mask": None if whole else mask.cpu(), "labels": labels}
             if self.mode.is_dense:
@@ -207,7 +205,7 @@ class Reader:
         texts = [(*prompt.ids, *continuation[:-1]) for prompt, continuation in pairs]
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         ids, mask = _padded(list(rows), left=True)
-        ratios = [self.mode.ratio_of(lm, len(text)) for text in rows]
+        ratios = self._ratios(list(map(len, rows)))
         given: dict[str, Any] = {"logits_to_keep": max(len(continuation) for _, continuation in pairs)}
         with _stopwatch() as seconds:
             if self.mode.is_dense:
@@ -232,6 +230,22 @@ class Reader:
             for found, text, (prompt, _) in zip(judged, texts, pairs, strict=True)
         ]
 
+    def _ratios(self, lengths: Sequence[int]) -> list[Any]:
+        """The ratio of each text of so many tokens, answers included, if they fit."""
+        lm = self.subject.lm
+        ratios = [self.mode.ratio_of(lm, length) for length in lengths]
+        for length, ratio in zip(lengths, ratios, strict=True):
+            if isinstance(ratio, int) and length > (most := longest(lm.beacon, ratio, lm.positions)):
+                window = lm.beacon.window
+                larger = (other for other in range(ratio + 1, window + 1) if window % other == 0)
+                fits = next((other for other in larger if length <= longest(lm.beacon, other, lm.positions)), None)
+                raise TooLong(
+                    f"{length} tokens, with the room for an answer, are too many at ratio {ratio}; allowed: at most "
+                    f"{most}, for which {lm.positions} position slots are enough"
+                    + (f", or ratio={fits}, the smallest that fits" if fits else "; no ratio fits them")
+                )
+        return ratios
+
     def _per_window(self, ratios: Sequence[Any], length: int) -> Any:
         """Ratios of rows as the model takes them: one for all, or else for each row one per window."""
         windows = length // self.subject.lm.beacon.window + 1
@@ -241,8 +255,7 @@ class Reader:
         """Bytes of each row's keys and values."""
         if self.mode.is_dense:
             return [self.subject.lm.dense_cache_bytes(count) for count in tokens]
-        rows = [row.slots for row in cache.rows]
-        return [round(cache.nbytes * slots / max(1, sum(rows))) for slots in rows]
+        return [cache.select([row]).nbytes for row in range(len(tokens))]
 
     @cached_property
     def _end_of_turn(self) -> int | None:
@@ -256,7 +269,7 @@ class Reader:
         ends += [self._end_of_turn] if template == CHAT else []
         return tuple(dict.fromkeys(end for end in ends if end is not None))
 
-    def _said(self, answer: list[int], ends: Sequence[int], stop: Sequence[str], most: int) -> Output:
+    def _said(self, answer: list[int], ends: Sequence[int], stop: Sequence[str], stopped: bool) -> Output:
         """An answer's text and what ended it."""
         tokenizer = self.subject.tokenizer
         ended = bool(answer) and answer[-1] in ends
@@ -264,18 +277,34 @@ class Reader:
         found = [text.find(end) for end in stop if end in text]
         if found:
             return {"prediction": text[: min(found)], "ended_by": "stop"}
-        return {"prediction": text, "ended_by": tokenizer.convert_ids_to_tokens(answer[-1]) if ended else "length"}
+        ended_by = "stop" if stopped else "length"  # stopped by a special token's text
+        return {"prediction": text, "ended_by": tokenizer.convert_ids_to_tokens(answer[-1]) if ended else ended_by}
 
 
-def _settings(ends: Sequence[int], max_new_tokens: int, min_new_tokens: int = 0) -> GenerationConfig:
-    return GenerationConfig(
-        **_GREEDY,
+def _options(ends: Sequence[int], stops: StopStrings, max_new_tokens: int, min_new_tokens: int = 0) -> dict[str, Any]:
+    """How to generate, greedily."""
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens or None,
         eos_token_id=list(ends) or None,
         pad_token_id=ends[0] if ends else 0,
         return_dict_in_generate=True,
     )
+    return {"generation_config": settings, "stopping_criteria": [stops] if stops.strings else None}
+
+
+@contextmanager
+def _own_settings(lm: Any) -> Iterator[None]:
+    """Within it the model has no generation settings: transformers fills up those of a call with the model's, such as
+    forced or suppressed tokens."""
+    own = lm.generation_config
+    lm.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        lm.generation_config = own
 
 
 def _ended(answer: list[int], ends: Sequence[int]) -> list[int]:

@@ -11,12 +11,13 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from beacon_lit.arch.config import is_count
 from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.reader import Reader, TooLong
 from beacon_lit.evaluation.report import write_report
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Results, Score, Subject, Task
 
@@ -48,10 +49,10 @@ def run(
         progress: show a bar.
 
     Raises:
-        ValueError: a batch size below 1, a task without examples, or one with two examples of one id.
+        ValueError: a batch size below 1, a task without examples, one with two examples of one id, or a text that is
+            too long for a mode's ratio.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is not allowed; allowed: at least 1")
+    check_batch_size(batch_size)
     with evaluating(subject.lm):
         batches = {name: _batches(name, task.examples(subject), batch_size) for name, task in tasks.items()}
         count = sum(len(ranks.own(len(of_task))) for of_task in batches.values()) * len(modes)
@@ -67,6 +68,12 @@ def run(
                     parts = ranks.in_order(own, len(batches[name]))
                     results[name][mode.name] = scored(task, [record for part in parts for record in part])
     return results
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError unless it is an integer of at least 1."""
+    if not is_count(batch_size, 1):
+        raise ValueError(f"batch_size={batch_size} is not allowed; allowed: an integer, at least 1")
 
 
 def _batches(name: str, examples: Sequence[Example], size: int) -> Batches:
@@ -85,8 +92,13 @@ def _records(
     found = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
     if found:
         return found
+    try:
+        answers = task.predict(reader, batch)
+    except TooLong as error:
+        ids = ", ".join(example.id for example in batch)
+        raise ValueError(f"task={name}, {reader.mode.name}, example {ids}: {error}") from None
     records = []
-    for example, said in zip(batch, task.predict(reader, batch), strict=True):
+    for example, said in zip(batch, answers, strict=True):
         record = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about, **said}
         records.append({**record, **task.grade(record)})
     if journal:

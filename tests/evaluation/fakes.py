@@ -65,7 +65,7 @@ class FakeLM(nn.Module):
     def _cache(self, lengths, ratios):
         """Four bytes a slot."""
         kept = [length if ratios == "drop" else length // ratios for length in lengths]
-        return SimpleNamespace(nbytes=4 * sum(kept), rows=[SimpleNamespace(slots=slots) for slots in kept])
+        return SimpleNamespace(select=lambda rows: SimpleNamespace(nbytes=4 * sum(kept[row] for row in rows)))
 
     def _record(self, call) -> None:
         assert not any(module.training for module in self.modules())

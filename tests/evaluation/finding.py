@@ -33,8 +33,10 @@ class FindingLM(FakeLM):
     def generate(self, input_ids, attention_mask, generation_config, ratios=None, cache=None, **options):
         before = [] if cache is None else cache.ids
         out = self._answered(input_ids, attention_mask, generation_config, before, ratios != "drop")
-        rows = [SimpleNamespace(slots=len(seen) if ratios == "drop" else len(seen) // ratios) for seen in out.seen]
-        out.past_key_values = SimpleNamespace(ids=out.seen[0], rows=rows, nbytes=4 * sum(row.slots for row in rows))
+        kept = [len(seen) if ratios == "drop" else len(seen) // ratios for seen in out.seen]
+        out.past_key_values = SimpleNamespace(
+            ids=out.seen[0], select=lambda rows: SimpleNamespace(nbytes=4 * kept[rows[0]])
+        )
         self._record(ratios)
         return out
 

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from beacon_lit.evaluation.journal import Journal, read_records
+
+
+def record(id, mode="dense", **more):
+    return {"task": "t", "mode": mode, "id": id, **more}
+
+
+def test_what_is_added_is_found_by_the_next_journal_of_the_folder(tmp_path):
+    records = [record("a", text="line\u2028break\x85\n\ud800"), record("b", nll=float("inf"))]
+    Journal(tmp_path / "new" / "run", 3).add(records)
+    found = Journal(tmp_path / "new" / "run")
+    assert found.find("t", "dense", ["b", "a"]) == records[::-1]
+    assert found.find("t", "dense", ["a", "c"]) is None, "a batch is asked whole"
+    assert found.find("t", "ratio 4", ["a"]) is None
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30])
+def test_a_line_that_a_kill_cut_short_is_as_if_it_were_not_there(tmp_path, cut):
+    journal = Journal(tmp_path)
+    journal.add([record("a"), record("b")])
+    text = journal.file.read_bytes()
+    journal.file.write_bytes(text[:-cut])
+    again = Journal(tmp_path)
+    assert again.find("t", "dense", ["a"])
+    again.add([record("c")])
+    assert [line["id"] for line in read_records(journal.file)] == ["a", "c"]
+
+
+def test_a_broken_line_elsewhere_is_refused(tmp_path):
+    journal = Journal(tmp_path)
+    journal.add([record("a"), record("b")])
+    journal.file.write_text(journal.file.read_text()[10:])
+    with pytest.raises(ValueError, match=r"predictions.rank0.jsonl, line 1 is no record"):
+        Journal(tmp_path)
+    journal.file.write_text('{"task": "t"}\n')
+    with pytest.raises(ValueError, match="line 1 is no record: KeyError"):
+        Journal(tmp_path)
+
+
+def test_closing_puts_one_file_in_place_of_those_of_the_ranks(tmp_path):
+    for rank in range(2):
+        Journal(tmp_path, rank).add([record(str(rank))])
+    Journal.close(tmp_path, iter([record("1"), record("0")]))
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert [json.loads(line)["id"] for line in (tmp_path / "predictions.jsonl").open()] == ["1", "0"]
+    assert Journal(tmp_path).find("t", "dense", ["0", "1"])
