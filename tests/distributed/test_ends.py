@@ -38,7 +38,7 @@ def test_a_signal_to_one_rank_ends_all_with_a_checkpoint(
 def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [*overrides("cpu", *inputs, tmp_path), "callbacks.checkpoint.every_n_train_steps=1"]
     command = [sys.executable, "train.py", *settings, *fault(0, 5, "killed in a save")]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert list((tmp_path / "checkpoints").glob(".*.part")), "the third checkpoint was begun"
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
@@ -53,7 +53,7 @@ def test_a_signal_ends_a_single_process_with_a_checkpoint(
     settings = overrides("cpu", *inputs, tmp_path)
     command = [sys.executable, "train.py", *settings, *fault(0, 3, how)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 143, done.stderr
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
@@ -75,7 +75,7 @@ def test_a_rank_that_fails_ends_the_run(
     else:
         command = [sys.executable, "train.py", *settings, "trainer.devices=2"]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
         )
     assert done.returncode and time.monotonic() - start < 80
     said = done.stdout + done.stderr
@@ -91,7 +91,7 @@ def test_ranks_that_torchrun_starts_share_a_folder(inputs: tuple[Path, Path], tm
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", ROOT / "train.py"]
     subprocess.run(
         [*command, *settings, "trainer.devices=2", "trainer.max_steps=1"], cwd=tmp_path, env=environment(),
-        capture_output=True, timeout=300, check=True,
+        capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     (day,) = (folder for folder in (tmp_path / "outputs").iterdir() if not folder.is_symlink())
     (run,) = day.iterdir()
