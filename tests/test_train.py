@@ -149,6 +149,31 @@ def test_training_without_a_logger(inputs: tuple[Path, Path], tmp_path: Path) ->
     assert (tmp_path / "metrics.json").is_file() and not (tmp_path / "tensorboard").exists()
 
 
+@pytest.mark.parametrize(
+    ("choice", "tasks"),
+    [
+        ("task=[needle,perplexity]", {"needle", "perplexity"}),
+        ("task=passkey", {"passkey"}),
+        ("~task.perplexity", {"passkey"}),
+        ("+task=[needle]", {"perplexity", "passkey", "needle"}),
+    ],
+)
+def test_any_tasks_are_run_on_the_way(choice: str, tasks: set[str], inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = [*small_run(*inputs, tmp_path), "task.needle.lengths=[300]", "task.needle.max_new_tokens=4"]
+    of_others = tuple(f"task.{name}." for name in {"needle", "perplexity", "passkey"} - tasks)
+    kept = [setting for setting in settings if not setting.startswith(of_others)]
+    ways = ["trainer.max_steps=2", "callbacks.evaluation.every_n_steps=1", "callbacks.evaluation.at_end=false"]
+    metrics = train(composed("train", *kept, choice, *ways))
+    assert {name.split("/")[1] for name in metrics if name.startswith("eval/")} == tasks
+    assert {json.loads(line)["task"] for line in (tmp_path / "predictions.jsonl").open()} == tasks
+
+
+def test_an_evaluation_of_no_task_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    kept = [setting for setting in small_run(*inputs, tmp_path) if not setting.startswith("task.")]
+    with pytest.raises(Exception, match="tasks: got none; give at least one, or leave this callback out"):
+        train(composed("train", *kept, "task=[]"))
+
+
 @pytest.mark.parametrize("start", ["", "beacons", "checkpoints/last.ckpt"])
 def test_training_starts_from_given_beacons(
     start: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path

@@ -1,42 +1,64 @@
 """Every strategy trains what one process trains: the same losses, the same weights, one form of checkpoint."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
-from evaluate import evaluate
 from tests.configs import composed
 from tests.distributed.counting import counting
+from tests.distributed.generating import CachedLoss
+from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import beacons, losses, overrides, torchrun
 from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "deepspeed_stage3_offload", "fsdp2"]
 
 
+Runs = Callable[[str], Path]
+
+
 @pytest.fixture(scope="module")
-def alone(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run on one process: four batches to an optimizer step."""
-    folder = tmp_path_factory.mktemp("alone")
-    settings = [*overrides("cpu", *inputs, folder), "trainer.accumulate_grad_batches=4"]
-    train(composed("train", *settings))
-    return folder
+def runs(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The folder of a strategy's run, made when it is first asked for: four steps of four batches, a checkpoint after
+    two steps. "cpu" is one process, the others are two."""
+
+    @cache
+    def run(strategy: str) -> Path:
+        folder = tmp_path_factory.mktemp(strategy)
+        settings = [*overrides(strategy, *inputs, folder), "callbacks.checkpoint.every_n_train_steps=2"]
+        settings += ["callbacks.checkpoint.save_top_k=-1"]
+        unpinned = ["trainer.strategy.pin_memory=false"] if "offload" in strategy else []  # there is no GPU to pin for
+        go_on(strategy, *settings, *unpinned)
+        return folder
+
+    return run
+
+
+def go_on(strategy: str, *settings: str) -> None:
+    """Train with two ranks, or with one process and as many batches to a step."""
+    if strategy == "cpu":
+        train(composed("train", *settings, "trainer.accumulate_grad_batches=4"))
+    else:
+        torchrun(2, *settings)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_ranks_train_what_one_does(strategy: str, alone: Path, inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    unpinned = ["trainer.strategy.pin_memory=false"] if "offload" in strategy else []  # there is no GPU to pin for
-    torchrun(2, *overrides(strategy, *inputs, tmp_path), *unpinned)
-    assert_close(losses(tmp_path), losses(alone), rtol=1e-4, atol=0)
-    own, theirs = beacons(tmp_path), beacons(alone)
+def test_two_ranks_train_what_one_does(strategy: str, runs: Runs) -> None:
+    alone, spread = runs("cpu"), runs(strategy)
+    assert_close(losses(spread), losses(alone), rtol=1e-4, atol=0)
+    own, theirs = beacons(spread), beacons(alone)
     assert own.keys() == theirs.keys()
     for name in own:
         assert_close(own[name], theirs[name], rtol=0, atol=3e-4, msg=name)
-    one, two = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (alone, tmp_path))
+    one, two = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (alone, spread))
     assert one["state_dict"].keys() == two["state_dict"].keys()
     states = [checkpoint["optimizer_states"][0] for checkpoint in (one, two)]
     assert states[0]["state"].keys() == states[1]["state"].keys()
@@ -51,25 +73,11 @@ def test_two_ranks_train_what_one_does(strategy: str, alone: Path, inputs: tuple
     [("deepspeed_stage3", "cpu"), ("fsdp2", "deepspeed_stage2"), ("ddp", "fsdp2"), ("cpu", "deepspeed_stage3")],
 )
 def test_any_strategy_goes_on_where_another_stopped(
-    first: str, then: str, alone: Path, inputs: tuple[Path, Path], tmp_path: Path
+    first: str, then: str, runs: Runs, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    folders = tmp_path / "first", tmp_path / "then"
-    for strategy, folder, extra in zip(
-        (first, then),
-        folders,
-        (
-            ["callbacks.checkpoint.every_n_train_steps=2", "trainer.max_steps=3"],
-            [f"resume={folders[0]}/checkpoints/step-000002.ckpt"],
-        ),
-        strict=True,
-    ):
-        settings = [*overrides(strategy, *inputs, folder), *extra]
-        if strategy == "cpu":
-            train(composed("train", *settings, "trainer.accumulate_grad_batches=4"))
-        else:
-            torchrun(2, *settings)
-    assert_close(losses(folders[1]), losses(alone)[2:], rtol=1e-4, atol=0)
-    own, theirs = beacons(folders[1]), beacons(alone)
+    go_on(then, *overrides(then, *inputs, tmp_path), f"resume={runs(first)}/checkpoints/step-000002.ckpt")
+    assert_close(losses(tmp_path), losses(runs("cpu"))[2:], rtol=1e-4, atol=0)
+    own, theirs = beacons(tmp_path), beacons(runs("cpu"))
     for name in own:
         assert_close(own[name], theirs[name], rtol=0, atol=3e-4, msg=name)
 
@@ -78,33 +86,26 @@ def test_any_strategy_goes_on_where_another_stopped(
 def test_parameters_are_gathered_once_a_pass_and_not_once_a_window(
     strategy: str, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    found = []
-    for length in (64, 480):
-        settings = [*overrides(strategy, *inputs, tmp_path / str(length)), "trainer.accumulate_grad_batches=1"]
-        settings += [f"data.max_length={length}", "data.min_length=33", *counting(tmp_path / f"{length}.json")]
-        torchrun(2, *settings)
-        found.append(json.loads((tmp_path / f"{length}.json").read_text()))
-    few, many = found
+    short, long = (
+        [
+            *overrides(strategy, *inputs, tmp_path / str(length)), "trainer.accumulate_grad_batches=1",
+            f"data.max_length={length}", "data.min_length=33", *counting(tmp_path / f"{length}.json"),
+        ]
+        for length in (64, 480)
+    )  # fmt: skip
+    torchrun(2, *short, THEN, *long, script=SCRIPT)
+    few, many = (json.loads((tmp_path / f"{length}.json").read_text()) for length in (64, 480))
     assert few["windows"] <= 2 and many["windows"] >= 10
     assert few["counts"] == many["counts"]
     assert any("allgather" in name for name in few["counts"])
     assert "c10d::barrier" not in few["counts"], "it would hold the host"
 
 
-@pytest.mark.parametrize("strategy", ["deepspeed_stage3", "fsdp2"])
-def test_evaluation_on_the_way_disturbs_nothing(
-    strategy: str, alone: Path, inputs: tuple[Path, Path], tmp_path: Path
-) -> None:
-    left_out = ("~callbacks.evaluation", "data.validation=[]")
-    settings = [setting for setting in overrides(strategy, *inputs, tmp_path) if setting not in left_out]
-    torchrun(2, *settings, "callbacks.evaluation.every_n_steps=2")
-    assert_close(losses(tmp_path), losses(alone), rtol=1e-4, atol=0)
-    found = json.loads((tmp_path / "metrics.json").read_text())
-    checked = ["data=text", f"data.validation=[{inputs[1]}]", "data.max_length=160", "task=[perplexity,passkey]"]
-    checked += [setting for setting in settings if setting.startswith("task.")]
-    expected = evaluate(composed("evaluate", f"checkpoint={tmp_path}", *checked, f"run_folder={tmp_path}/after"))
-    for name in ("perplexity/ratio_4", "perplexity/dense", "perplexity/window-only", "passkey/ratio_4"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+def test_a_training_step_may_make_a_cache(runs: Runs, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    """DeepSpeed has asked for weights ahead by then."""
+    cached = f"objective._target_={CachedLoss.__module__}.CachedLoss"
+    torchrun(2, *overrides("deepspeed_stage3", *inputs, tmp_path), cached)
+    assert losses(tmp_path) == pytest.approx(losses(runs("cpu")), rel=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["deepspeed_stage2", "fsdp2"])
@@ -126,6 +127,7 @@ def test_deepspeed_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_deepspeed_takes_no_other_precision(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    settings = [*overrides("deepspeed_stage2", *inputs, tmp_path), "trainer.precision=bf16-true"]
-    done = torchrun(1, *settings, check=False)
-    assert done.returncode and "trainer.precision=bf16-true is not allowed with DeepSpeed" in done.stderr
+    settings = [*overrides("deepspeed_stage2", *inputs, tmp_path), "trainer.precision=bf16-true", "trainer.devices=1"]
+    trainer = instantiate(composed("train", *settings).trainer)
+    with pytest.raises(ValueError, match=r"trainer\.precision=bf16-true is not allowed with DeepSpeed"):
+        trainer.strategy.setup(trainer)

@@ -1,0 +1,20 @@
+"""Runs of train.py one after the other on the same processes, since starting these takes longest.
+
+torchrun(2, *OVERRIDES, THEN, *OVERRIDES, script=SCRIPT): what follows the last run's, torchrun's own, goes to all.
+"""
+
+import sys
+from itertools import groupby
+
+from beacon_lit.runs import quiet
+from tests.configs import composed
+from train import train
+
+SCRIPT, THEN = "tests/distributed/in_turn.py", "then"
+
+if __name__ == "__main__":
+    quiet()
+    *given, of_all = sys.argv[1:]
+    for between, overrides in groupby(given, THEN.__eq__):
+        if not between:
+            train(composed("train", *overrides, of_all))
