@@ -86,10 +86,12 @@ class Task(ABC):
     Attributes:
         metric: what `Score.value` is, as in tables and figures.
         higher_is_better: whether more of it is.
+        graded_by: the settings that `grade`, `score` and `figures` alone read: grading anew may change them.
     """
 
     metric: ClassVar[str] = "score"
     higher_is_better: ClassVar[bool] = True
+    graded_by: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def examples(self, subject: Subject) -> Sequence[Example]:
