@@ -18,13 +18,13 @@ from beacon_lit import resolvers
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
-from beacon_lit.evaluation.ranks import Ranks
+from beacon_lit.evaluation.ranks import Ranks, check_started
 from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, rescore, run, save
 from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Subject
 from beacon_lit.options import check_options
 from beacon_lit.record import recorded
-from beacon_lit.runs import of_earlier_run, quiet, subject
+from beacon_lit.runs import check_earlier_run, of_earlier_run, quiet, save_config, subject
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -40,8 +40,10 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
     if cfg.rescore is not None:
         results: Results = rescore(tasks, folder)
+        save_config(cfg, folder)  # with the settings that these grades come from
     else:
         fabric = Fabric(accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=cfg.num_nodes)
+        check_started(fabric.world_size)
         fabric.launch()
         ranks = Ranks(fabric.global_rank, fabric.world_size)
         lightning.seed_everything(cfg.seed, verbose=False)
@@ -50,8 +52,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         modes = choose_modes(lm, [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only + [*ratios])
         cfg.beacon.update(lm.beacon.to_dict())
         if fabric.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+            save_config(cfg, folder)
         texts = Subject(lm, tokenizer, lambda: instantiate(cfg.data, tokenizer=tokenizer).validation_documents())
         results = run(
             tasks,
@@ -84,4 +85,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     check_options(sys.argv[1:], Path(__file__).parent / "conf")
+    check_earlier_run(sys.argv[1:])
     main()

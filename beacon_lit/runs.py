@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer
 from transformers.utils import CONFIG_NAME
@@ -58,7 +58,7 @@ def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         cfg: what was composed.
         overrides: what the command line set. Beside these two it may set where to run, and with `rescore` a task's
-            settings (`task.`), which then count.
+            settings that only grading reads (`Task.graded_by`, or another class), which then count.
 
     Raises:
         ValueError: both, a folder without a config, or another setting: it would not be that run any more.
@@ -68,9 +68,7 @@ def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         return cfg
     if len(names) > 1:
         raise ValueError(f"resume={cfg.resume} and rescore={cfg.rescore} are not allowed together; allowed: one")
-    folder = Path(cfg[names[0]])
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{names[0]}={folder}: there is no config.yaml in it; allowed: the folder of an evaluation")
+    folder = _run_folder(names[0], cfg[names[0]])
     changed = [entry for entry in overrides if names[0] == "rescore" and entry.lstrip("+").startswith("task.")]
     free = (*names, "devices", "num_nodes", "accelerator", "hydra.")
     others = [entry for entry in overrides if entry not in changed and not entry.startswith(free)]
@@ -80,12 +78,62 @@ def of_earlier_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     earlier = OmegaConf.load(folder / "config.yaml")
     where = {name: cfg[name] for name in ("resume", "rescore", "devices", "num_nodes", "accelerator")}
     merged = OmegaConf.merge(earlier, where, {"run_folder": str(folder)})
-    for override in OverridesParser.create().parse_overrides(changed):
+    parsed = OverridesParser.create().parse_overrides(changed)
+    for override in parsed:
         key = override.key_or_group
         if key.split(".")[1] not in earlier.task:
             raise ValueError(f"{key} is not allowed with rescore={folder}; allowed tasks: {', '.join(earlier.task)}")
         OmegaConf.update(merged, key, override.value())
+    for override in parsed:
+        _check_graded_by(override.key_or_group, merged.task, folder)
     return cast(DictConfig, merged)
+
+
+def check_earlier_run(overrides: Sequence[str]) -> None:
+    """Refuse a `resume` or `rescore` that names no run, before Hydra makes the folder.
+
+    Args:
+        overrides: the command line.
+
+    Raises:
+        SystemExit: naming the setting, its value and what is allowed.
+    """
+    chosen = [entry for entry in overrides if entry.lstrip("+").startswith(("resume=", "rescore="))]
+    for override in OverridesParser.create().parse_overrides(chosen):
+        if not override.is_sweep_override() and override.value() is not None:
+            try:
+                _run_folder(override.key_or_group, override.value())
+            except ValueError as error:
+                raise SystemExit(f"error: {error}") from None
+
+
+def save_config(cfg: DictConfig, folder: Path) -> None:
+    """Write `config.yaml`, resolved, into a run's folder, which is made if need be. A kill leaves the old one or the
+    new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".config.yaml.{os.getpid()}"
+    OmegaConf.save(cfg, partial, resolve=True)
+    partial.replace(folder / "config.yaml")
+
+
+def _run_folder(name: str, path: Any) -> Path:
+    """The folder of a run that the setting `name` gives."""
+    folder = Path(str(path))
+    if not (folder / "config.yaml").is_file():
+        what = "there is no config.yaml in it" if folder.is_dir() else "no such folder"
+        raise ValueError(f"{name}={path}: {what}; allowed: the folder of an evaluation")
+    return folder
+
+
+def _check_graded_by(key: str, tasks: DictConfig, folder: Path) -> None:
+    """ValueError if predictions would be others with another value of a task's setting `task.NAME.SETTING`: the config
+    beside them would not be theirs any more."""
+    _, name, *setting = key.split(".")
+    task: Any = get_class(tasks[name]._target_)
+    allowed = ("_target_", *task.graded_by)
+    if not setting or setting[0] not in allowed:
+        names = ", ".join(f"task.{name}.{setting}" for setting in allowed)
+        raise ValueError(f"{key} is not allowed with rescore={folder}, predictions depend on it; allowed: {names}")
 
 
 def check_start(init_from: str | None, tuning: Tuning) -> None:

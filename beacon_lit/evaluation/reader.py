@@ -63,11 +63,11 @@ class Reader:
             ValueError: more tokens than the model's positions hold at this ratio.
         """
         lm = self.subject.lm
+        ratios = self.ratios_of([len(prompt.ids) + max_new_tokens for prompt in prompts])
         ends = self._ends(prompts[0].template, end_tokens)
         ids, mask = _padded([prompt.ids for prompt in prompts], left=True)
         stops = StopStrings(stop, self.subject.tokenizer, ids.shape[1])
         options = _options(ends, stops, max_new_tokens, min_new_tokens) | {"attention_mask": mask.to(lm.device)}
-        ratios = self._ratios([len(prompt.ids) + max_new_tokens for prompt in prompts])
         with _own_settings(lm), _stopwatch() as seconds:
             if self.mode.is_dense:
                 out = lm.dense_generate(ids.to(lm.device), **options)
@@ -112,8 +112,8 @@ class Reader:
             ValueError: more tokens than the model's positions hold at this ratio.
         """
         lm = self.subject.lm
+        (ratio,) = self.ratios_of([sum(map(len, turns)) + len(turns) * max_new_tokens])
         ends = self._ends(template, ())
-        (ratio,) = self._ratios([sum(map(len, turns)) + len(turns) * max_new_tokens])
         text: list[int] = []  # the conversation so far, of which the cache has read so many tokens
         read, cache = 0, None
         outputs = []
@@ -163,10 +163,10 @@ class Reader:
             ValueError: more tokens than the model's positions hold at this ratio.
         """
         lm = self.subject.lm
+        ratios = self.ratios_of(list(map(len, texts)))
         ids, mask = (tensor.to(lm.device) for tensor in _padded(texts, left=False))
         labels = ids.masked_fill(mask == 0, -100)
         whole = bool((mask == 1).all())
-        ratios = self._ratios(list(map(len, texts)))
         with _stopwatch() as seconds:
             given: dict[str, Any] = {"attention_mask": None if whole else mask.cpu(), "labels": labels}
             if self.mode.is_dense:
@@ -204,8 +204,8 @@ class Reader:
         lm = self.subject.lm
         texts = [(*prompt.ids, *continuation[:-1]) for prompt, continuation in pairs]
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        ratios = self.ratios_of(list(map(len, rows)))
         ids, mask = _padded(list(rows), left=True)
-        ratios = self._ratios(list(map(len, rows)))
         given: dict[str, Any] = {"logits_to_keep": max(len(continuation) for _, continuation in pairs)}
         with _stopwatch() as seconds:
             if self.mode.is_dense:
@@ -230,8 +230,12 @@ class Reader:
             for found, text, (prompt, _) in zip(judged, texts, pairs, strict=True)
         ]
 
-    def _ratios(self, lengths: Sequence[int]) -> list[Any]:
-        """The ratio of each text of so many tokens, answers included, if they fit."""
+    def ratios_of(self, lengths: Sequence[int]) -> list[Any]:
+        """The ratio of each text of so many tokens, answers included.
+
+        Raises:
+            TooLong: the model's positions do not hold them.
+        """
         lm = self.subject.lm
         ratios = [self.mode.ratio_of(lm, length) for length in lengths]
         for length, ratio in zip(lengths, ratios, strict=True):

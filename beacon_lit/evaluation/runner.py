@@ -14,6 +14,7 @@ from tqdm import tqdm
 from beacon_lit.arch.config import is_count
 from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
+from beacon_lit.evaluation.lengths import check_lengths
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
@@ -50,7 +51,7 @@ def run(
 
     Raises:
         ValueError: a batch size below 1, a task without examples, one with two examples of one id, or a text that is
-            too long for a mode's ratio.
+            too long for a mode's ratio, before the model is asked anything.
     """
     check_batch_size(batch_size)
     with evaluating(subject.lm):
@@ -59,13 +60,17 @@ def run(
         results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
         with tqdm(desc="evaluation", total=count, leave=False, disable=not progress) as bar:
             for name, task in tasks.items():
+                bar.set_description(f"{name}, lengths")
+                own = [example for index in ranks.own(len(batches[name])) for example in batches[name][index]]
+                check_lengths(name, task, subject, modes, own)
+            for name, task in tasks.items():
                 for mode in modes:
                     bar.set_description(f"{name}, {mode.name}")
-                    own = []
+                    records = []
                     for index in ranks.own(len(batches[name])):
-                        own.append(_records(name, task, Reader(subject, mode), batches[name][index], journal))
+                        records.append(_records(name, task, Reader(subject, mode), batches[name][index], journal))
                         bar.update()
-                    parts = ranks.in_order(own, len(batches[name]))
+                    parts = ranks.in_order(records, len(batches[name]))
                     results[name][mode.name] = scored(task, [record for part in parts for record in part])
     return results
 

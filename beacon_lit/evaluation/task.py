@@ -86,10 +86,12 @@ class Task(ABC):
     Attributes:
         metric: what `Score.value` is, as in tables and figures.
         higher_is_better: whether more of it is.
+        graded_by: the settings that `grade`, `score` and `figures` alone read: grading anew may change them.
     """
 
     metric: ClassVar[str] = "score"
     higher_is_better: ClassVar[bool] = True
+    graded_by: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def examples(self, subject: Subject) -> Sequence[Example]:
@@ -98,7 +100,8 @@ class Task(ABC):
     @abstractmethod
     def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
         """What the model says to a batch of examples: for each a record, "tokens_in", "ratio", "cache_bytes" and
-        "seconds" among it, as `Reader` gives them. Called without gradients."""
+        "seconds" among it, as `Reader` gives them. Called without gradients; before a run once per example, up to
+        what it first asks of the reader, which then measures the text and ends the call."""
 
     def grade(self, record: Record) -> Record:
         """What is added to an example's record (`about` and the prediction) without the model, such as "score"."""

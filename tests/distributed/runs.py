@@ -1,4 +1,4 @@
-"""Runs of train.py on several processes of this machine, as a user starts them."""
+"""Runs of train.py and evaluate.py on several processes of this machine, as a user starts them."""
 
 import csv
 import os
@@ -12,14 +12,17 @@ from torch import Tensor
 from tests.configs import ROOT, small_run
 
 TIMEOUT = 300  # seconds
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def torchrun(ranks: int, *overrides: str, check: bool = True, script: str = "train.py") -> subprocess.CompletedProcess:
-    """`torchrun --nproc-per-node=RANKS train.py OVERRIDES`, with what it printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-    command += [script, *overrides, f"trainer.devices={ranks}"]
+def torchrun(
+    ranks: int, *overrides: str, check: bool = True, script: str = "train.py", folder: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """`torchrun --nproc-per-node=RANKS SCRIPT OVERRIDES` in a folder, with what it printed."""
+    devices = f"devices={ranks}" if script == "evaluate.py" else f"trainer.devices={ranks}"
+    command = [*TORCHRUN, f"--nproc-per-node={ranks}", str(ROOT / script), *overrides, devices]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
 from omegaconf import OmegaConf
 
 from beacon_lit.evaluation.tasks import Passkey
 from beacon_lit.options import check_options
-from beacon_lit.runs import of_earlier_run
+from beacon_lit.runs import check_earlier_run, of_earlier_run
 from evaluate import evaluate
 from tests.configs import ROOT, composed, small_text
 
@@ -85,6 +88,24 @@ class Strict(Passkey):
         return {**super().grade(record), "score": 0.5}
 
 
+@dataclass(frozen=True)
+class Stricter(Passkey):
+    """With a setting of its own."""
+
+    strictness: float = 0.5
+    graded_by = ("strictness",)
+
+    def grade(self, record):
+        return {**super().grade(record), "score": self.strictness}
+
+
+class Broken(Passkey):
+    """Cannot grade."""
+
+    def grade(self, record):
+        return {"score": 1 / 0}
+
+
 def test_grading_anew_needs_no_model(whole, copy):
     settings = OmegaConf.load(copy / "config.yaml")
     settings.checkpoint, settings.model.path, settings.model.backbone = "/gone", "/gone", None
@@ -92,8 +113,49 @@ def test_grading_anew_needs_no_model(whole, copy):
     assert earlier(f"rescore={copy}") == whole[1] and records(copy) == records(whole[0])
     found = earlier(f"rescore={copy}", f"task.passkey._target_={__name__}.Strict")
     assert found["passkey/ratio_4"] == 0.5 and found["perplexity/ratio_4"] == whole[1]["perplexity/ratio_4"]
+    changed = OmegaConf.load(copy / "config.yaml")
+    assert changed.task.passkey._target_ == f"{__name__}.Strict" and changed.task.passkey.lengths == [300]
     with pytest.raises(ValueError, match=r"task.needle.seed is not allowed with rescore=.*: perplexity, passkey"):
         earlier(f"rescore={copy}", "+task.needle.seed=2")
+
+
+@pytest.mark.parametrize("setting", ["task.passkey.seed=2", "task.passkey={}", "+task.passkey.strictness=2"])
+def test_grading_anew_keeps_what_predictions_depend_on(copy, setting):
+    key = setting.lstrip("+").partition("=")[0]
+    with pytest.raises(ValueError, match=f"{key} is not allowed with rescore=.*; allowed: task.passkey._target_$"):
+        earlier(f"rescore={copy}", setting)
+    more = [f"task.passkey._target_={__name__}.Stricter", "+task.passkey.strictness=0.25"]
+    assert earlier(f"rescore={copy}", *more)["passkey/dense"] == 0.25
+    assert OmegaConf.load(copy / "config.yaml").task.passkey.strictness == 0.25
+
+
+def test_grading_anew_that_fails_changes_nothing(copy):
+    before = {file.name: file.read_bytes() for file in copy.glob("*.*") if file.name != "run.json"}
+    with pytest.raises(ZeroDivisionError):
+        earlier(f"rescore={copy}", f"task.passkey._target_={__name__}.Broken")
+    assert {file.name: file.read_bytes() for file in copy.glob("*.*") if file.name != "run.json"} == before
+
+
+def test_a_folder_that_is_no_run_is_refused_and_not_made(tmp_path):
+    command = [sys.executable, ROOT / "evaluate.py", f"resume={tmp_path}/gone"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    said = f"error: resume={tmp_path}/gone: no such folder; allowed: the folder of an evaluation\n"
+    assert done.returncode == 1 and done.stderr.endswith(said)
+    for name in ("resume", "++rescore"):
+        with pytest.raises(
+            SystemExit, match=f"{name.lstrip('+')}={tmp_path}: there is no config.yaml in it; allowed: "
+        ):
+            check_earlier_run(["ratio=4", f"{name}='{tmp_path}'"])
+    check_earlier_run(["resume=null", "-m", "ratio=2,4", f"checkpoint={tmp_path}/gone"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("launcher", [{"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "2"}])
+def test_more_processes_than_devices_are_refused(launcher, tmp_path, monkeypatch):
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"devices x num_nodes = 1 is not allowed where 2 processes .*; allowed: 2"):
+        evaluate(composed("evaluate", "model=tiny", "accelerator=cpu", f"run_folder={tmp_path}"))
 
 
 def test_a_link_to_a_checkpoint_is_followed_once(tmp_path):

@@ -223,7 +223,7 @@ class Asked(Task):
 
 def test_a_run_says_where_a_text_was_too_long(subject):
     modes = [parse_mode("dense"), parse_mode(4), parse_mode(2)]
-    with pytest.raises(ValueError, match=r"task=asked, ratio 2, example of 5, of 80: 100 tokens.* or ratio=4"):
+    with pytest.raises(ValueError, match=r"task=asked, ratio 2, example of 80: 100 tokens.* or ratio=4"):
         run({"asked": Asked((5, 80))}, subject, modes, batch_size=2, progress=False)
 
 

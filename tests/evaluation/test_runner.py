@@ -1,5 +1,6 @@
 import json
 import random
+import re
 
 import numpy
 import pytest
@@ -18,6 +19,7 @@ from beacon_lit.evaluation import (
 )
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.table import cost_table
+from beacon_lit.evaluation.tasks import MultiNeedle, MultiTurnNeedle, Needle, Ruler
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 
 TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256, 300), depths=(0, 100))}
@@ -159,3 +161,34 @@ def test_figures_of_a_lone_run_and_of_scores_that_are_no_numbers(results):
     assert diverged["perplexity_by_position"].axes[0].get_title() == "Perplexity by position, after"
     for figure in [*lone.values(), *diverged.values()]:
         figure.canvas.draw()
+
+
+NEEDLES = {"lengths": (600, 900), "template": "plain", "max_new_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("task", "example", "length"),
+    [
+        (Perplexity(length=900, rest=True), "long@0", 900),
+        (Passkey(lengths=(600, 900), depths=(0,)), "900/0/0", 900),
+        (Needle(depths=(0,), **NEEDLES), "900/0/0", 900),
+        (MultiNeedle(**NEEDLES), "900/0", 900),
+        (MultiTurnNeedle(**NEEDLES), "900/0", 900),
+        (Ruler((600, 900), samples=1, subsets=("niah_single_1",)), "niah_single_1/900/0", 800),
+    ],
+)
+def test_a_text_that_is_too_long_is_found_before_the_model_is_asked(task, example, length):
+    """Positions hold what ratio 4 makes of it, not what ratio 2 does; the shorter one comes first."""
+    lm, tokenizer = FakeLM(), byte_tokenizer()
+    text = tokenizer("All is well in the hills by the sea, says the old man. " * 40)["input_ids"]
+    documents = [("short", text[:100]), ("long", text)]
+    subject = Subject(lm, tokenizer, lambda: documents)
+    lm.positions = 420
+    with pytest.raises(
+        ValueError, match=rf"task=t, ratio 2, example {example}: (\d+) tokens, .*ratio=4, the"
+    ) as caught:
+        run({"t": task}, subject, choose_modes(lm), batch_size=2, progress=False)
+    assert int(re.search(r"(\d+) tokens", str(caught.value))[1]) >= length and not lm.calls
+    lm.positions = 4096
+    scores = run({"t": task}, subject, choose_modes(lm), batch_size=2, progress=False)
+    assert len(scores["t"]["ratio 2"].predictions) >= 2 and lm.calls

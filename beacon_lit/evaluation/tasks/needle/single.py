@@ -69,6 +69,7 @@ class Needle(Task):
     max_new_tokens: int = 50
     metric: str = "accuracy"  # type: ignore[misc]  # a setting here
     judge: Judge = NO_JUDGE
+    graded_by = ("metric", "judge")
 
     def __post_init__(self) -> None:
         check_cells(self.lengths, self.samples, self.max_new_tokens)
