@@ -205,9 +205,9 @@ def costs_by_length(records: Mapping[str, Sequence[Record]], name: str = "") -> 
         ("Seconds per example", "Cache per example (MiB)"),
         strict=True,
     ):
-        for name, of_mode in records.items():
+        for mode, of_mode in records.items():
             points = _medians_by_length(of_mode, field, unit, lengths)
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=5, label=name, **styles[name])
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=5, label=mode, **styles[mode])
         _plain(axes)
         if wide:
             axes.set_xscale("log", base=2)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.distributed                              # 7B, all GPUs of this machine
     python -m benchmarks.distributed --lengths 20480 12288        # ranks of unequal lengths
+    python -m benchmarks.distributed --devices 2 --nodes 2        # memory alone: two ranks share a GPU
     python -m benchmarks.distributed --shape tiny --devices 2 --accelerator cpu --lengths 400 --window 64
 
 A backbone of the shape with random weights is written to a folder first, so that loading is measured as well. Every
@@ -12,7 +13,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.distributed.inputs import write_backbone, write_text
+from benchmarks.distributed.launch import torchrun
 
 ROOT = Path(__file__).parents[2]
 SINGLE = "gpu"
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--shape", default="7B")
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, help="options of conf/trainer")
     parser.add_argument("--devices", type=int, default=torch.cuda.device_count())
+    parser.add_argument("--nodes", type=int, default=1, help="so many share this machine's GPU, each with its devices")
     parser.add_argument("--accelerator", default="gpu", choices=["gpu", "cpu"])
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[20480], help="tokens of a batch on one rank, in turn"
@@ -62,9 +64,10 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
     """One training run, and what it cost; {} if it failed, having printed why."""
     folder = args.folder / f"{strategy}-{devices}"
     reports = folder / "reports"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "train.py"]
-    command += [
-        f"trainer={strategy}", f"trainer.accelerator={args.accelerator}", f"trainer.devices={devices}",
+    nodes = args.nodes if devices > 1 else 1
+    command = [
+        "train.py", f"trainer={strategy}", f"trainer.accelerator={args.accelerator}",
+        f"trainer.devices={devices // nodes}", f"trainer.num_nodes={nodes}",
         f"trainer.max_steps={args.steps}", "model=qwen2", f"model.path={backbone}", f"ratio=[{args.ratio}]",
         f"beacon.window={args.window}", "beacon.overlap=0", "beacon.sink=0", "data=text", f"data.train=[{text}]",
         f"data.max_length={max(args.lengths)}", "data.validation=[]", "data.min_length=1",
@@ -77,15 +80,14 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
     for old in reports.glob("*.json"):
         old.unlink()
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=args.timeout, check=False
-        )
+        done = torchrun(command, nodes, devices // nodes, ROOT, environment, args.timeout)
     except subprocess.TimeoutExpired as error:
         print(f"{strategy}: not done after {args.timeout} s\n{(error.stderr or b'').decode()[-2000:]}")
         return {}
     found = [json.loads(file.read_text()) for file in sorted(reports.glob("*.json"))]
-    if done.returncode or len(found) != devices:
-        print(f"{strategy}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    if any(node.returncode for node in done) or len(found) != devices:
+        for node in done:
+            print(f"{strategy}: exit {node.returncode}\n{node.stdout[-2000:]}\n{node.stderr[-4000:]}")
         return {}
     seconds = sorted(max(step) for step in zip(*(report["seconds"] for report in found), strict=True))
     tokens = sum(sum(report["tokens"]) for report in found)

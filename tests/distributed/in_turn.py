@@ -1,6 +1,6 @@
 """Runs of train.py one after the other on the same processes, since starting these takes longest.
 
-torchrun(2, *OVERRIDES, THEN, *OVERRIDES, script=SCRIPT): what follows the last run's, torchrun's own, goes to all.
+torchrun(2, *OVERRIDES, THEN, *OVERRIDES, script=SCRIPT): the last three, where all of them run, are torchrun's own.
 """
 
 import sys
@@ -14,7 +14,7 @@ SCRIPT, THEN = "tests/distributed/in_turn.py", "then"
 
 if __name__ == "__main__":
     quiet()
-    *given, of_all = sys.argv[1:]
+    given, of_all = sys.argv[1:-3], sys.argv[-3:]
     for between, overrides in groupby(given, THEN.__eq__):
         if not between:
-            train(composed("train", *overrides, of_all))
+            train(composed("train", *overrides, *of_all))

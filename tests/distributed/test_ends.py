@@ -13,7 +13,7 @@ import torch
 
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
-from tests.distributed.runs import environment, losses, overrides, torchrun
+from tests.distributed.runs import TORCHRUN, environment, losses, overrides, torchrun
 from train import train
 
 
@@ -88,7 +88,7 @@ def test_a_rank_that_fails_ends_the_run(
 
 def test_ranks_that_torchrun_starts_share_a_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [setting for setting in overrides("ddp", *inputs, tmp_path) if not setting.startswith("run_folder=")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", ROOT / "train.py"]
+    command = [*TORCHRUN, "--nproc-per-node=2", ROOT / "train.py"]
     subprocess.run(
         [*command, *settings, "trainer.devices=2", "trainer.max_steps=1"], cwd=tmp_path, env=environment(),
         capture_output=True, timeout=120, check=True,

@@ -120,7 +120,14 @@ def of_ranks(run: Path) -> list[list[str]]:
 
 
 def test_two_killed_processes_go_on_as_two_or_as_one(alone: Path, inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    command = [*TORCHRUN, "--nproc-per-node=2", str(ROOT / "evaluate.py"), *settings(inputs[1], 1), "devices=2"]
+    command = [
+        *TORCHRUN,
+        "--standalone",
+        "--nproc-per-node=2",
+        str(ROOT / "evaluate.py"),
+        *settings(inputs[1], 1),
+        "devices=2",
+    ]
     run = killed(command, 2, tmp_path)
     written = of_ranks(run)
     assert len(written) == 2 and all(written) and sum(map(len, written)) == DONE

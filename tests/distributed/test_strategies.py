@@ -6,9 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from hydra.utils import instantiate
-from torch.testing import assert_close
 
 from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
@@ -16,7 +14,7 @@ from tests.configs import composed
 from tests.distributed.counting import counting
 from tests.distributed.generating import CachedLoss
 from tests.distributed.in_turn import SCRIPT, THEN
-from tests.distributed.runs import beacons, losses, overrides, torchrun
+from tests.distributed.runs import check_same_training, losses, overrides, torchrun
 from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "deepspeed_stage3_offload", "fsdp2"]
@@ -52,20 +50,7 @@ def go_on(strategy: str, *settings: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_ranks_train_what_one_does(strategy: str, runs: Runs) -> None:
-    alone, spread = runs("cpu"), runs(strategy)
-    assert_close(losses(spread), losses(alone), rtol=1e-4, atol=0)
-    own, theirs = beacons(spread), beacons(alone)
-    assert own.keys() == theirs.keys()
-    for name in own:
-        assert_close(own[name], theirs[name], rtol=0, atol=3e-4, msg=name)
-    one, two = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (alone, spread))
-    assert one["state_dict"].keys() == two["state_dict"].keys()
-    states = [checkpoint["optimizer_states"][0] for checkpoint in (one, two)]
-    assert states[0]["state"].keys() == states[1]["state"].keys()
-    for index, values in states[0]["state"].items():
-        assert values.keys() == states[1]["state"][index].keys()
-        assert values["step"] == states[1]["state"][index]["step"] == 4
-        assert_close(states[1]["state"][index]["exp_avg"], values["exp_avg"], rtol=1e-2, atol=1e-5)
+    check_same_training(runs(strategy), runs("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +61,7 @@ def test_any_strategy_goes_on_where_another_stopped(
     first: str, then: str, runs: Runs, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     go_on(then, *overrides(then, *inputs, tmp_path), f"resume={runs(first)}/checkpoints/step-000002.ckpt")
-    assert_close(losses(tmp_path), losses(runs("cpu"))[2:], rtol=1e-4, atol=0)
-    own, theirs = beacons(tmp_path), beacons(runs("cpu"))
-    for name in own:
-        assert_close(own[name], theirs[name], rtol=0, atol=3e-4, msg=name)
+    check_same_training(tmp_path, runs("cpu"), first=2)
 
 
 @pytest.mark.parametrize("strategy", ["deepspeed_stage3", "fsdp2"])

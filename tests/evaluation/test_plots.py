@@ -50,7 +50,9 @@ def record(tokens, seconds):
 
 def test_costs_are_medians_of_examples_of_one_length():
     records = {"dense": [record(10, 1), record(10, 9), record(10, 2), record(20, 4)], "ratio 2": [record(10, 1)]}
-    seconds, cache = (lines(axes) for axes in costs_by_length(records).axes)
+    figure = costs_by_length(records, "passkey")
+    assert figure.get_suptitle() == "Costs by length: passkey"
+    seconds, cache = (lines(axes) for axes in figure.axes)
     assert seconds == {"dense": [(10, 2), (20, 4)], "ratio 2": [(10, 1)]}
     assert cache["dense"] == [(10, 10), (20, 20)]
 
