@@ -77,7 +77,9 @@ def check_same_training(
     assert own.keys() == theirs.keys()
     for name in own:
         assert_close(own[name], theirs[name], rtol=0, atol=weight, msg=name)
-    one, two = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (alone, spread))
+    one, two = (
+        torch.load(folder / "checkpoints" / "last.ckpt", "cpu", weights_only=True) for folder in (alone, spread)
+    )
     assert one["state_dict"].keys() == two["state_dict"].keys()
     assert all(value.dtype == torch.float32 for value in two["state_dict"].values())
     states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (one, two)]
