@@ -52,7 +52,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         link_latest(folder)
     trainer.fit(module, data, ckpt_path=cfg.resume)
-    log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
+    if trainer.is_global_zero:
+        log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
 
 

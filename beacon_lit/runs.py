@@ -196,7 +196,8 @@ def link_latest(folder: Path) -> None:
 def quiet() -> None:
     """Silence notices that tell a user of this project nothing."""
     disable_progress_bar()
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "httpx"):
+    lightnings = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda")
+    for name in (*lightnings, "httpx", "compilers.C.base"):  # the last: DeepSpeed tries the C compiler
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
@@ -205,5 +206,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists.*",
         ".*lr_scheduler.step.*",
         ".*overridden `transfer_batch_to_device` in `LightningModule`.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # nobody writes into losses and logits
+        ".*`torch.distributed.* is deprecated.*",  # by DeepSpeed
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 Done = subprocess.CompletedProcess
+QUICK_END = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "1000"}
 
 
 def torchrun(
@@ -23,8 +24,8 @@ def torchrun(
     environments = [environment]
     if nodes > 1:
         meet = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
-        loopback = {**environment, "NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
-        environments = [{**loopback, "NCCL_HOSTID": f"node-{node}"} for node in range(nodes)]
+        shared = {**environment, "NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo", **QUICK_END}
+        environments = [{**shared, "NCCL_HOSTID": f"node-{node}"} for node in range(nodes)]
     command = [sys.executable, "-m", "torch.distributed.run", *meet, f"--nproc-per-node={per_node}", *arguments]
     return side_by_side(command, environments, folder, timeout)
 
