@@ -60,6 +60,14 @@ def convert_gguf(path: str | Path, folder: str | Path | None = None, dtype: torc
     return build_once(target, lambda partial: _unpack(path, partial, dtype))
 
 
+def unpacked_here(path: str) -> str:
+    """`path`, or, if it names a folder that is not there, the one of this name in `cache_folder()`: a model unpacked on
+    another machine is found on this one. The name tells what was in the file."""
+    own = cache_folder() / Path(path).name
+    elsewhere = Path(path).is_absolute() and not Path(path).exists()
+    return str(own) if elsewhere and own.is_dir() else path
+
+
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Make the folder `target` with `build(folder)`, unless it is there already.
 

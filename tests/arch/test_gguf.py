@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.gguf import build_once, convert_gguf
 
 gguf = pytest.importorskip("gguf")  # the `demo` extra
@@ -176,6 +177,20 @@ def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path, monkeypatch: 
     assert convert_gguf(moved, dtype=torch.bfloat16) != folder
     other = write_gguf(path, tiny_model("llama"), "llama", general__name="another")
     assert convert_gguf(other) != folder
+
+
+def test_beacons_find_their_unpacked_backbone_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "there"))
+    BeaconLM.from_pretrained(str(path), BeaconConfig(window=32)).save_pretrained(tmp_path / "beacons")
+    (tmp_path / "there").rename(tmp_path / "here")
+    with pytest.raises(ValueError, match="if it has moved, say where to"):
+        BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "here"))
+    lm = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    assert lm.config._name_or_path == str(convert_gguf(path))
 
 
 @pytest.mark.parametrize(

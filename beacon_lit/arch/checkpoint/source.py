@@ -14,7 +14,7 @@ from beacon_lit.arch.checkpoint.files import as_value_error, find_beacons
 from beacon_lit.arch.checkpoint.fingerprint import check_shapes
 from beacon_lit.arch.checkpoint.options import check_known, sort_options
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.gguf import convert_gguf
+from beacon_lit.arch.gguf import convert_gguf, unpacked_here
 
 # Of a config: what it is of, and what is passed on in other ways.
 _NO_CHANGES = ("_name_or_path", "architectures", "dtype", "model_type", "quantization_config", "transformers_version")
@@ -58,7 +58,7 @@ class Source:
         saved = None if folder is None else read_settings(folder)
         if saved is None and backbone:
             raise ValueError(f"backbone={backbone!r} is not allowed for {path}, which holds no beacons alone")
-        weights = path if saved is None else str(backbone or saved["backbone"]["name"])
+        weights = path if saved is None else str(backbone or unpacked_here(saved["backbone"]["name"]))
         if not weights:
             raise ValueError(f"{path} does not say which backbone its beacons are for; name it: backbone=...")
         if weights.endswith(".gguf"):
