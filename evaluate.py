@@ -35,6 +35,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` describes (conf/evaluate.yaml) and return its metrics by name."""
     folder = Path(cfg.run_folder)
     check_batch_size(cfg.batch_size)
+    if not cfg.get("task"):
+        raise ValueError("task=[] is not allowed; allowed: at least one of conf/task, as in task=[perplexity,passkey]")
     if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
         cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}

@@ -1,9 +1,11 @@
 """Records on disk, from the moment there are any: a run that was killed goes on where it was."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from beacon_lit.evaluation.task import Record
 
@@ -20,12 +22,17 @@ class Journal:
     Args:
         folder: the run's, made if need be; records that are there already count.
         rank: of this process.
+
+    Raises:
+        ValueError: another process that goes on is this rank of the run.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.file = folder / _PARTS.replace("*", str(rank))
+        self._out = self.file.open("a")
+        _hold(self._out)
         files = [path for path in (folder / RECORDS_FILE, *sorted(folder.glob(_PARTS))) if path.is_file()]
         self._known = {_key(record): record for path in files for record in read_records(path)}
         _end_line(self.file)
@@ -37,10 +44,9 @@ class Journal:
 
     def add(self, records: Sequence[Record]) -> None:
         """Write records down. They are on the disk when this returns."""
-        with self.file.open("a") as file:
-            file.write("".join(json.dumps(record) + "\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+        self._out.write("".join(json.dumps(record) + "\n" for record in records))
+        self._out.flush()
+        os.fsync(self._out.fileno())
 
     @staticmethod
     def close(folder: Path, records: Iterator[Record]) -> None:
@@ -74,6 +80,18 @@ def read_records(path: Path) -> Iterator[Record]:
 
 def _key(record: Record) -> tuple[str, str, str]:
     return record["task"], record["mode"], record["id"]
+
+
+def _hold(file: TextIO) -> None:
+    """Keep a file from other processes until it is closed, or this one is gone."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"{Path(file.name).parent} is the folder of an evaluation that is going on; wait for its end, or stop it"
+        ) from None
+    except OSError:  # a file system without locks
+        return
 
 
 def _end_line(file: Path) -> None:

@@ -167,6 +167,11 @@ def test_a_link_to_a_checkpoint_is_followed_once(tmp_path):
     assert cfg.checkpoint == str(tmp_path / "run")
 
 
+def test_no_tasks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"task=\[\] is not allowed; allowed: at least one of conf/task"):
+        evaluate(composed("evaluate", "task=[]", f"run_folder={tmp_path}"))
+
+
 def test_a_bad_batch_size_ends_before_anything_is_loaded(tmp_path):
     with pytest.raises(ValueError, match="batch_size=0 is not allowed; allowed: an integer, at least 1"):
         evaluate(composed("evaluate", "checkpoint=/gone", "batch_size=0", f"run_folder={tmp_path}"))
