@@ -18,13 +18,13 @@ from beacon_lit import resolvers
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
-from beacon_lit.evaluation.ranks import Ranks, check_started
+from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, rescore, run, save
 from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Subject
 from beacon_lit.options import check_options
 from beacon_lit.record import recorded
-from beacon_lit.runs import check_earlier_run, of_earlier_run, quiet, save_config, subject
+from beacon_lit.runs import check_earlier_run, check_started, of_earlier_run, quiet, save_config, subject
 
 log = logging.getLogger(__name__)
 resolvers.register()

@@ -16,7 +16,15 @@ from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.evaluation.runner import flat_metrics
 from beacon_lit.options import check_options
 from beacon_lit.record import optimized, recorded
-from beacon_lit.runs import check_length, check_objective, check_start, find_beacons, link_latest, quiet
+from beacon_lit.runs import (
+    check_length,
+    check_objective,
+    check_start,
+    check_started,
+    find_beacons,
+    link_latest,
+    quiet,
+)
 
 log = logging.getLogger(__name__)
 resolvers.register()
@@ -49,6 +57,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
     callbacks = [*(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    check_started(trainer.world_size, "trainer.")
     if trainer.is_global_zero:
         link_latest(folder)
     trainer.fit(module, data, ckpt_path=cfg.resume)

@@ -136,6 +136,23 @@ def _check_graded_by(key: str, tasks: DictConfig, folder: Path) -> None:
         raise ValueError(f"{key} is not allowed with rescore={folder}, predictions depend on it; allowed: {names}")
 
 
+def check_started(processes: int, prefix: str = "") -> None:
+    """ValueError if torchrun or srun has started more processes than `devices` and `num_nodes` make: each would take
+    itself for the only one, and write over the files of the others. (Lightning refuses fewer.)
+
+    Args:
+        processes: that Lightning knows of.
+        prefix: of the two settings' names.
+    """
+    name = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
+    started = int(os.environ.get(name, processes))
+    if started > processes:
+        raise ValueError(
+            f"{prefix}devices x {prefix}num_nodes = {processes} is not allowed where {started} processes were started; "
+            f"allowed: {started}"
+        )
+
+
 def check_start(init_from: str | None, tuning: Tuning) -> None:
     """ValueError if training starts from a trained backbone that `tuning` does not train on, and so does not save."""
     if init_from is not None and not tuning.trains_backbone and trains_backbone(init_from):

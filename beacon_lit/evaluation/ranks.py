@@ -1,6 +1,5 @@
 """The processes that share an evaluation."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,15 +28,3 @@ class Ranks:
             parts = [None] * self.world_size
             torch.distributed.all_gather_object(parts, list(own))
         return [parts[i % self.world_size][i // self.world_size] for i in range(count)]
-
-
-def check_started(processes: int) -> None:
-    """ValueError if torchrun or srun has started more processes than `devices` and `num_nodes` make: each would take
-    itself for the only one, and write over the files of the others. (Lightning refuses fewer.)"""
-    name = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
-    started = int(os.environ.get(name, processes))
-    if started > processes:
-        raise ValueError(
-            f"devices x num_nodes = {processes} is not allowed where {started} processes were started; "
-            f"allowed: {started}"
-        )

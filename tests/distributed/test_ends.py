@@ -86,6 +86,17 @@ def test_a_rank_that_fails_ends_the_run(
     assert not list(tmp_path.glob("beacons/*"))
 
 
+def test_processes_that_know_nothing_of_each_other_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = [*overrides("cpu", *inputs, tmp_path), "trainer.devices=1"]
+    command = [*TORCHRUN, "--nproc-per-node=2", "train.py", *settings]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    said = "trainer.devices x trainer.num_nodes = 1 is not allowed where 2 processes were started; allowed: 2"
+    assert done.returncode and said in done.stderr, done.stderr
+    assert not (tmp_path / "beacons").exists()
+
+
 def test_ranks_that_torchrun_starts_share_a_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [setting for setting in overrides("ddp", *inputs, tmp_path) if not setting.startswith("run_folder=")]
     command = [*TORCHRUN, "--nproc-per-node=2", ROOT / "train.py"]
