@@ -85,10 +85,11 @@ def test_two_processes_of_lightning_write_what_one_does(alone: Path, inputs: tup
     assert_same(run_of(tmp_path), alone)
 
 
-def test_two_processes_of_torchrun_write_what_one_does(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_of_torchrun_write_what_one_does(nodes: int, inputs: tuple[Path, Path], tmp_path: Path) -> None:
     """Three examples at a time, and one that is left."""
     evaluate(composed("evaluate", *settings(inputs[1], 3), f"run_folder={tmp_path}/alone"))
-    torchrun(2, *settings(inputs[1], 3), script="evaluate.py", folder=tmp_path)
+    torchrun(2, *settings(inputs[1], 3), script="evaluate.py", folder=tmp_path, nodes=nodes)
     assert_same(run_of(tmp_path), tmp_path / "alone")
 
 
