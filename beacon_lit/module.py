@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
-from beacon_lit.arch.checkpoint import Shard, adapter, check_backbone, check_names, is_backbone, settings
+from beacon_lit.arch.checkpoint import Sharder, adapter, check_backbone, check_names, is_backbone, settings
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
@@ -31,7 +31,7 @@ class BeaconModule(lightning.LightningModule):
     Args:
         build: makes the model; what of it requires gradients is trained (by default the beacons), and what `tuning`
             adds. Called when a strategy is there to spread it, with what the strategy does to each of its parts (see
-            `checkpoint.Shard`), or None.
+            `checkpoint.Sharder`), or None.
         tokenizer: its tokenizer, for evaluation.
         optimizer: called with the groups of parameters to train.
         tuning: what is trained besides the beacons.
@@ -49,7 +49,7 @@ class BeaconModule(lightning.LightningModule):
 
     def __init__(
         self,
-        build: Callable[[Shard | None], BeaconLM],
+        build: Callable[[Sharder | None], BeaconLM],
         tokenizer: PreTrainedTokenizerBase,
         optimizer: Callable[[Groups], Optimizer],
         schedule: Callable[..., Any] | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from beacon_lit.arch.gguf import cache_folder
+from beacon_lit.arch.checkpoint.gguf import cache_folder
 from beacon_lit.demo import smollm2
 
 

@@ -16,8 +16,8 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch import longest
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
-from beacon_lit.arch.ratio import longest
 from beacon_lit.objectives import Distillation, Objective
 from beacon_lit.tuning import Tuning
 

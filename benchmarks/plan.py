@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.ratio import longest
+from beacon_lit.arch import longest
 
 
 @dataclass(frozen=True)

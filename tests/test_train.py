@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from beacon_lit import BeaconLM, resolvers
-from beacon_lit.arch.ratio import longest
+from beacon_lit.arch import longest
 from evaluate import evaluate
 from tests.configs import ROOT, composed, small_backbone, small_run
 from train import train

@@ -1,10 +1,20 @@
-"""Tokens -> windows -> attention over memory -> loss. Depends on torch and transformers only."""
+"""Tokens -> windows -> attention over memory -> loss. Depends on torch and transformers only.
 
-from beacon_lit.arch import backbones  # noqa: F401  registers the families
+The names here are all that other packages import. Inside, imports point one way:
+
+    families -> model -> scoring, inference -> checkpoint -> core -> cache -> nn, plan -> config -> placements, ratios
+"""
+
+from beacon_lit.arch import families  # noqa: F401  registers the families
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.config import BeaconConfig, check_ratio
+from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.model import BeaconLM
-from beacon_lit.arch.ratio import Draw
-from beacon_lit.arch.teacher import Teacher
+from beacon_lit.arch.plan.ratios import adapt_ratio, longest
+from beacon_lit.arch.ratios import Draw, Ratio, Ratios
+from beacon_lit.arch.scoring import Teacher
 
-__all__ = ["BeaconCache", "BeaconConfig", "BeaconLM", "Draw", "Teacher"]
+__all__ = [
+    "BeaconCache", "BeaconConfig", "BeaconLM", "Draw", "Ratio", "Ratios", "Teacher", "adapt_ratio", "check_cache",
+    "check_ratio", "longest",
+]  # fmt: skip

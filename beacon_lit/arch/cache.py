@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,80 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from beacon_lit.arch.config import is_count
-from beacon_lit.arch.ratio import Ratio
+from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.state import RowState
 
 FORMAT = "beacon_cache-1"  # in a file's metadata
-
-
-@dataclass(frozen=True)
-class RowState:
-    """Counts of one row. Slots are numbered `[memory | overlap | open window]`.
-
-    Attributes:
-        seen_tokens: raw tokens read.
-        windows: windows closed.
-        sink_slots: memory slots of the sequence's first tokens.
-        kept_slots: memory slots of other raw tokens, of windows kept raw.
-        beacon_slots: memory slots of beacons.
-        overlap_slots: raw tokens of the previous window that are still visible.
-        open_ids: raw tokens of the open window.
-        window_slots: raw and beacon slots of the open window.
-        capacity: raw tokens at which the open window is full.
-        ratios: what calls gave for the open window, as (tokens that it had then, ratio): the one in use ("beacons"), or
-            each that was smaller than those before ("raw"). Tokens are -1 for a head that is kept raw in any case.
-        adapted: the sequence's ratio under the policy "adapt-N", once it is chosen.
-    """
-
-    capacity: int
-    seen_tokens: int = 0
-    windows: int = 0
-    sink_slots: int = 0
-    kept_slots: int = 0
-    beacon_slots: int = 0
-    overlap_slots: int = 0
-    open_ids: tuple[int, ...] = ()
-    window_slots: int = 0
-    ratios: tuple[tuple[int, Ratio], ...] = ()
-    adapted: int | None = None
-
-    @property
-    def ratio(self) -> Ratio | None:
-        """Of the open window, None as long as no call gave one."""
-        return self.ratios[-1][1] if self.ratios else None
-
-    @property
-    def memory_slots(self) -> int:
-        """Slots of memory."""
-        return self.sink_slots + self.kept_slots + self.beacon_slots
-
-    @property
-    def slots(self) -> int:
-        """All slots in use."""
-        return self.memory_slots + self.overlap_slots + self.window_slots
-
-
-@dataclass(frozen=True, eq=False)
-class LayerState:
-    """Keys and values of one layer, all rows end to end.
-
-    Attributes:
-        memory_k, memory_v: (M, K, H); keys are rotated and never move again. Caches that differ in their open windows
-            alone, as forks do, share these two.
-        open_k, open_v: (T, K, H) open windows; keys are rotated.
-        moving_k, moving_v: (C, K, H), for each row `[overlap | open window]`; keys are not rotated, they will get
-            another slot. The open window is among them only where its beacons are inserted as tokens come.
-    """
-
-    memory_k: Tensor
-    memory_v: Tensor
-    open_k: Tensor
-    open_v: Tensor
-    moving_k: Tensor
-    moving_v: Tensor
-
-    def map(self, change: Callable[[str, Tensor], Tensor]) -> "LayerState":
-        """The same with every tensor put through `change(name, tensor)`."""
-        return LayerState(**{name: change(name, tensor) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

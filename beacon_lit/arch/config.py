@@ -1,13 +1,13 @@
 """What defines a beacon model besides its backbone."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-PLACEMENTS = ("interleave", "append", "step-expansion")
+from beacon_lit.arch.placements import Placement, find_placement, placement_names
+from beacon_lit.arch.ratios import Limits, RatioPolicy, find_policy
+
 PROJECTIONS = ("q", "k", "v", "o")
-POLICIES = ("random", "random-per-sequence", "cycle")
 UNFINISHED = ("raw", "beacons")
 
 # Names in the published checkpoints' config.json -> ours.
@@ -70,8 +70,7 @@ class BeaconConfig:
             _require(is_count(ratio, 1), "ratios", ratio, "integers >= 1")
             _require(self.window % ratio == 0, "ratios", ratio, f"divisors of window={self.window}")
         _require(len(set(self.ratios)) == len(self.ratios), "ratios", self.ratios, "different ratios")
-        policy = self.ratio_policy in POLICIES or re.fullmatch(r"adapt-\d+", str(self.ratio_policy)) is not None
-        _require(policy, "ratio_policy", self.ratio_policy, f"{', '.join(POLICIES)}, or adapt-N with N new tokens")
+        find_policy(self.ratio_policy)
         if self.eval_ratio is not None:
             check_ratio(self.eval_ratio, self.window, "eval_ratio")
         _require(is_count(self.sink), "sink", self.sink, "an integer >= 0")
@@ -79,7 +78,8 @@ class BeaconConfig:
         _require(is_count(self.overlap), "overlap", self.overlap, "an integer >= 0")
         fits = self.sink + self.overlap <= self.window
         _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
-        _require(self.placement in PLACEMENTS, "placement", self.placement, f"one of {', '.join(PLACEMENTS)}")
+        placements = placement_names()
+        _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
         for name in self.params:
             _require(name in PROJECTIONS, "params", name, f"projections among {', '.join(PROJECTIONS)}")
         _require(len(set(self.params)) == len(self.params), "params", self.params, "different projections")
@@ -87,9 +87,18 @@ class BeaconConfig:
         _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
 
     @property
-    def adapt(self) -> int | None:
-        """New tokens to leave room for under the policy "adapt-N", None under the others."""
-        return int(self.ratio_policy.removeprefix("adapt-")) if self.ratio_policy.startswith("adapt-") else None
+    def placing(self) -> Placement:
+        """Where beacons stand: what `placement` names."""
+        return find_placement(self.placement)
+
+    @property
+    def policy(self) -> RatioPolicy:
+        """How ratios are chosen: what `ratio_policy` names."""
+        return find_policy(self.ratio_policy)
+
+    def limits(self, positions: int, slot_bytes: int = 0) -> Limits:
+        """What ratios have to fit on a backbone with so many position slots, of so many bytes."""
+        return Limits(self.window, self.ratios, self.sink, self.overlap, positions, slot_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_dict` reads it back."""

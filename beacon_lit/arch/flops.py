@@ -23,8 +23,9 @@ from typing import Any
 from torch import nn
 
 from beacon_lit.arch.config import PROJECTIONS
-from beacon_lit.arch.layout import build_layout
-from beacon_lit.arch.windows import Row, Window
+from beacon_lit.arch.nn.kernels import masks
+from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.windows import Row
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def load(rows: Sequence[Row], config: Any) -> Load:
     """Of a pass without a cache that did this to its rows, under this `BeaconConfig`."""
     layout = build_layout(tuple(rows), config)
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
-    if layout.blind:
-        pairs -= sum(_unseen(window) for row in rows for window in row.windows)
+    if layout.visibility is not None:
+        pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
     return Load(layout.raw, layout.beacons, pairs)
 
 
@@ -79,9 +80,3 @@ def _linear_layers(lm: Any, work: Load) -> Iterator[tuple[int, int, bool]]:
             parts = set(name.split("."))  # an adapter's layers are below the projection that it adapts
             tokens = work.beacons if parts & own else work.raw if parts & apart else work.raw + work.beacons
             yield module.in_features * module.out_features, tokens, module.weight.requires_grad
-
-
-def _unseen(window: Window) -> int:
-    """Pairs in which a raw token comes after a beacon of its own window that it does not see (step-expansion)."""
-    ratio, beacons = int(window.ratio) if window.beacons else 1, window.beacons
-    return ratio * (beacons * (beacons - 1) // 2) + (window.length - ratio * beacons) * beacons

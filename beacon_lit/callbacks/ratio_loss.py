@@ -8,9 +8,9 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from beacon_lit.arch.ratio import Ratio
-from beacon_lit.arch.rows import Rows, move
-from beacon_lit.arch.windows import Row
+from beacon_lit.arch import Ratio
+from beacon_lit.arch.plan.rows import Rows, move
+from beacon_lit.arch.plan.windows import Row
 from beacon_lit.loggers import log_metrics
 from beacon_lit.strategies.reduce import over_ranks
 

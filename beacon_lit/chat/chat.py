@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from beacon_lit.arch import Ratios
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.ratio import Ratios
 from beacon_lit.chat import saved
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.reading import HELD_BACK, Reading

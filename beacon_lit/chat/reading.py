@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
+from beacon_lit.arch import Ratio, Ratios
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.call import plan_call
 from beacon_lit.arch.config import as_tuple, check_ratio
-from beacon_lit.arch.ratio import Ratio, Ratios
 from beacon_lit.chat.tokens import common_prefix
 
 HELD_BACK = 32  # tokens at the end of what is known, which what follows may still change
@@ -90,7 +89,7 @@ class Reading:
         mode = lm.beacon.unfinished if cache is None else cache.unfinished
         seen = 0 if cache is None else cache.seen_tokens
         ratios = self.ratios_of(tokens, lm.beacon.window)
-        plan_call(lm.beacon, lm.positions, [tokens], cache, mode, ratios, None, [seen + tokens])
+        lm.plan([tokens], cache, mode, ratios, None, [seen + tokens])
 
     def read(self, lm: Any, ids: list[int], document: bool = False) -> Iterator["Reading"]:
         """Read up to the end of `ids`, which begin with those read so far; yields what is reached after every chunk.

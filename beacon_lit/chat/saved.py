@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.fingerprint import check_cache
+from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.chat.reading import Mark, Reading
 
 CHAT_FILE = "chat.json"

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from transformers import TextStreamer
 
+from beacon_lit.arch import Ratios
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.ratio import Ratios
 from beacon_lit.chat.chat import BeaconChat
 
 

@@ -19,7 +19,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from beacon_lit.arch.ratio import longest
+from beacon_lit.arch import longest
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
 from beacon_lit.evaluation.reader import Reader

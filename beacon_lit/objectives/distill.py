@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from beacon_lit.arch import BeaconLM, Teacher
-from beacon_lit.arch.ratio import Ratios
+from beacon_lit.arch import BeaconLM, Ratios, Teacher
 
 
 @dataclass(frozen=True)

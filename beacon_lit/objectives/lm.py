@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from beacon_lit.arch import BeaconLM
-from beacon_lit.arch.ratio import Ratios
+from beacon_lit.arch import BeaconLM, Ratios
 
 
 class LanguageModeling:

@@ -46,7 +46,7 @@ class ZeroStrategy(GatheredCheckpoints, DeepSpeedStrategy):
 
     @property
     def shard(self) -> Callable[[nn.Module], None] | None:
-        """See `checkpoint.Shard`; None below stage 3, where parameters are whole."""
+        """See `checkpoint.Sharder`; None below stage 3, where parameters are whole."""
         return self._shard if self.zero_stage_3 else None
 
     def _shard(self, module: nn.Module) -> None:

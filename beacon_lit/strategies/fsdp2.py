@@ -15,7 +15,7 @@ from beacon_lit.arch.checkpoint.sharded import collect, spread_like
 from beacon_lit.strategies.gathered import GatheredCheckpoints
 
 # Besides `forward`: where a computation on a model may begin.
-ENTRIES = ("dense", "dense_token_loss", "_read_chunk")
+ENTRIES = ("dense", "dense_token_loss", "read")
 
 
 class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
@@ -37,7 +37,7 @@ class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
         super().setup_environment()
 
     def shard(self, module: nn.Module) -> None:
-        """See `checkpoint.Shard`."""
+        """See `checkpoint.Sharder`."""
         fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=self.reshard_after_forward)
         if isinstance(module, BeaconLM):
             for name in ENTRIES:

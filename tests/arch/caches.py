@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
-from beacon_lit.arch.cache import RowState
+from beacon_lit.arch.plan.state import RowState
 from tests.arch.tiny import assert_close, tiny, tokens
 
 TOLERANCE = 1e-8  # float64: the order of additions differs between ways of reading, nothing else

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from beacon_lit.arch.inference.start import empty_cache
 from tests.arch.caches import assert_unchanged, padded, snapshot
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
@@ -44,7 +45,7 @@ def nothing(lm: BeaconLM) -> BeaconCache:
 
 
 def empty(lm: BeaconLM) -> BeaconCache:
-    return lm._empty_cache(3, 8)
+    return empty_cache(lm, 3, 8)
 
 
 def many_rows(lm: BeaconLM) -> BeaconCache:
@@ -127,7 +128,7 @@ def assert_refused(lm: BeaconLM, cache: BeaconCache, what: str) -> None:
             lambda ids=ids: lm.generate(ids, cache=cache, max_new_tokens=2, num_beams=2, **GREEDY),
         ):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=what):
-                patch.setattr(BeaconLM, "_hidden", None)
+                patch.setattr(BeaconLM, "run", None)
                 go_on()
 
 

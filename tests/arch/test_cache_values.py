@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconCache, BeaconLM
-from beacon_lit.arch.cache import RowState
+from beacon_lit.arch.plan.state import RowState
 from tests.arch.caches import assert_goes_on_alike, assert_same, assert_unchanged, going_on, model, padded, snapshot
 from tests.arch.tiny import FAMILIES, assert_close, examples, tokens
 from tests.arch.ways import small_steps

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconLM
-from beacon_lit.arch.layout import Layout
-from beacon_lit.arch.ratio import Ratio, Ratios
+from beacon_lit.arch import Ratio, Ratios
+from beacon_lit.arch.plan.layout import Layout
 from tests.arch.caches import assert_same, assert_unchanged, model, padded, snapshot
 from tests.arch.tiny import FAMILIES, examples, tokens
 
@@ -80,13 +80,13 @@ def test_adapt_chooses_for_every_row_as_if_alone(unfinished: str) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many windows run in each pass of any model."""
     counts: list[int] = []
-    hidden = BeaconLM._hidden
+    hidden = BeaconLM.run
 
     def counted(self: BeaconLM, ids: Tensor, layout: Layout, *arguments: Any) -> Any:
         counts.append(len(layout.lengths))
         return hidden(self, ids, layout, *arguments)
 
-    monkeypatch.setattr(BeaconLM, "_hidden", counted)
+    monkeypatch.setattr(BeaconLM, "run", counted)
     return counts
 
 
@@ -159,7 +159,7 @@ def interrupt_progress(patch: pytest.MonkeyPatch, after: int, error: BaseExcepti
 
 def interrupt_model(patch: pytest.MonkeyPatch, after: int, error: BaseException) -> dict[str, Any]:
     """A last layer that fails in the `after`-th pass."""
-    hidden, calls = BeaconLM._hidden, []
+    hidden, calls = BeaconLM.run, []
 
     def failing(self: BeaconLM, *arguments: Any) -> Any:
         calls.append(hidden(self, *arguments))
@@ -167,7 +167,7 @@ def interrupt_model(patch: pytest.MonkeyPatch, after: int, error: BaseException)
             raise error
         return calls[-1]
 
-    patch.setattr(BeaconLM, "_hidden", failing)
+    patch.setattr(BeaconLM, "run", failing)
     return {}
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from beacon_lit import BeaconCache, BeaconLM
-from beacon_lit.arch.decoding import Decoding, StaticDecoding
-from beacon_lit.arch.ratio import Ratios
-from beacon_lit.arch.static import Buffers, StaticStep
+from beacon_lit.arch import Ratios
+from beacon_lit.arch.inference.decode import Decoding, StaticDecoding
+from beacon_lit.arch.inference.static import Buffers, StaticStep
 from tests.arch.caches import assert_same, model, padded
 from tests.arch.tiny import FAMILIES, VOCABULARY, assert_close, examples, tokens
 from tests.arch.ways import anew, by_calls, small_steps
@@ -130,7 +130,7 @@ def test_positions_run_out_only_for_rows_that_read(unfinished: str) -> None:
 def test_a_random_policy_is_refused_before_anything_runs(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, text = model("llama", ratio_policy="random"), tokens(1, length)
     cache = lm.compress(tokens(1, 4))
-    monkeypatch.setattr(BeaconLM, "_hidden", None)
+    monkeypatch.setattr(BeaconLM, "run", None)
     for options in ({}, {"cache": cache}):
         with pytest.raises(ValueError, match=r"ratio_policy='random'.*eval_ratio"):
             lm.generate(text, max_new_tokens=25, **options)

@@ -72,7 +72,7 @@ def test_a_head_rolled_back_is_still_a_head() -> None:
 def test_a_reading_with_a_head_interrupted_at_its_start_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, ids = model(), tokens(1, 30)
     whole = lm.compress(ids, skip=5)
-    monkeypatch.setattr(BeaconLM, "_hidden", None)
+    monkeypatch.setattr(BeaconLM, "run", None)
     with pytest.raises(TypeError) as caught:
         lm.compress(ids, skip=5)
     monkeypatch.undo()
@@ -124,7 +124,7 @@ def test_a_pad_token_outside_the_vocabulary_is_never_read() -> None:
 def test_a_random_policy_is_refused_before_the_first_token(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = model(ratio_policy="random", unfinished="beacons" if how == "inserted beacons" else "raw")
     cache = lm(tokens(1, 5), ratios=4, use_cache=True).cache
-    monkeypatch.setattr(BeaconLM, "_hidden", None)
+    monkeypatch.setattr(BeaconLM, "run", None)
     with pytest.raises(ValueError, match="eval_ratio"):
         if how == "max_length":
             lm.generate(tokens(1, 5), max_length=30, **GREEDY)
@@ -139,7 +139,7 @@ def test_a_random_policy_is_refused_before_the_first_token(how: str, monkeypatch
 
 def test_a_text_that_does_not_fit_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = model(positions=64)
-    monkeypatch.setattr(BeaconLM, "_hidden", None)
+    monkeypatch.setattr(BeaconLM, "run", None)
     for read in (lm.compress, lambda ids, ratios: lm.generate(ids, ratios=ratios, max_new_tokens=1, **GREEDY)):
         with pytest.raises(ValueError, match=r"row 0 of (900|899) tokens"):
             read(tokens(1, 900), ratios=2)
@@ -168,7 +168,7 @@ def test_an_unfinished_mode_that_is_not_the_caches_is_refused_before_a_long_prom
 ) -> None:
     lm = model()
     cache = lm.compress(tokens(1, 5))
-    monkeypatch.setattr(BeaconLM, "_hidden", None)
+    monkeypatch.setattr(BeaconLM, "run", None)
     with pytest.raises(ValueError, match="unfinished='beacons'"):
         lm.generate(tokens(1, 100), cache=cache, unfinished="beacons", max_new_tokens=3, **GREEDY)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from beacon_lit.arch.gather import gather
-from beacon_lit.arch.layout import build_layout
-from beacon_lit.arch.windows import plan
+from beacon_lit.arch.nn.gather import gather
+from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.windows import plan
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples
 

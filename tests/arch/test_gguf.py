@@ -23,7 +23,7 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.gguf import build_once, convert_gguf
+from beacon_lit.arch.checkpoint.gguf import build_once, convert_gguf
 
 gguf = pytest.importorskip("gguf")  # the `demo` extra
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch import kernels
-from beacon_lit.arch.layout import Layout, build_layout
-from beacon_lit.arch.windows import plan
+from beacon_lit.arch.nn import kernels
+from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.windows import plan
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
 
@@ -264,7 +264,7 @@ def test_kernels_get_half_precision_under_autocast(monkeypatch: pytest.MonkeyPat
         seen.update((q.dtype, k.dtype, v.dtype))
         return kernels.sdpa(q, k, v, layout, scale)
 
-    monkeypatch.setattr("beacon_lit.arch.attention.pick_kernel", lambda *_: spy)
+    monkeypatch.setattr("beacon_lit.arch.nn.attention.pick_kernel", lambda *_: spy)
     lm = tiny("qwen3", BEACON).requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16):
         out = lm(tokens(1, 29), labels=tokens(1, 29), ratios=2)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.cache import RowState
-from beacon_lit.arch.layout import build_layout
-from beacon_lit.arch.ratio import longest
-from beacon_lit.arch.windows import Row, check_positions, plan, sizes
+from beacon_lit.arch import longest
+from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.state import RowState
+from beacon_lit.arch.plan.windows import Row, check_positions, plan, sizes
 from tests.arch.cases import Case, beacons, cases
 from tests.arch.tiny import examples, tiny, tokens
 
@@ -97,7 +97,7 @@ def test_slots_of_a_window_are_contiguous_from_0(case: Case) -> None:
         assert k_index[base:].tolist() == q_index.tolist() and k_slot[base:] == q_slot  # own tokens come last
         assert len(set(k_index.tolist())) == keys  # no key twice
         assert k_slot[:base] == list(range(base))
-        if layout.blind:
+        if layout.visibility is not None:
             raw = [slot for slot, index in zip(q_slot, q_index.tolist(), strict=True) if index < layout.raw]
             assert raw == list(range(base, base + len(raw)))
             assert max(q_slot) < base + queries
@@ -145,7 +145,7 @@ def test_placements(placement: str, order: str, slots: list[int]) -> None:
     layout = build_layout(plan([4], [[2]], config, "beacons"), config)
     assert " ".join(f"t{i}" if i < 4 else f"b{i - 4}" for i in layout.q_index.tolist()) == order
     assert layout.q_slot.tolist() == slots
-    assert layout.blind == (placement == "step-expansion")
+    assert (layout.visibility is not None) == (placement == "step-expansion")
 
 
 @examples(300)

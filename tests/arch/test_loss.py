@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch import loss as loss_module
-from beacon_lit.arch.loss import LossHead, loss_and_slope
+from beacon_lit.arch.nn import loss as loss_module
+from beacon_lit.arch.nn.loss import LossHead, loss_and_slope
 from tests.arch.tiny import VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)

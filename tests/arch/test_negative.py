@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch import model as model_module
-from beacon_lit.arch.layout import Layout, build_layout
+from beacon_lit.arch import core
+from beacon_lit.arch.plan.layout import Layout, build_layout
 from tests.arch.oracle import oracle_logits
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
@@ -89,7 +89,7 @@ WRONG = (
 
 def difference(family: str, wrong: Callable[[Layout], Layout], monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """(L,) largest difference of logits from the oracle's, by token."""
-    monkeypatch.setattr(model_module, "build_layout", lambda *arguments: wrong(build_layout(*arguments)))
+    monkeypatch.setattr(core, "build_layout", lambda *arguments: wrong(build_layout(*arguments)))
     lm, ids = tiny(family, BEACON, dtype=torch.float64), tokens(1, 29)
     expected = oracle_logits(lm, ids[0], RATIOS, "raw")
     return (lm(ids, ratios=RATIOS).logits[0] - expected).abs().amax(-1)

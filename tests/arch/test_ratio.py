@@ -9,15 +9,23 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch import Draw
-from beacon_lit.arch import model as model_module
-from beacon_lit.arch.layout import build_layout
-from beacon_lit.arch.ratio import adapt_ratio, longest, passed_ratios, policy_ratios
+from beacon_lit.arch import Draw, core
+from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.ratios import adapt_ratio, longest, passed_ratios, policy_in
+from beacon_lit.arch.ratios import RowWindows
 from tests.arch.cases import beacons
 from tests.arch.tiny import examples, tiny, tokens
 
 CONFIG = BeaconConfig(window=8, ratios=(2, 4, 8))
 DRAW = Draw(seed=3)
+
+
+def policy_ratios(
+    config: BeaconConfig, lengths: list[int], windows: list[int], positions: int, draw: Draw | None
+) -> list[list[int | str]]:
+    policy, limits = policy_in(config, training=draw is not None), config.limits(positions)
+    rows = [RowWindows(row, 0, *pair) for row, pair in enumerate(zip(windows, lengths, strict=True))]
+    return [list(policy.choose(windows, limits, draw).ratios) for windows in rows]
 
 
 def policy(name: str, windows: list[int], draw: Draw | None = DRAW, **values: Any) -> list[list[int | str]]:
@@ -163,7 +171,7 @@ def test_forward_draws_by_its_counter(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append([tuple(window.ratio for window in row.windows) for row in rows])
         return build_layout(rows, *args)
 
-    monkeypatch.setattr(model_module, "build_layout", spy)
+    monkeypatch.setattr(core, "build_layout", spy)
     lm, ids = tiny("qwen2", CONFIG), tokens(3, 101)
     lm.draw = Draw(seed=5, rank=1, step=7)
     lm(ids)

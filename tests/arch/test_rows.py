@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.rows import Rows
+from beacon_lit.arch.plan.rows import Rows
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import FAMILIES, assert_close, examples, gradients, tiny, tokens
 

@@ -13,8 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import rotate_half
 
-from beacon_lit.arch.attention import rotate
-from beacon_lit.arch.checkpoint import ROPE_TYPES
+from beacon_lit.arch.nn.rope import ROPE_TYPES, rotate
 from tests.arch.tiny import DENSE, FAMILIES, hf_config, tokens
 
 pytestmark = pytest.mark.parametrize("family", FAMILIES)

@@ -9,15 +9,15 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch import compression, decoding, generation, static
-from beacon_lit.arch.decoding import Decoding
+from beacon_lit.arch.inference import compress, decode, generate, static
+from beacon_lit.arch.inference.decode import Decoding
 
 
 @contextmanager
 def by_calls() -> Iterator[None]:
     """Every token goes through a call from cache to cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "start_decoding", Decoding)
+        patch.setattr(generate, "start_decoding", Decoding)
         yield
 
 
@@ -39,7 +39,6 @@ def anew() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BeaconLM, "prepare_inputs_for_generation", prepare)
         patch.setattr(BeaconLM, "_update_model_kwargs_for_generation", theirs)
-        patch.setattr(BeaconLM, "_compress_prompt", lambda *_: None, raising=False)
         patch.setattr(BeaconLM, "_prefill", GenerationMixin._prefill, raising=False)
         yield
 
@@ -48,7 +47,7 @@ def anew() -> Iterator[None]:
 def small_steps(windows: int, slots: int) -> Iterator[None]:
     """Prompts are read a few windows at a time, and buffers grow by few slots, as long ones do at full size."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (compression, decoding, generation):
+        for module in (compress, decode, generate):
             patch.setattr(module, "CHUNK_WINDOWS", windows)
         patch.setattr(static, "CHUNK", slots)
         yield

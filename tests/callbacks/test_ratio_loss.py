@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.ratio import Draw
-from beacon_lit.arch.rows import Rows
-from beacon_lit.arch.windows import plan
+from beacon_lit.arch import Draw
+from beacon_lit.arch.plan.rows import Rows
+from beacon_lit.arch.plan.windows import plan
 from beacon_lit.callbacks import RatioLossCallback
 from beacon_lit.callbacks.ratio_loss import token_groups
 from tests.callbacks.models import BEACON, Batches, batch, beacon_module

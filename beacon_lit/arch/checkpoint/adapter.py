@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers.integrations.peft import PeftAdapterMixin
 
-from beacon_lit.arch.checkpoint.names import is_adapter, is_beacon
 from beacon_lit.arch.checkpoint.quantized import is_quantized, quantization
 from beacon_lit.arch.checkpoint.sharded import is_spread
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.names import is_adapter, is_beacon
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-    from beacon_lit.arch.model import BeaconLM
 
 SETTINGS = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
@@ -45,7 +44,7 @@ def settings(model: nn.Module) -> dict[str, Any] | None:
     return _as_json(configs[NAME]) if configs else None
 
 
-def add(model: "BeaconLM", config: "LoraConfig") -> None:
+def add(model: BeaconModel, config: "LoraConfig") -> None:
     """Put an adapter on the backbone, in the beacons' dtype; it is trained. What else is trained stays as it is.
 
     Args:
@@ -78,7 +77,7 @@ def add(model: "BeaconLM", config: "LoraConfig") -> None:
     model.train(model.training)  # its dropout, too
 
 
-def ensure(model: "BeaconLM", config: Mapping[str, Any], source: str) -> None:
+def ensure(model: BeaconModel, config: Mapping[str, Any], source: str) -> None:
     """`add`, unless the model has this adapter already.
 
     Args:
@@ -131,7 +130,7 @@ def check_merged(model: nn.Module) -> None:
         raise ValueError("the model has an adapter, a whole model has none; make it a part of it: lm.merge_adapter()")
 
 
-def merge(model: "BeaconLM") -> None:
+def merge(model: BeaconModel) -> None:
     """Add the adapter to the backbone's weights, in their dtype. The backbone has then no name any more.
 
     Raises:
@@ -158,7 +157,7 @@ def _layers(model: nn.Module) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
 
 
-def _unload(model: "BeaconLM") -> None:
+def _unload(model: BeaconModel) -> None:
     """Take the adapter off; what it has been merged into stays."""
     for name, layer in _layers(model):
         model.set_submodule(name, layer.get_base_layer())
@@ -180,7 +179,7 @@ def _check(config: "LoraConfig") -> None:
         raise ValueError(f"init_lora_weights={config.init_lora_weights!r} is not allowed; allowed: {allowed}")
 
 
-def _check_targets(model: "BeaconLM") -> None:
+def _check_targets(model: BeaconModel) -> None:
     for name, _ in _layers(model):
         if is_beacon(f".{name}") or not name.startswith("model.layers."):
             raise ValueError(
@@ -189,13 +188,13 @@ def _check_targets(model: "BeaconLM") -> None:
             )
 
 
-def _resolved(model: "BeaconLM", config: "LoraConfig") -> "LoraConfig":
+def _resolved(model: BeaconModel, config: "LoraConfig") -> "LoraConfig":
     """A copy of the config that spells "all-linear" out."""
     spelled = _projections(model) if config.target_modules == "all-linear" else config.target_modules
     return replace(config, target_modules=spelled)
 
 
-def _projections(model: "BeaconLM") -> list[str]:
+def _projections(model: BeaconModel) -> list[str]:
     layer = model.model.layers[0]
     kinds = [
         name.removesuffix(".base_layer") for name, module in layer.named_modules() if isinstance(module, nn.Linear)

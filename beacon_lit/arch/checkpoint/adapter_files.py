@@ -3,21 +3,18 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from beacon_lit.arch.checkpoint.adapter import NAME
 from beacon_lit.arch.checkpoint.files import ADAPTER_FILE
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
 
 _PREFIX = "base_model.model."  # of parameter names in peft's files
 
 
-def write_adapter(model: "BeaconLM", folder: Path, state: Mapping[str, Tensor]) -> None:
+def write_adapter(model: BeaconModel, folder: Path, state: Mapping[str, Tensor]) -> None:
     """Write the adapter, from the model's state dict."""
     from peft import get_peft_model_state_dict
 

@@ -1,21 +1,19 @@
 """What beacons can be put on: the architectures, their position slots, and the model class of each."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from transformers import PretrainedConfig
 
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.kernels import check_kernel
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.kernels import check_kernel
+from beacon_lit.arch.nn.rope import ROPE_TYPES, positions
 
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
-
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies change with the length
 # Of a config: what `beacon_model` sets anew, and code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
 
-Families = Mapping[str, type["BeaconLM"]]
+M = TypeVar("M", bound=BeaconModel)
 
 
 def family(config: PretrainedConfig) -> str:
@@ -23,17 +21,9 @@ def family(config: PretrainedConfig) -> str:
     return config.model_type.removeprefix("beacon_")
 
 
-def positions(config: PretrainedConfig) -> int:
-    """Position slots that a backbone supports, RoPE scaling included."""
-    rope = config.rope_parameters
-    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    scaled = int(original * rope["factor"]) if rope["rope_type"] == "yarn" else 0  # a Llama-3 config says what it has
-    return max(config.max_position_embeddings, scaled)
-
-
 def beacon_model(
-    families: Families, hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
-) -> tuple[type["BeaconLM"], PretrainedConfig]:
+    families: Mapping[str, type[M]], hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
+) -> tuple[type[M], PretrainedConfig]:
     """The model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
 
     Raises:

@@ -10,7 +10,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,19 +28,17 @@ from beacon_lit.arch.checkpoint.files import (
     has_whole_model,
 )
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone, check_shapes, sample, shapes
-from beacon_lit.arch.checkpoint.names import check_names, is_adapter, is_backbone, is_beacon
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import collect, put
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_beacon
 
 MODULE_PREFIX = "lm."  # of a training checkpoint's parameter names
 POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
 
 def save_beacons(
-    model: "BeaconLM", folder: str | Path, state: Mapping[str, Tensor] | None = None, write: bool = True
+    model: BeaconModel, folder: str | Path, state: Mapping[str, Tensor] | None = None, write: bool = True
 ) -> None:
     """Write the beacons alone (and the backbone's adapter), with the backbone's name and its fingerprint.
 
@@ -73,7 +71,20 @@ def save_beacons(
     config.to_json_file(folder / CONFIG_NAME)
 
 
-def settings(model: "BeaconLM") -> dict[str, Any]:
+def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **options: Any) -> None:
+    """`save_beacons` with the options of Hugging Face's `save_pretrained`: `state_dict` and `is_main_process`.
+
+    Raises:
+        ValueError: other options; see also `save_beacons`.
+    """
+    state, write = options.pop("state_dict", None), options.pop("is_main_process", True)
+    unused = [*map(repr, unknown), *options]
+    if unused:
+        raise ValueError(f"{unused[0]} is not allowed with beacon_only=True; allowed: state_dict, is_main_process")
+    save_beacons(model, folder, state, write)
+
+
+def settings(model: BeaconModel) -> dict[str, Any]:
     """What `beacon_config.json` holds: beacon settings, the backbone's name and fingerprint, an adapter's settings."""
     backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
     scaling = {name: getattr(model.config, name) for name in POSITION_FIELDS}
@@ -82,7 +93,7 @@ def settings(model: "BeaconLM") -> dict[str, Any]:
     return found if lora is None else {**found, "adapter": lora}
 
 
-def load_beacons(model: "BeaconLM", path: str | Path, allow_other_backbone: bool = False) -> None:
+def load_beacons(model: BeaconModel, path: str | Path, allow_other_backbone: bool = False) -> None:
     """Read beacons into a model, in the model's dtypes; from a training checkpoint all that was trained.
 
     An adapter that comes with them is put on the backbone and is not trained, unless the model has one and trains it.
@@ -106,7 +117,7 @@ def load_beacons(model: "BeaconLM", path: str | Path, allow_other_backbone: bool
 
 
 def put_beacons(
-    model: "BeaconLM", path: Path, saved: Mapping[str, Any], tensors: Mapping[str, Tensor], allow_other_backbone: bool
+    model: BeaconModel, path: Path, saved: Mapping[str, Any], tensors: Mapping[str, Tensor], allow_other_backbone: bool
 ) -> None:
     """Put what `read_settings` and `read_tensors` gave into a model; see `load_beacons`."""
     check_shapes(saved, model.config, str(path))
@@ -128,7 +139,7 @@ def put_beacons(
         check_backbone(saved, model, str(path))
 
 
-def _put_adapter(model: "BeaconLM", path: Path, saved: Mapping[str, Any]) -> None:
+def _put_adapter(model: BeaconModel, path: Path, saved: Mapping[str, Any]) -> None:
     """The adapter that `saved` tells of, in a model that lacks it: not trained, its weights not yet read."""
     if "adapter" not in saved:
         return

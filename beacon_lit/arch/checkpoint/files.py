@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from beacon_lit.arch.checkpoint.names import is_beacon
+from beacon_lit.arch.nn.names import is_beacon
 
 SETTINGS_FILE = "beacon_config.json"
 WEIGHTS_FILE = "beacon.safetensors"

@@ -1,7 +1,7 @@
 """Which backbone beacons belong to: its shape, which must be the same, and a sample of its weights."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +10,7 @@ from transformers import PretrainedConfig
 from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.quantized import is_plain
 from beacon_lit.arch.checkpoint.sharded import gathered
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
 
 _SHAPE_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -27,14 +25,14 @@ def shapes(config: PretrainedConfig) -> dict[str, Any]:
     return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
 
 
-def sample(model: "BeaconLM") -> dict[str, list[float]]:
+def sample(model: BeaconModel) -> dict[str, list[float]]:
     """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another.
 
     Weights that a quantisation has packed are left out; the embedding and the norm are there in any case. Where
     weights are spread over ranks, every rank must call it.
     """
     layers = model.model.layers
-    modules = {
+    modules: dict[str, Any] = {
         "embed_tokens": model.model.embed_tokens,
         "first q_proj": layers[0].self_attn.q_proj,
         "last down_proj": layers[-1].mlp.down_proj,
@@ -65,7 +63,7 @@ def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) 
             )
 
 
-def check_backbone(saved: Mapping[str, Any], model: "BeaconLM", path: str) -> None:
+def check_backbone(saved: Mapping[str, Any], model: BeaconModel, path: str) -> None:
     """ValueError unless `model` has the shape and the weights of the backbone that `saved` (`settings`) tells of.
 
     Weights are compared where both are there as numbers; those that a quantisation has packed are not.

@@ -2,29 +2,48 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from beacon_lit.arch.checkpoint.backbone import Families, beacon_model
+from beacon_lit.arch.checkpoint.backbone import beacon_model
 from beacon_lit.arch.checkpoint.beacons import put_beacons
 from beacon_lit.arch.checkpoint.files import as_value_error, beacon_tensors
-from beacon_lit.arch.checkpoint.names import check_names, is_beacon
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
 from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
-from beacon_lit.arch.checkpoint.source import Source
-from beacon_lit.arch.checkpoint.streaming import Shard, stream
+from beacon_lit.arch.checkpoint.source import Source, config_settings
+from beacon_lit.arch.checkpoint.streaming import Sharder, parts, stream
 from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.names import check_names, is_beacon
 
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+M = TypeVar("M", bound=BeaconModel)
+
+
+def from_config(
+    families: Mapping[str, type[M]],
+    hf_config: PretrainedConfig,
+    beacon: BeaconConfig | None,
+    attn: str,
+    shard: Sharder | None,
+) -> M:
+    """Make a model with random weights; see `BeaconLM.from_config`. `families` has the model class of each."""
+    beacon = beacon or config_settings(hf_config) or BeaconConfig()
+    model_class, config = beacon_model(families, hf_config, beacon, attn)
+    model = model_class(config)
+    model.attn = attn
+    for part in parts(model):
+        model.initialize_beacons(part)
+        if shard is not None:
+            shard(part)
+    return model
 
 
 def load(
-    families: Families,
+    families: Mapping[str, type[M]],
     path: str,
     beacon: BeaconConfig | None,
     attn: str,
@@ -33,9 +52,9 @@ def load(
     beacon_dtype: torch.dtype | str | None = None,
     allow_other_backbone: bool = False,
     config: PretrainedConfig | str | None = None,
-    shard: Shard | None = None,
+    shard: Sharder | None = None,
     **options: Any,
-) -> "BeaconLM":
+) -> M:
     """Load a beacon model.
 
     Args:
@@ -55,7 +74,7 @@ def load(
         allow_other_backbone: put beacons on a backbone of the same shape but with other weights.
         config: config of the model, as AutoModelForCausalLM passes it. For beacons alone, what in it differs from
             their own config.json changes the backbone's.
-        shard: spreads each part of the model over ranks as soon as it is read, see `streaming.Shard`; every rank must
+        shard: spreads each part of the model over ranks as soon as it is read, see `streaming.Sharder`; every rank must
             call this function then, and of the loader's options `dtype` alone is allowed.
         options: `dtype`, `device_map` (one device), `quantization_config`, `revision`, `token`, `cache_dir`,
             `local_files_only`, `subfolder` and others of Hugging Face's `from_pretrained` (`options.py` lists them),
@@ -83,13 +102,13 @@ def load(
 
 
 def _load_whole(
-    model_class: type["BeaconLM"],
+    model_class: type[M],
     source: Source,
     config: PretrainedConfig,
     loader: Mapping[str, Any],
     beacon_dtype: torch.dtype | str | None,
     stored: Mapping[str, Tensor],
-) -> "BeaconLM":
+) -> M:
     """The model on one device; its beacons are those stored with its backbone, or start from that."""
     model, has_beacons = _read_model(model_class, source, config, loader)
     model.freeze()
@@ -106,14 +125,14 @@ def _load_whole(
 
 
 def _load_parts(
-    model_class: type["BeaconLM"],
+    model_class: type[M],
     source: Source,
     config: PretrainedConfig,
     loader: Mapping[str, Any],
     beacon_dtype: torch.dtype | str | None,
     stored: Mapping[str, Tensor],
-    shard: Shard,
-) -> "BeaconLM":
+    shard: Sharder,
+) -> M:
     """The model spread over ranks; its beacons are those stored with its backbone, or start from that."""
     for name in loader.keys() - {"dtype"}:
         raise ValueError(f"{name}={loader[name]!r} is not allowed where a strategy shards the model; allowed: none")
@@ -129,8 +148,8 @@ def _load_parts(
 
 
 def _read_model(
-    model_class: type["BeaconLM"], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
-) -> tuple["BeaconLM", bool]:
+    model_class: type[M], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
+) -> tuple[M, bool]:
     """The model with what weights there are, and whether there were beacons among them."""
     with as_value_error(source.label), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
@@ -147,7 +166,7 @@ def _read_model(
     return model, _check_keys(model, info, source.weights)
 
 
-def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool:
+def _check_keys(model: BeaconModel, info: Mapping[str, Any], source: str) -> bool:
     """Whether the checkpoint had beacons. ValueError if backbone weights are missing or the beacons do not fit."""
     missing = set(info["missing_keys"])
     backbone = sorted(name for name in missing if not is_beacon(name))
@@ -160,7 +179,7 @@ def _check_keys(model: "BeaconLM", info: Mapping[str, Any], source: str) -> bool
     return bool(found)
 
 
-def _cast_beacons(model: "BeaconLM", wanted: torch.dtype | str, stored: Mapping[str, Tensor]) -> None:
+def _cast_beacons(model: BeaconModel, wanted: torch.dtype | str, stored: Mapping[str, Tensor]) -> None:
     """Put the beacon parameters into a dtype; for "auto" each into that in which it is stored, if it is."""
     for name, parameter in model.named_parameters():
         if is_beacon(name):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME
@@ -11,16 +11,14 @@ from beacon_lit.arch.checkpoint.adapter import check_merged
 from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.files import SETTINGS_FILE
 from beacon_lit.arch.checkpoint.quantized import is_quantized, quantization
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
 
 FAMILIES = ("llama", "mistral", "qwen2")  # of the paper's code
 ROPE_TYPES = ("default", "linear")
 _RENAMED = ("beacon", "dtype", "rope_parameters")
 
 
-def save_published(model: "BeaconLM", folder: str | Path, *, plain_type: bool = False, **options: Any) -> None:
+def save_published(model: BeaconModel, folder: str | Path, *, plain_type: bool = False, **options: Any) -> None:
     """Write a whole model in the layout of the published checkpoints; `from_pretrained` reads it back.
 
     config.json has fields of the names that the paper's code reads (RoPE's older ones, too), and by default our
@@ -46,7 +44,7 @@ def save_published(model: "BeaconLM", folder: str | Path, *, plain_type: bool = 
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def published_config(model: "BeaconLM", plain_type: bool) -> dict[str, Any]:
+def published_config(model: BeaconModel, plain_type: bool) -> dict[str, Any]:
     """What config.json holds, with the names of transformers 4, for which the paper's code was written."""
     _check_backbone(model)
     config, rope = model.config, model.config.rope_parameters
@@ -64,7 +62,7 @@ def published_config(model: "BeaconLM", plain_type: bool) -> dict[str, Any]:
     }
 
 
-def _check_backbone(model: "BeaconLM") -> None:
+def _check_backbone(model: BeaconModel) -> None:
     config = model.config
     usual = config.hidden_size // config.num_attention_heads
     head = getattr(config, "head_dim", None) or usual

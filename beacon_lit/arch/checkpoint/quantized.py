@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from beacon_lit.arch.checkpoint.sharded import shape
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -37,7 +35,7 @@ def quantization(model: Any) -> str:
 
 
 @contextmanager
-def dequantized_projections(model: "BeaconLM") -> Iterator[None]:
+def dequantized_projections(model: BeaconModel) -> Iterator[None]:
     """Within it, packed projections that beacons start from are plain ones of the values that they stand for."""
     names = {f"{name}_proj" for name in model.beacon.params}
     packed = {

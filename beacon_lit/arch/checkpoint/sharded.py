@@ -43,6 +43,14 @@ def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Te
     return found
 
 
+def collect_whole(model: nn.Module, options: dict[str, Any]) -> bool:
+    """Put the whole state dict of a spread model among the options of `save_pretrained`; whether this rank writes."""
+    write = bool(options.get("is_main_process", True))
+    if is_spread(model) and options.get("state_dict") is None:
+        options["state_dict"] = collect(dict(model.named_parameters()), write)
+    return write
+
+
 @torch.no_grad()
 def put(parameter: Tensor, value: Tensor) -> None:
     """Set a parameter to a value of its whole shape, the same on every rank. Every rank must call it.

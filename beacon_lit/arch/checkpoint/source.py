@@ -12,9 +12,9 @@ from transformers.utils import CONFIG_NAME
 from beacon_lit.arch.checkpoint.beacons import POSITION_FIELDS, read_settings, read_tensors
 from beacon_lit.arch.checkpoint.files import as_value_error, find_beacons
 from beacon_lit.arch.checkpoint.fingerprint import check_shapes
+from beacon_lit.arch.checkpoint.gguf import convert_gguf, unpacked_here
 from beacon_lit.arch.checkpoint.options import check_known, sort_options
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.gguf import convert_gguf, unpacked_here
 
 # Of a config: what it is of, and what is passed on in other ways.
 _NO_CHANGES = ("_name_or_path", "architectures", "dtype", "model_type", "quantization_config", "transformers_version")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar, cast
 
 import torch
 from safetensors import safe_open
@@ -11,37 +11,37 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 
 from beacon_lit.arch.checkpoint.files import as_value_error, weight_files
-from beacon_lit.arch.checkpoint.names import is_beacon
 from beacon_lit.arch.checkpoint.source import Source
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.names import is_beacon
 
 # Spreads the parameters of a module that it has not spread yet over ranks. It is called for every part of a model, and
 # last for the model itself.
-Shard = Callable[[nn.Module], None]
+Sharder = Callable[[nn.Module], None]
+
+M = TypeVar("M", bound=BeaconModel)
 
 
-def parts(model: "BeaconLM") -> Iterator[nn.Module]:
+def parts(model: BeaconModel) -> Iterator[nn.Module]:
     """What is spread, and gathered when it computes, as one: embedding, layers and head; then the model, for the rest.
 
     A head that shares its weight with the embedding is left to the model.
     """
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     yield from [] if tied else [model.model.embed_tokens]
-    yield from model.model.layers
+    yield from cast(nn.ModuleList, model.model.layers)
     yield from [] if tied else [model.lm_head]
     yield model
 
 
 def stream(
-    model_class: type["BeaconLM"],
+    model_class: type[M],
     source: Source,
     config: PretrainedConfig,
     dtype: torch.dtype,
     beacon_dtype: torch.dtype | None,
-    shard: Shard,
-) -> tuple["BeaconLM", dict[str, list[str]]]:
+    shard: Sharder,
+) -> tuple[M, dict[str, list[str]]]:
     """The model, its parts spread by `shard`. Beacons that are not stored with it start from the backbone.
 
     Args:
@@ -49,7 +49,7 @@ def stream(
         source: where its weights are: safetensors.
         dtype: of the backbone.
         beacon_dtype: of the beacons; None: `dtype`, or the stored one.
-        shard: called with every part, see `Shard`.
+        shard: called with every part, see `Sharder`.
 
     Returns:
         the model, and what a loader of Hugging Face reports: names of "missing_keys" and "unexpected_keys".
@@ -78,7 +78,7 @@ def stream(
 
 
 def _fill(
-    model: "BeaconLM", part: nn.Module, files: Mapping[str, Path], dtype: torch.dtype, beacon_dtype: torch.dtype | None
+    model: BeaconModel, part: nn.Module, files: Mapping[str, Path], dtype: torch.dtype, beacon_dtype: torch.dtype | None
 ) -> None:
     """Read those of a part's parameters that are not there yet; beacons that are in no file stay as memory is."""
     (prefix,) = (f"{name}." if name else "" for name, module in model.named_modules() if module is part)

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.ratio import Ratio
-from beacon_lit.arch.rows import move
-from beacon_lit.arch.windows import Row, Window
+from beacon_lit.arch.placements import MEMORY, OVERLAP, Placement, Tokens
+from beacon_lit.arch.plan.rows import move
+from beacon_lit.arch.plan.windows import Row, Window
+from beacon_lit.arch.ratios import Ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Layout:
         none: (0,) int64.
         cu_q, cu_k: (W + 1,) int32, cumulative lengths of the windows' queries and keys.
         lengths: (queries, keys) of each window.
-        blind: raw tokens do not see the beacons of their own window, so causal is not all of the visibility rule.
+        visibility: who sees whom, where causal is not all of the rule; else None.
         cached: how to go on from a cache and make the next one; None without caches.
     """
 
@@ -60,7 +61,7 @@ class Layout:
     cu_q: Tensor
     cu_k: Tensor
     lengths: tuple[tuple[int, int], ...]
-    blind: bool
+    visibility: "Visibility | None" = None
     cached: "CachedLayout | None" = None
 
     @property
@@ -79,7 +80,33 @@ class Layout:
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: move(value, device) for name, value in tensors.items()}
-        return replace(self, cached=None if self.cached is None else self.cached.to(device), **moved)
+        parts = {"visibility": self.visibility, "cached": self.cached}
+        moved |= {name: None if part is None else part.to(device) for name, part in parts.items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Visibility:
+    """What of the keys before it a query sees, by a placement's rule; see `placements.Tokens`.
+
+    Attributes:
+        placement: the rule.
+        unit: (S,) int64, of each key. The last T keys of a window are its queries.
+        beacon: (S,) bool, whether it is a beacon of its window.
+    """
+
+    placement: Placement
+    unit: Tensor
+    beacon: Tensor
+
+    def to(self, device: torch.device) -> "Visibility":
+        """The same with its tensors on `device`."""
+        return replace(self, unit=move(self.unit, device), beacon=move(self.beacon, device))
+
+    def of(self, queries: slice, keys: slice) -> Tensor:
+        """(Q, K) bool: whether those of the keys that are queries see others; the causal rule comes on top."""
+        query = Tokens(self.unit[queries, None], self.beacon[queries, None])
+        return self.placement.sees(query, Tokens(self.unit[keys], self.beacon[keys]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +175,7 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
     shared = np.ones(len(keys), bool)
     shared[own_places] = False
     slots = np.concatenate([part.slots for part in parts])
+    masked = config.placing.masked and packed > raw
     rotated = keys >= 0 if cached else slice(None)
     return Layout(
         raw=raw,
@@ -163,7 +191,7 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
         cu_q=_cumulative([queries for queries, _ in lengths]),
         cu_k=_cumulative([keys for _, keys in lengths]),
         lengths=lengths,
-        blind=config.placement == "step-expansion" and packed > raw,
+        visibility=_visibility(config.placing, parts, raw) if masked else None,
         cached=_cached_layout(keys, ends, at.moving, rows) if cached else None,
     )
 
@@ -171,11 +199,17 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
 # References to keys: p >= 0 is the p-th of [stream | moving], r < 0 the (-r - 1)-th of the cache's fixed entries.
 @dataclass(frozen=True)
 class _Window:
-    """References to a window's own tokens in visibility order, and to its keys with their slots."""
+    """References to a window's own tokens in the placement's order, and to its keys with their slots.
 
+    Its keys begin with so many of memory and of the overlap.
+    """
+
+    window: Window
     own: np.ndarray
     keys: np.ndarray
     slots: np.ndarray
+    memory: int
+    overlap: int
 
 
 @dataclass(frozen=True)
@@ -213,12 +247,11 @@ def _walk(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[li
         before_moving = past_moving[: window.past_slots] if i == 0 else empty
         tokens, beacons = np.arange(token, token + window.length), np.arange(beacon, beacon + window.beacons)
         token, beacon = token + window.length, beacon + window.beacons
-        own, offset = _arrange(tokens, beacons, window, config.placement)
+        own, offset = _arrange(tokens, beacons, window, config.placing)
         base = len(memory) + len(tail)
         slots = base + np.concatenate([np.arange(len(before)), len(before) + offset])
-        parts.append(
-            _Window(own, np.concatenate([memory, tail, before, own]), np.concatenate([np.arange(base), slots]))
-        )
+        keys = np.concatenate([memory, tail, before, own])
+        parts.append(_Window(window, own, keys, np.concatenate([np.arange(base), slots]), len(memory), len(tail)))
         if window.closes:
             is_beacon = _past_beacons(window)
             raw_tokens = np.concatenate([before_moving[~is_beacon[: len(before_moving)]], tokens])
@@ -254,21 +287,26 @@ def _past_beacons(window: Window) -> np.ndarray:
     return np.arange(window.past_slots) % step == step - 1
 
 
-def _arrange(tokens: np.ndarray, beacons: np.ndarray, window: Window, placement: str) -> tuple[np.ndarray, np.ndarray]:
-    """A window's new tokens in visibility order, and the slot of each counted from the first of them."""
-    size, count = len(tokens), len(beacons)
-    if placement == "append" or count == 0:
-        return np.concatenate([tokens, beacons]), np.arange(size + count)
-    ratio = int(window.ratio)
-    own = np.empty(size + count, np.int64)
-    lead = window.past % ratio  # raw tokens since the last beacon
-    beacon_at = (np.arange(count) + 1) * (ratio + 1) - 1 - lead
-    token_at = np.arange(size) + np.minimum((np.arange(size) + lead) // ratio, count)
-    own[token_at], own[beacon_at] = tokens, beacons
-    offset = np.arange(size + count)
-    if placement == "step-expansion":  # a slot counts what is seen before it, and raw tokens see no beacons
-        offset[token_at] = np.arange(size)
-    return own, offset
+def _arrange(
+    tokens: np.ndarray, beacons: np.ndarray, window: Window, placement: Placement
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window's new tokens in the placement's order, and the slot of each counted from the first of them."""
+    both = np.concatenate([tokens, beacons])
+    if len(beacons) == 0:
+        return both, np.arange(len(both))
+    arranged = placement.arrange(len(tokens), len(beacons), int(window.ratio), window.past)
+    return both[arranged.order], arranged.slots
+
+
+def _visibility(placement: Placement, parts: Sequence[_Window], raw: int) -> Visibility:
+    units, beacons = [], []
+    for part in parts:
+        is_beacon = np.concatenate([_past_beacons(part.window), part.own >= raw])
+        ratio = int(part.window.ratio) if is_beacon.any() else part.window.size
+        unit = np.where(is_beacon, np.cumsum(is_beacon) - 1, (np.cumsum(~is_beacon) - 1) // ratio)
+        units += [np.repeat([MEMORY, OVERLAP], [part.memory, part.overlap]), unit]
+        beacons += [np.zeros(part.memory + part.overlap, bool), is_beacon]
+    return Visibility(placement, torch.from_numpy(np.concatenate(units)), torch.from_numpy(np.concatenate(beacons)))
 
 
 def _cached_layout(keys: np.ndarray, ends: Sequence[_End], moving_end: int, rows: Sequence[Row]) -> CachedLayout:

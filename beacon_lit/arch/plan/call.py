@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
-from beacon_lit.arch.cache import BeaconCache, RowState
 from beacon_lit.arch.config import BeaconConfig, as_tuple, is_count
-from beacon_lit.arch.ratio import Draw, Ratio, Ratios, passed_ratios, policy_ratios
-from beacon_lit.arch.windows import Row, advance, check_positions, plan, sizes
+from beacon_lit.arch.plan.ratios import passed_ratios, policy_in
+from beacon_lit.arch.plan.state import RowState
+from beacon_lit.arch.plan.windows import Row, advance, check_positions, plan, sizes
+from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios, RowWindows
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Call:
 
 def plan_call(
     config: BeaconConfig,
-    positions: int,
+    limits: Limits,
     lengths: Sequence[int],
-    cache: BeaconCache | None,
+    states: Sequence[RowState] | None,
     unfinished: str,
     ratios: Ratios | None,
     draw: Draw | None,
@@ -53,36 +53,35 @@ def plan_call(
 
     Args:
         config: the beacon settings.
-        positions: position slots of the backbone.
+        limits: what ratios have to fit on the backbone.
         lengths: new raw tokens of each row.
-        cache: what was read before.
+        states: where each row stands; None: at its start.
         unfinished: "raw" or "beacons".
         ratios: as passed to the model; None = the policy.
         draw: counter of a training step, None in eval mode.
-        totals: tokens that each row will have, for the policy "adapt-N"; default: those read so far.
+        totals: tokens that each row will have, for policies that plan ahead; default: those read so far.
         more: for each row, whether more tokens will follow, so that a full window closes in any case.
 
     Raises:
         ValueError: see `BeaconLM.forward`.
     """
-    if cache is not None and len(cache.rows) != len(lengths):
-        raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(lengths)}; allowed: the same")
-    states = (RowState(config.window),) * len(lengths) if cache is None else cache.rows
+    states = tuple(states) if states is not None else (RowState(config.window),) * len(lengths)
+    if len(states) != len(lengths):
+        raise ValueError(f"the cache has {len(states)} rows, input_ids {len(lengths)}; allowed: the same")
     counts = [len(sizes(state, new, config.window)) for state, new in zip(states, lengths, strict=True)]
     more = [False] * len(lengths) if more is None else more
+    chosen: list[Sequence[Ratio]]
     if ratios is not None:
-        chosen = passed_ratios(ratios, counts, config.window)
+        chosen = list(passed_ratios(ratios, counts, config.window))
     else:
         wanted = [undecided(*row, unfinished) for row in zip(states, counts, more, strict=True)]
-        chosen = [[config.ratios[0]] * count for count in counts]  # stands where no ratio is needed
-        if any(wanted) or (totals is not None and config.adapt is not None):
-            chosen, states = _by_policy(config, positions, lengths, states, counts, draw, totals, wanted, unfinished)
+        chosen, states = _by_policy(config, limits, lengths, states, counts, draw, totals, wanted, unfinished)
     chosen = [
         [_first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
         for state, row in zip(states, chosen, strict=True)
     ]
     rows = plan(lengths, chosen, config, unfinished, states, more)
-    check_positions(rows, config, positions)
+    check_positions(rows, config, limits.positions)
     given = ratios is not None or unfinished == "beacons"
     open_ratios = tuple(
         row[-1] if given else state.ratio if count == 1 else None
@@ -111,7 +110,7 @@ def undecided(state: RowState, count: int, more: bool, unfinished: str) -> bool:
 
 def _by_policy(
     config: BeaconConfig,
-    positions: int,
+    limits: Limits,
     lengths: Sequence[int],
     states: Sequence[RowState],
     counts: Sequence[int],
@@ -119,36 +118,38 @@ def _by_policy(
     totals: Sequence[int] | None,
     wanted: Sequence[bool],
     unfinished: str,
-) -> tuple[list[list[Ratio]], tuple[RowState, ...]]:
-    """Ratios by the policy, and the states with what "adapt-N" chose: once for each row, more if memory overflows."""
-    reached = [state.seen_tokens + new for state, new in zip(states, lengths, strict=True)]
-    upto = [state.windows + count for state, count in zip(states, counts, strict=True)]
-    chosen = policy_ratios(config, totals or reached, upto, positions, draw, [state.adapted for state in states])
-    chosen = [row[-count:] for row, count in zip(chosen, counts, strict=True)]
-    adapts = config.adapt is not None and len(config.ratios) > 1 and (draw is not None or config.eval_ratio is None)
-    if not adapts:
-        return chosen, tuple(states)
+) -> tuple[list[Sequence[Ratio]], tuple[RowState, ...]]:
+    """Ratios by the policy, and the states with what it remembers. Rows that need no ratio get any."""
+    policy = policy_in(config, training=draw is not None)
+    asked = totals is not None and policy.plans_ahead
+    chosen: list[Sequence[Ratio]] = []
     after = []
-    for i, (state, new) in enumerate(zip(states, lengths, strict=True)):
-        if wanted[i] or totals is not None:
-            ahead = max(new, totals[i] - state.seen_tokens) if totals is not None else new
-            ratio = _that_fits(config, positions, state, ahead, cast(int, chosen[i][0]), unfinished)
-            chosen[i], state = [ratio] * counts[i], replace(state, adapted=ratio)
+    for i, (state, new, count) in enumerate(zip(states, lengths, counts, strict=True)):
+        if wanted[i] or asked:
+            length = state.seen_tokens + new if totals is None else totals[i]
+            ahead = new if totals is None else max(new, length - state.seen_tokens)
+
+            def fits(ratio: int, state: RowState = state, ahead: int = ahead) -> bool:
+                return _fits(config, limits, state, ahead, ratio, unfinished)
+
+            windows = RowWindows(i, state.windows, count, length, state.memory_slots, state.adapted, fits)
+            choice = policy.choose(windows, limits, draw)
+            chosen.append(choice.ratios)
+            state = replace(state, adapted=choice.remembered)
+        else:
+            chosen.append([config.ratios[0]] * count)
         after.append(state)
     return chosen, tuple(after)
 
 
-def _that_fits(config: BeaconConfig, positions: int, state: RowState, ahead: int, least: int, unfinished: str) -> int:
-    """The smallest ratio from `least` on at which the tokens ahead fit the backbone's positions, else the largest."""
-    larger = [ratio for ratio in sorted(config.ratios) if ratio >= least]
+def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, ratio: int, unfinished: str) -> bool:
+    """Whether so many more tokens fit the positions at one ratio."""
     count = len(sizes(state, ahead, config.window))
-    for ratio in larger:
-        try:
-            check_positions(plan([ahead], [[ratio] * count], config, unfinished, [state]), config, positions)
-        except ValueError:
-            continue
-        return ratio
-    return larger[-1]
+    try:
+        check_positions(plan([ahead], [[ratio] * count], config, unfinished, [state]), config, limits.positions)
+    except ValueError:
+        return False
+    return True
 
 
 def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:

@@ -6,17 +6,16 @@ for rows that read nothing in a step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.attention import Rope, rotate
-from beacon_lit.arch.cache import BeaconCache, LayerState, RowState
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.attention import BeaconAttention
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.rope import Rope, rotate
+from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.state import RowState
 
 CHUNK = 512  # slots that one product over values sums; S is a multiple
 
@@ -43,7 +42,7 @@ class StaticStep:
         """All tokens are raw."""
         return len(self.slots)
 
-    def attend(self, attention: "BeaconAttention", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B, N, H), k and v (B, K, H), not rotated -> (B, N, H)."""
         keys, values = self.keys[attention.layer_idx], self.values[attention.layer_idx]
         rows = torch.arange(len(q), device=q.device)
@@ -86,7 +85,7 @@ class Buffers:
             the window closes, and are kept unrotated here.
     """
 
-    def __init__(self, lm: "BeaconLM", cache: BeaconCache, slots: int) -> None:
+    def __init__(self, lm: BeaconModel, cache: BeaconCache, slots: int) -> None:
         first = cache.layers[0].memory_k
         shape = (len(cache.layers), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.lm = lm
@@ -115,7 +114,7 @@ class Buffers:
 
         tail_k, tail_v = (part(f"moving_{x}", start_o, start_o + o) for x in "kv")
         self.tails[place] = tail_k, tail_v
-        rope = self.lm._rope(cache.hidden, torch.arange(m, m + o, device=cache.hidden.device).repeat(len(tail_k)))
+        rope = self.lm.rope(cache.hidden, torch.arange(m, m + o, device=cache.hidden.device).repeat(len(tail_k)))
         rotated = rotate(tail_k.flatten(0, 1), *rope).unflatten(0, (len(tail_k), -1)) if o else tail_k
         for x, buffer, tail in (("k", self.keys[:, place], rotated), ("v", self.values[:, place], tail_v)):
             buffer[:, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)

@@ -6,7 +6,7 @@ and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i`
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, cast
 
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beacon_lit.arch.layout import Layout
+from beacon_lit.arch.placements import find_placement
+from beacon_lit.arch.plan.layout import Layout
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
 
@@ -47,13 +48,11 @@ def _gqa_option() -> dict[str, Any]:
 def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
     """A loop of `scaled_dot_product_attention` over windows: any device and dtype, and the only one that masks."""
     queries, keys = zip(*layout.lengths, strict=True)
-    parts = zip(q.split(queries), k.split(keys), v.split(keys), layout.q_index.split(queries), strict=True)
+    parts = zip(q.split(queries), k.split(keys), v.split(keys), masks(layout), strict=True)
     out = []
-    for q_i, k_i, v_i, index in parts:
+    for q_i, k_i, v_i, mask in parts:
         q_i, k_i, v_i = (x.transpose(0, 1)[None] for x in (q_i, k_i, v_i))
-        mask = None
-        if layout.blind or q_i.shape[2] != k_i.shape[2]:
-            mask = _visible(index, layout, k_i.shape[2])
+        if mask is not None:
             k_i, v_i = (x.repeat_interleave(q_i.shape[1] // x.shape[1], dim=1) for x in (k_i, v_i))
         causal = mask is None and q_i.shape[2] > 1
         grouped = q_i.shape[1] != k_i.shape[1]
@@ -64,14 +63,21 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tenso
     return torch.cat(out)
 
 
-def _visible(index: Tensor, layout: Layout, keys: int) -> Tensor:
-    """(T, keys) bool: causal, aligned at the end; under a blind layout raw queries miss their window's beacons."""
-    queries = len(index)
-    mask = torch.ones(queries, keys, dtype=torch.bool, device=index.device).tril(keys - queries)
-    if layout.blind:
-        beacon = index >= layout.raw
-        mask[:, keys - queries :] &= beacon[:, None] | ~beacon
-    return mask
+def masks(layout: Layout) -> Iterator[Tensor | None]:
+    """Of each window a (queries, keys) bool mask: the causal rule, aligned at the end, and the placement's.
+
+    None where a window has no other keys than its own, and the causal rule is all.
+    """
+    end = 0
+    for queries, keys in layout.lengths:
+        end += keys
+        if layout.visibility is None and queries == keys:
+            yield None
+            continue
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.q_index.device).tril(keys - queries)
+        if layout.visibility is not None:
+            mask &= layout.visibility.of(slice(end - queries, end), slice(end - keys, end))
+        yield mask
 
 
 KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}
@@ -83,15 +89,15 @@ def check_kernel(name: str, placement: str) -> None:
         raise ValueError(f"attn={name!r} is not allowed; allowed: auto, {', '.join(KERNELS)}")
     if name == "flash_attn" and not _has_flash_attn():
         raise ValueError("attn='flash_attn' needs the package flash-attn: pip install 'beacon_lit[flash]'")
-    if name in ("flash_attn", "varlen") and placement == "step-expansion":
-        raise ValueError(f"attn={name!r} cannot mask as placement='step-expansion' needs; allowed: auto, sdpa")
+    if name in ("flash_attn", "varlen") and find_placement(placement).masked:
+        raise ValueError(f"attn={name!r} cannot mask as placement={placement!r} needs; allowed: auto, sdpa")
 
 
 def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
     """The kernel `name`; "auto" is flash_attn, else varlen, for half precision on CUDA, and sdpa otherwise."""
     if name != "auto":
         return KERNELS[name]
-    if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.blind:
+    if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.visibility is not None:
         return sdpa
     return flash_attn if _has_flash_attn() else varlen
 

@@ -18,8 +18,8 @@ from transformers.models.mistral.modeling_mistral import MistralAttention
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from beacon_lit.arch.attention import BeaconAttention
 from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.nn.attention import BeaconAttention
 
 
 class BeaconLlamaConfig(LlamaConfig):

@@ -22,6 +22,12 @@ class LossHead(nn.Linear):
     compute: LossAndSlope
     diverge: DivergenceAndSlope
 
+    @classmethod
+    def install(cls, head: nn.Linear) -> None:
+        """Make a backbone's head one of this class."""
+        head.__class__ = cls
+        head.compute, head.diverge = loss_and_slope, divergence_and_slope  # type: ignore[assignment]
+
     def forward(
         self, hidden: Tensor, targets: Tensor | None = None, teacher: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:

@@ -1,27 +1,28 @@
-"""Hugging Face's `generate` on a beacon model, from prompts or from caches."""
+"""What Hugging Face's `generate` asks of a model: prompts read in chunks, then token after token from a cache."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from transformers import MaxLengthCriteria
+from transformers import GenerationMixin, MaxLengthCriteria
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.call import totals, undecided
 from beacon_lit.arch.checkpoint.sharded import is_spread
-from beacon_lit.arch.compression import CHUNK_WINDOWS
 from beacon_lit.arch.config import as_tuple
-from beacon_lit.arch.decoding import Decoding, Finished, remaining, start_decoding
-from beacon_lit.arch.lockstep import check_alike, drawing_alike
-from beacon_lit.arch.ratio import Ratios, is_row, policy_ratios
-from beacon_lit.arch.windows import sizes
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
+from beacon_lit.arch.inference.decode import Decoding, Finished, remaining, start_decoding
+from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
+from beacon_lit.arch.inference.start import empty_cache, mode_of
+from beacon_lit.arch.plan.call import totals, undecided
+from beacon_lit.arch.plan.ratios import is_row, policy_in
+from beacon_lit.arch.plan.windows import sizes
+from beacon_lit.arch.ratios import Ratios, RowWindows
 
-_Model: Any = object  # the model's own methods are in `BeaconLM`, which comes after this class
 
-
-class BeaconGeneration(_Model):
-    """The part of `BeaconLM` that generates."""
+class BeaconGeneration(BeaconModel, GenerationMixin):
+    """A beacon model that generates. All but `generate` are hooks that Hugging Face's `generate` calls."""
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """Hugging Face's `generate`. With `cache=` the ids given are the new text; that cache stays as it is.
@@ -73,12 +74,12 @@ class BeaconGeneration(_Model):
         ids, mask = input_ids[::copies], None if mask is None else mask[::copies, -input_ids.shape[1] :]
         lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
         cache = model_kwargs.pop("cache", None)
-        mode = self._mode(model_kwargs.get("unfinished"), cache)
-        cache = self._empty_cache(len(ids), self.beacon.window) if cache is None else cache
+        mode = mode_of(self, model_kwargs.get("unfinished"), cache)
+        cache = empty_cache(self, len(ids)) if cache is None else cache
         before = replace(cache, unfinished=mode)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))
-        if self.beacon.adapt is not None and ends is None:
+        if self.beacon.policy.plans_ahead and ends is None:
             pairs = zip(cache.rows, lengths, strict=True)
             ends = [state.seen_tokens + length + new for state, length in pairs]
         ratios = _per_row(model_kwargs.get("ratios"), len(ids))
@@ -103,7 +104,7 @@ class BeaconGeneration(_Model):
         """Refuse a policy that cannot choose for windows that so many tokens close (raw) or begin (beacons)."""
         for state, length in zip(cache.rows, lengths, strict=True):
             if undecided(state, len(sizes(state, length, self.beacon.window)), False, cache.unfinished):
-                policy_ratios(self.beacon, [length], [1], self.positions, None)
+                policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
 
     def _read_heads(
         self, ids: Tensor, mask: Tensor | None, lengths: Sequence[int], cache: BeaconCache, ratios: Any, ends: Any
@@ -113,7 +114,7 @@ class BeaconGeneration(_Model):
         head = None if mask is None else mask[rows, :-1]
         chosen = [ratios[row] for row in rows] if isinstance(ratios, list) else ratios
         own_ends = None if ends is None else [ends[row] for row in rows]
-        return cache.put(rows, self.compress(ids[rows, :-1], head, cache.select(rows), chosen, total_length=own_ends))
+        return cache.put(rows, compress(self, ids[rows, :-1], head, cache.select(rows), chosen, total_length=own_ends))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """What `generate` passes to `forward` for one more token."""

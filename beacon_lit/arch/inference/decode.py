@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from beacon_lit.arch.cache import BeaconCache, RowState
-from beacon_lit.arch.call import plan_call
+from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import is_spread
-from beacon_lit.arch.compression import CHUNK_WINDOWS
-from beacon_lit.arch.ratio import Ratio
-from beacon_lit.arch.rows import Rows, check_ids
-from beacon_lit.arch.static import Buffers, StaticStep
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel, read
+from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
+from beacon_lit.arch.inference.start import mode_of
+from beacon_lit.arch.inference.static import Buffers, StaticStep
+from beacon_lit.arch.plan.rows import check_ids
+from beacon_lit.arch.plan.state import RowState
+from beacon_lit.arch.ratios import Ratio
 
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
 
@@ -48,7 +47,7 @@ class Decoding:
 
     def __init__(
         self,
-        lm: "BeaconLM",
+        lm: BeaconModel,
         cache: BeaconCache,
         ratios: Ratio | list[list[Ratio]] | None,
         totals: Sequence[int] | None,
@@ -90,11 +89,10 @@ class Decoding:
         draw = lm.draw if lm.training else None
         ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
         totals = None if self.totals is None else [self.totals[row] for row in rows]
-        mode = lm._mode(None, before)
-        call = plan_call(lm.beacon, lm.positions, [1] * count, before, mode, ratios, draw, totals)
+        call = lm.plan([1] * count, before, mode_of(lm, None, before), ratios, draw, totals)
         new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
-        hidden, after = lm._read(new, Rows((0,) * count, (1,) * count, 1), call, before, keep=True)
+        hidden, after = read(lm, new, call, before)
         assert after is not None
         if isinstance(self.ratios, list):
             for row, was, now in zip(rows, before.rows, after.rows, strict=True):
@@ -128,7 +126,7 @@ class StaticDecoding(Decoding):
     For open windows without beacons. A row whose window closes goes through a call from cache to cache.
     """
 
-    def __init__(self, lm: "BeaconLM", cache: BeaconCache, *args: Any) -> None:
+    def __init__(self, lm: BeaconModel, cache: BeaconCache, *args: Any) -> None:
         super().__init__(lm, cache, *args)
         del self._cache
         batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
@@ -232,9 +230,9 @@ class StaticDecoding(Decoding):
         half = embedded.dtype in (torch.bfloat16, torch.float16)
         bias = torch.zeros(seen.shape, dtype=torch.float32 if half else embedded.dtype, device=slots.device)
         bias = bias.masked_fill(~seen, float("-inf"))[:, None]
-        rope = lm._rope(embedded, slots)
+        rope = lm.rope(embedded, slots)
         step = StaticStep(self.buffers.keys, self.buffers.values, slots, rope, bias)
-        hidden = lm._through_layers(embedded, rope, step)
+        hidden = lm.run_layers(embedded, rope, step)
         rows = torch.arange(len(slots), device=slots.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids
@@ -280,7 +278,7 @@ def _with_room(slots: int) -> int:
     return slots + slots // 8
 
 
-def start_decoding(lm: "BeaconLM", cache: BeaconCache, *args: Any) -> Decoding:
+def start_decoding(lm: BeaconModel, cache: BeaconCache, *args: Any) -> Decoding:
     """What goes on from `cache`: static buffers where open windows hold no beacons."""
     return (Decoding if cache.unfinished == "beacons" else StaticDecoding)(lm, cache, *args)
 

@@ -1,26 +1,24 @@
 """What tells one model from another, for caches: another model's keys and values would be silently wrong."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, shapes
-from beacon_lit.arch.checkpoint.names import is_adapter, is_beacon
 from beacon_lit.arch.checkpoint.sharded import is_mastered
-
-if TYPE_CHECKING:
-    from beacon_lit.arch.cache import BeaconCache
-    from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.names import is_adapter, is_beacon
 
 Fingerprint = tuple[tuple[str, Any], ...]
 
 _SETTINGS = ("window", "sink", "overlap", "placement", "params")  # those that a cache depends on
 
 
-def fingerprint(model: "BeaconLM") -> Fingerprint:
+def fingerprint(model: BeaconModel) -> Fingerprint:
     """(name, value) pairs: shapes, RoPE, beacon settings, and a few values of a few weights in bf16.
 
     Computed anew only when a weight has changed, or where that cannot be seen: of parameters that FSDP2 or DeepSpeed
@@ -36,7 +34,7 @@ def fingerprint(model: "BeaconLM") -> Fingerprint:
     return known[1]
 
 
-def check_cache(cache: "BeaconCache", model: "BeaconLM") -> None:
+def check_cache(cache: BeaconCache, model: BeaconModel) -> None:
     """ValueError unless `model` can go on from `cache`: its own, in its dtype and on its device."""
     own = fingerprint(model)
     if cache.fingerprint != own:
@@ -55,7 +53,7 @@ def check_cache(cache: "BeaconCache", model: "BeaconLM") -> None:
         raise ValueError(f"the cache is {cache.hidden.dtype}, the model {weight.dtype}: cache.to(dtype) converts it")
 
 
-def _compute(model: "BeaconLM") -> Fingerprint:
+def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
@@ -63,7 +61,7 @@ def _compute(model: "BeaconLM") -> Fingerprint:
     return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **trained}.items())
 
 
-def _sampled(model: "BeaconLM") -> list[tuple[str, Tensor]]:
+def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
     """The beacon embedding, beacon projections of the first and the last layer, the first and the last adapter."""
     last = len(model.model.layers) - 1
     layers = tuple(f"model.layers.{i}." for i in {0, last})
@@ -74,7 +72,7 @@ def _sampled(model: "BeaconLM") -> list[tuple[str, Tensor]]:
     return beacons + adapter[:2] + adapter[-2:]
 
 
-def _versions(model: "BeaconLM") -> tuple[Any, ...] | None:
+def _versions(model: BeaconModel) -> tuple[Any, ...] | None:
     """Changes whenever a sampled weight or a setting does. None where a weight changes unseen."""
     layers = model.model.layers
     backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from beacon_lit.arch.cache import RowState
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.ratio import Ratio, longest
+from beacon_lit.arch.plan.ratios import longest
+from beacon_lit.arch.plan.state import RowState
+from beacon_lit.arch.ratios import Ratio
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Row:
     overlap: int = 0
     open_slots: int = 0
 
+    @property
+    def new(self) -> int:
+        """Tokens that the call reads, those that run once more left out."""
+        return sum(window.length for window in self.windows) - self.again
+
 
 def sizes(state: RowState, new: int, window: int) -> list[int]:
     """Raw tokens of each window that `new` more tokens touch, those already there included."""
@@ -99,7 +105,7 @@ def _plan_row(
     last = len(cut) - 1
     full = [size == (config.window if i else state.capacity) for i, size in enumerate(cut)]
     closes = [i < last or (full[i] and (more or unfinished == "beacons")) for i in range(len(cut))]
-    as_they_come = unfinished == "beacons" and config.placement == "interleave"
+    as_they_come = unfinished == "beacons" and config.placing.inserts
     past = len(state.open_ids) if as_they_come or not closes[0] else 0
     windows = []
     for i, (size, ratio) in enumerate(zip(cut, ratios, strict=True)):

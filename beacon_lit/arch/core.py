@@ -1,0 +1,193 @@
+"""The one place where layers run: ids, a plan and a state in, hidden states and the next state out.
+
+Shape legend: R raw tokens, P packed tokens (raw + beacon) of all rows, D model dim, H head dim.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.nn.attention import BeaconAttention, Step
+from beacon_lit.arch.nn.decoder import Decoder
+from beacon_lit.arch.nn.loss import LossHead
+from beacon_lit.arch.nn.names import is_beacon
+from beacon_lit.arch.nn.rope import Rope, positions
+from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.nn.windows import WindowStep
+from beacon_lit.arch.plan.call import Call, plan_call
+from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.rows import move
+from beacon_lit.arch.ratios import Draw, Limits, Ratios
+
+
+class BeaconModel(PreTrainedModel):
+    """A backbone with beacons, as far as it runs: what caches, generation, checkpoints and losses are built on.
+
+    Comes before a family's `...ForCausalLM` in the order of bases, and makes its parts those of a beacon model.
+
+    Attributes:
+        beacon: the `BeaconConfig`.
+        attn: attention kernel: "auto" (the best available), "flash_attn", "varlen" or "sdpa".
+        draw: counter of the next training step's random ratios.
+        model, lm_head: the backbone's decoder, with a beacon embedding, and its language-model head.
+    """
+
+    attention_class: ClassVar[type[BeaconAttention]]
+
+    beacon: BeaconConfig
+    attn: str
+    draw: Draw
+    model: Decoder
+    lm_head: LossHead
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.beacon = BeaconConfig.from_dict(config.beacon)
+        self.attn = "auto"
+        self.draw = Draw()
+        for layer in self.model.layers:
+            layer.self_attn.__class__ = self.attention_class
+            layer.self_attn.install(self.beacon.params)
+        embedding = self.model.embed_tokens.weight
+        # No padding index: it would hold the only row's gradient at zero.
+        self.model.beacon_embed_tokens = nn.Embedding(
+            1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
+        )
+        LossHead.install(self.lm_head)
+        self.freeze()
+
+    @torch.no_grad()
+    def initialize_beacons(self, part: nn.Module | None = None) -> None:
+        """Start the beacon projections from the backbone's, the beacon embedding from `embed_init`'s token.
+
+        Where the backbone has no such token, the embedding starts from the vocabulary's mean.
+
+        Args:
+            part: only what starts from weights of this part of the model, see `checkpoint.parts`; default: all.
+
+        Raises:
+            ValueError: the token's id is outside the vocabulary.
+        """
+        for layer in self.model.layers:
+            if part in (None, layer):
+                layer.self_attn.initialize()
+        embedding = self.model.embed_tokens
+        if part not in (None, embedding) and not (part is self and self.lm_head.weight is embedding.weight):
+            return
+        field = f"{self.beacon.embed_init}_token_id"
+        token = getattr(self.config, field, None)
+        token = token[0] if isinstance(token, list) else token
+        table = embedding.weight
+        if token is not None and not 0 <= token < len(table):
+            raise ValueError(f"{field}={token} is not allowed; allowed: 0 to {len(table) - 1}, or none")
+        row = table.float().mean(0) if token is None else table[token]
+        self.model.beacon_embed_tokens.weight.copy_(row[None])
+
+    def freeze(self) -> None:
+        """Leave only the beacons to be trained."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(is_beacon(name))
+
+    def beacon_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what is trained by default."""
+        return (parameter for name, parameter in self.named_parameters() if is_beacon(name))
+
+    @property
+    def positions(self) -> int:
+        """Position slots of the backbone."""
+        return positions(self.config)
+
+    @property
+    def limits(self) -> Limits:
+        """What ratios have to fit on this backbone."""
+        return self.beacon.limits(self.positions, self.dense_cache_bytes(1))
+
+    def dense_cache_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values that the backbone keeps of so many tokens."""
+        config = self.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize
+
+    def plan(
+        self,
+        lengths: Sequence[int],
+        cache: BeaconCache | None,
+        unfinished: str,
+        ratios: Ratios | None = None,
+        draw: Draw | None = None,
+        totals: Sequence[int] | None = None,
+        more: Sequence[bool] | None = None,
+    ) -> Call:
+        """Plan a call that goes on from `cache`; see `plan_call` for the rest, and for errors."""
+        states = None if cache is None else cache.rows
+        return plan_call(self.beacon, self.limits, lengths, states, unfinished, ratios, draw, totals, more)
+
+    def read(self, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:
+        """Read new tokens under a plan. Strategies that spread the model over ranks let a computation begin here.
+
+        Args:
+            ids: (R,) int64 new tokens, rows end to end, on any device.
+            call: the plan, made for `cache`.
+            cache: what to go on from; None keeps nothing.
+
+        Returns:
+            (R, D) final hidden states of the new tokens, and the next cache, None without one.
+        """
+        return read(self, ids, call, cache)
+
+    def run(
+        self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...] = ()
+    ) -> tuple[Tensor, tuple[LayerState, ...]]:
+        """Run all layers over all windows in one pass.
+
+        Args:
+            ids: (R,) int64 raw tokens in stream order, on the model's device.
+            layout: where queries and keys come from, on the model's device.
+            before: each layer's keys and values of the cache, with `layout.cached` only.
+
+        Returns:
+            (R, D) final hidden states of the raw tokens, and each layer's keys and values of the next cache.
+        """
+        beacons = self.model.beacon_embed_tokens(ids.new_zeros(layout.beacons))
+        raw = self.model.embed_tokens(ids)
+        stream = torch.cat([raw, beacons.to(raw.dtype)])
+        fresh = None if layout.cached is None else self.rope(raw, layout.cached.fresh_slot)
+        q_rope, k_rope = self.rope(raw, layout.q_slot), self.rope(raw, layout.k_slot)
+        step = WindowStep(layout, q_rope, k_rope, self.attn, fresh, before)
+        hidden = self.run_layers(stream, q_rope, step)
+        return hidden[: layout.raw], tuple(step.after[i] for i in range(len(step.after)))
+
+    def run_layers(self, stream: Tensor, rope: Rope, step: Step) -> Tensor:
+        """(P, D) embeddings in stream order -> their (P, D) final hidden states."""
+        hidden = stream[None]
+        for layer in self.model.layers:
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
+        return self.model.norm(hidden)[0]
+
+    def rope(self, like: Tensor, slots: Tensor) -> Rope:
+        """Cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
+        cos, sin = self.model.rotary_emb(like, slots[None])
+        return cos[0], sin[0]
+
+
+def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:
+    """Do what `BeaconModel.read` says, inside a computation that has begun."""
+    inserts = lm.beacon.placing.inserts
+    device = lm.model.embed_tokens.weight.device
+    layout = build_layout(call.rows, lm.beacon, cache is not None, inserts and call.unfinished == "beacons").to(device)
+    if cache is None:
+        return lm.run(move(ids, device), layout)[0], None
+    parts = ids.split([row.new for row in call.rows])
+    again = [ids.new_tensor(state.open_ids[: row.again]) for state, row in zip(call.states, call.rows, strict=True)]
+    stream = torch.cat([part for pair in zip(again, parts, strict=True) for part in pair])
+    hidden, layers = lm.run(move(stream, device), layout, cache.layers)
+    assert layout.cached is not None
+    kept = torch.cat([hidden.detach(), cache.hidden])[layout.cached.hidden]
+    states = call.advance([part.tolist() for part in parts], lm.beacon)
+    after = BeaconCache(states, layers, kept, call.unfinished, inserts, cache.fingerprint)
+    return hidden[layout.cached.new], after

@@ -1,0 +1,46 @@
+"""The dense backbone as transformers alone would run it, on the weights of the beacon model that it is part of."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
+
+
+@torch.no_grad()
+def dense_generate(
+    lm: BeaconModel, dense: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **options: Any
+) -> Any:
+    """Do what `BeaconLM.dense_generate` says. `dense` is the forward pass of the backbone."""
+    check_alike(lm, "what dense_generate was given", input_ids, attention_mask)
+    with drawing_alike(lm):
+        plain = _plain(lm, dense)
+        plain.generation_config = lm.generation_config  # which may be another one by now
+        return plain.generate(input_ids, attention_mask=attention_mask, **options)
+
+
+def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:
+    """The family's own class around this model's modules; only its `generate` is wanted."""
+    known = lm.__dict__.get("_plain_model")  # not an attribute, which would make it a module of this one
+    if known is not None:
+        return known
+    family: Any = next(base for base in type(lm).__mro__ if not issubclass(base, BeaconModel))
+    with torch.device("meta"):
+        plain = family(lm.config)
+    plain.model, plain.lm_head = lm.model, lm.lm_head
+    # `generate` looks at the names of forward's arguments.
+    plain.forward = wraps(family.forward)(lambda *args, **kwargs: dense(*args, **kwargs))
+    plain.forward.__signature__ = _without_self(family.forward)
+    lm.__dict__["_plain_model"] = plain
+    return plain
+
+
+def _without_self(function: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -1,0 +1,52 @@
+"""Where a sequence begins: the empty cache, and what its open window will hold."""
+
+import torch
+
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.config import UNFINISHED
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.fingerprint import fingerprint
+from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.state import RowState
+
+
+def mode_of(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) -> str:
+    """What the open window holds in a call, "raw" or "beacons".
+
+    Args:
+        lm: the model.
+        unfinished: as passed; None: the cache's, else "raw" in training mode, else the config's.
+        cache: what the call goes on from.
+
+    Raises:
+        ValueError: no such mode, or another than that of a cache with an open window.
+    """
+    default = "raw" if lm.training else lm.beacon.unfinished
+    mode = unfinished or (default if cache is None else cache.unfinished)
+    if mode not in UNFINISHED:
+        raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {', '.join(UNFINISHED)}")
+    if cache is not None and mode != cache.unfinished and cache.window_slots:
+        raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {cache.unfinished!r}, the cache's")
+    return mode
+
+
+def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> BeaconCache:
+    """A cache that has read nothing.
+
+    Args:
+        lm: the model.
+        rows: of the batch.
+        capacity: raw tokens of the first window; default: `window`.
+    """
+    weight = lm.model.embed_tokens.weight
+    config, dtype, device = lm.config, weight.dtype, weight.device  # not `new_empty`, which a spread weight spreads
+    head = lm.model.layers[0].self_attn.head_dim
+    none = torch.empty(0, config.num_key_value_heads, head, dtype=dtype, device=device)
+    return BeaconCache(
+        rows=(RowState(lm.beacon.window if capacity is None else capacity),) * rows,
+        layers=(LayerState(*[none] * 6),) * len(lm.model.layers),
+        hidden=torch.zeros(rows, config.hidden_size, dtype=dtype, device=device),
+        unfinished=mode_of(lm, None, None),
+        interleaved=lm.beacon.placing.inserts,
+        fingerprint=fingerprint(lm),
+    )

@@ -1,0 +1,43 @@
+"""What the decoders of all families have in common, as far as this package touches it."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from beacon_lit.arch.nn.attention import BeaconAttention
+
+
+class DecoderLayer(Protocol):
+    """A layer, its attention made a `BeaconAttention`."""
+
+    self_attn: BeaconAttention
+    mlp: Any
+    input_layernorm: nn.Module
+    post_attention_layernorm: nn.Module
+    gradient_checkpointing: bool
+
+    def __call__(self, hidden: Tensor, **options: Any) -> Tensor:
+        """(1, P, D) -> (1, P, D)."""
+
+
+class DecoderLayers(Protocol):
+    """The layers, an `nn.ModuleList`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+    def __iter__(self) -> Iterator[DecoderLayer]: ...
+
+
+class Decoder(Protocol):
+    """The decoder, with the beacon embedding that is put into it."""
+
+    embed_tokens: nn.Embedding
+    beacon_embed_tokens: nn.Embedding
+    layers: DecoderLayers
+    norm: nn.Module
+    rotary_emb: nn.Module
+
+    def __call__(self, **options: Any) -> Any: ...

@@ -1,0 +1,73 @@
+"""Attention over `[memory | overlap | window]`, of all windows of all rows at once: gather, rotate, call a kernel."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.gather import gather
+from beacon_lit.arch.nn.kernels import pick_kernel
+from beacon_lit.arch.nn.rope import Rope
+from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class WindowStep:
+    """All windows of all rows in one pass.
+
+    Attributes:
+        layout: where queries and keys come from.
+        q_rope, k_rope, fresh_rope: cos and sin at the slots of queries, keys, and keys new in the next cache.
+        kernel: attention kernel, see `kernels.pick_kernel`.
+        before: each layer's keys and values of the cache; with `layout.cached` only.
+        after: those of the next cache, put here by each layer under its index.
+    """
+
+    layout: Layout
+    q_rope: Rope
+    k_rope: Rope
+    kernel: str
+    fresh_rope: Rope | None = None
+    before: tuple[LayerState, ...] = ()
+    after: dict[int, LayerState] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> int:
+        """Stream positions from here on are beacons."""
+        return self.layout.raw
+
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Step`."""
+        layout, dtype = self.layout, v.dtype
+        q = gather(q, layout.q_index, layout.stream_index, layout.none)
+        q = attention.rotate(q, *self.q_rope)
+        k, v = self._keys_and_values(attention, k, v)
+        q, k, v = (x.to(dtype) for x in (q, k, v))  # wider under autocast: rotations, and what was cached
+        out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
+        return gather(out, layout.stream_index, layout.q_index, layout.none)
+
+    def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
+        layout, cached = self.layout, self.layout.cached
+        if cached is None:
+            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
+            return attention.rotate(k, *self.k_rope), v
+        before = self.before[attention.layer_idx]
+        moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
+        rotated = attention.rotate(moving_k[layout.k_index], *self.k_rope)
+        fresh = attention.rotate(moving_k[cached.fresh_index], *self.fresh_rope)  # type: ignore[misc]
+        fixed_k = torch.cat([before.memory_k, before.open_k, fresh])
+        fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.fresh_index]])
+        same = cached.memory is None
+        self.after[attention.layer_idx] = LayerState(
+            memory_k=before.memory_k if same else fixed_k[cached.memory].detach(),
+            memory_v=before.memory_v if same else fixed_v[cached.memory].detach(),
+            open_k=fixed_k[cached.open].detach(),
+            open_v=fixed_v[cached.open].detach(),
+            moving_k=moving_k[cached.moving].detach(),
+            moving_v=moving_v[cached.moving].detach(),
+        )
+        keys = torch.cat([rotated, before.memory_k, before.open_k])[cached.keys]
+        return keys, torch.cat([moving_v, before.memory_v, before.open_v])[cached.values]

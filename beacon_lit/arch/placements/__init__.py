@@ -1,0 +1,16 @@
+"""Placements: where a window's beacons stand, at which slots, who sees whom. One file each; see `Placement`."""
+
+from beacon_lit.arch import extensions
+from beacon_lit.arch.placements.placement import MEMORY, OVERLAP, Arrangement, Placement, Tokens
+
+__all__ = ["MEMORY", "OVERLAP", "Arrangement", "Placement", "Tokens", "find_placement", "placement_names"]
+
+
+def placement_names() -> tuple[str, ...]:
+    """What `placement` may be in a config."""
+    return extensions.names(__name__)
+
+
+def find_placement(name: str) -> Placement:
+    """The placement that a config names."""
+    return extensions.find(__name__, name).PLACEMENT

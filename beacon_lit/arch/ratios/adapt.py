@@ -1,0 +1,40 @@
+"""The smallest ratio whose memory fits the backbone's positions for the sequence and N more tokens.
+
+Chosen once for a sequence, from its length if the call says so, else from what the first call reads that closes a
+window. Raised only where the memory would overflow.
+"""
+
+from dataclasses import dataclass
+
+from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, RatioPolicy, RowWindows
+
+NAME, SPELLED = "adapt", "adapt-N"
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """See the module.
+
+    Attributes:
+        more: tokens to leave room for behind the sequence.
+    """
+
+    more: int
+    plans_ahead: bool = True
+
+    def choose(self, windows: RowWindows, limits: Limits, draw: Draw | None) -> Choice:
+        """See `RatioPolicy`."""
+        if len(limits.ratios) == 1:
+            return Choice(limits.ratios * windows.count)
+        least = windows.remembered or limits.smallest(windows.length + self.more)
+        larger = [ratio for ratio in sorted(limits.ratios) if ratio >= least]
+        ratio = next(filter(windows.fits, larger), larger[-1])
+        return Choice((ratio,) * windows.count, ratio)
+
+
+def policy(argument: str | None) -> RatioPolicy:
+    """See `RatioPolicy`."""
+    if argument is None or not argument.isdecimal():
+        text = NAME if argument is None else f"{NAME}-{argument}"
+        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED} with N new tokens")
+    return Adapt(int(argument))

@@ -1,0 +1,12 @@
+"""A ratio drawn for each sequence, among those whose memory fits it; in training only."""
+
+from beacon_lit.arch.ratios.policy import RatioPolicy, no_argument
+from beacon_lit.arch.ratios.random import Random
+
+NAME = SPELLED = "random-per-sequence"
+
+
+def policy(argument: str | None) -> RatioPolicy:
+    """See `RatioPolicy`."""
+    no_argument(NAME, argument)
+    return Random(NAME, per_window=False)
