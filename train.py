@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from beacon_lit import BeaconLM, resolvers
-from beacon_lit.arch.checkpoint import Shard, load_beacons
+from beacon_lit.arch.checkpoint import Sharder, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.evaluation.runner import flat_metrics
 from beacon_lit.options import check_options
@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
 
-    def build(shard: Shard | None) -> BeaconLM:
+    def build(shard: Sharder | None) -> BeaconLM:
         lm = instantiate(cfg.model.backbone, shard=shard)
         check_length("data.max_length", data.rule.max_length, lm)
         if cfg.init_from is not None:

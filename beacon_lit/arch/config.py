@@ -1,5 +1,6 @@
 """What defines a beacon model besides its backbone."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,6 +9,7 @@ from beacon_lit.arch.placements import Placement, find_placement, placement_name
 from beacon_lit.arch.ratios import Limits, RatioPolicy, find_policy
 
 PROJECTIONS = ("q", "k", "v", "o")
+MLP_PROJECTIONS = ("gate", "up", "down")
 UNFINISHED = ("raw", "beacons")
 
 # Names in the published checkpoints' config.json -> ours.
@@ -44,7 +46,8 @@ class BeaconConfig:
         overlap: last raw tokens of a window that stay visible for one window more (0 = the paper).
         placement: "interleave" (a beacon after every `α` tokens: the paper), "append" (all at the window's end) or
             "step-expansion" (at the window's end, the j-th seeing the first `j·α` tokens): the paper's ablations.
-        params: projections that beacon tokens have of their own, of q, k, v, o.
+        params: linear maps that beacon tokens have of their own: "q", "k", "v", "o" in place of the backbone's
+            projection; "NAME:RANK" a low-rank map on top of it, of these and of the MLP's "gate", "up", "down".
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
         unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window is
             the backbone bit for bit; always so in training) or "beacons" (inserted as the tokens come).
@@ -80,11 +83,15 @@ class BeaconConfig:
         _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
         placements = placement_names()
         _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
-        for name in self.params:
-            _require(name in PROJECTIONS, "params", name, f"projections among {', '.join(PROJECTIONS)}")
-        _require(len(set(self.params)) == len(self.params), "params", self.params, "different projections")
+        names = [own.name for own in self.own_maps]
+        _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
         _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
+
+    @property
+    def own_maps(self) -> tuple["OwnMap", ...]:
+        """What `params` names."""
+        return tuple(map(OwnMap.parse, self.params))
 
     @property
     def placing(self) -> Placement:
@@ -141,6 +148,9 @@ class BeaconConfig:
             ValueError: a setting that the paper's code has no field for (overlap, eval_ratio, unfinished="beacons").
         """
         rules = {placement: rule for rule, placement in _PUBLISHED_PLACEMENTS.items()}
+        _require(self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)}, as published")
+        whole = all(own.rank is None for own in self.own_maps)
+        _require(whole, "params", self.params, "whole projections, there are no others in the published layout")
         policies = {ours: theirs for theirs, ours in _PUBLISHED_POLICIES.items()}
         position, attention = rules[self.placement]
         published = {
@@ -161,6 +171,35 @@ class BeaconConfig:
             own, kept = getattr(self, name), getattr(again, name)
             _require(own == kept, name, own, f"{kept!r}, there is no other in the published layout")
         return published
+
+
+@dataclass(frozen=True)
+class OwnMap:
+    """A linear map that beacon tokens have of their own.
+
+    Attributes:
+        name: of the backbone's projection, "q" for `q_proj`.
+        rank: of a map on top of that; None: a whole one in its place.
+    """
+
+    name: str
+    rank: int | None = None
+
+    @classmethod
+    def parse(cls, text: object) -> "OwnMap":
+        """Read "q" or "down:16". ValueError if it is neither."""
+        found = re.fullmatch(r"(\w+)(?::(\d+))?", text) if isinstance(text, str) else None
+        own = None if found is None else cls(found[1], None if found[2] is None else int(found[2]))
+        known = (
+            own is not None
+            and own.name in (PROJECTIONS if own.rank is None else (*PROJECTIONS, *MLP_PROJECTIONS))
+            and own.rank != 0
+        )
+        ranked = ", ".join((*PROJECTIONS, *MLP_PROJECTIONS))
+        allowed = f"projections among {', '.join(PROJECTIONS)}, or NAME:RANK with {ranked}"
+        _require(known, "params", text, allowed)
+        assert own is not None
+        return own
 
 
 def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:

@@ -4,16 +4,21 @@ Shape legend: R raw tokens, P packed tokens (raw + beacon) of all rows, D model 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.config import BeaconConfig
+from beacon_lit.arch.config import MLP_PROJECTIONS, BeaconConfig
+from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.decoder import Decoder
+from beacon_lit.arch.nn.fuse import compile_pointwise
+from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
 from beacon_lit.arch.nn.rope import Rope, positions
@@ -38,6 +43,7 @@ class BeaconModel(PreTrainedModel):
     """
 
     attention_class: ClassVar[type[BeaconAttention]]
+    layer_class: ClassVar[type[BeaconLayer]]
 
     beacon: BeaconConfig
     attn: str
@@ -52,7 +58,10 @@ class BeaconModel(PreTrainedModel):
         self.draw = Draw()
         for layer in self.model.layers:
             layer.self_attn.__class__ = self.attention_class
-            layer.self_attn.install(self.beacon.params)
+            own_maps.install(layer.self_attn, self.beacon.own_maps)
+            if any(own.name in MLP_PROJECTIONS for own in self.beacon.own_maps):
+                layer.__class__ = self.layer_class
+                own_maps.install(layer.mlp, self.beacon.own_maps)
         embedding = self.model.embed_tokens.weight
         # No padding index: it would hold the only row's gradient at zero.
         self.model.beacon_embed_tokens = nn.Embedding(
@@ -75,7 +84,8 @@ class BeaconModel(PreTrainedModel):
         """
         for layer in self.model.layers:
             if part in (None, layer):
-                layer.self_attn.initialize()
+                own_maps.initialize(layer.self_attn, self.beacon.own_maps)
+                own_maps.initialize(layer.mlp, self.beacon.own_maps)
         embedding = self.model.embed_tokens
         if part not in (None, embedding) and not (part is self and self.lm_head.weight is embedding.weight):
             return
@@ -96,6 +106,28 @@ class BeaconModel(PreTrainedModel):
     def beacon_parameters(self) -> Iterator[nn.Parameter]:
         """Yield what is trained by default."""
         return (parameter for name, parameter in self.named_parameters() if is_beacon(name))
+
+    def compile_pointwise(self) -> None:
+        """Fuse norms, MLPs, rotations and the loss with `torch.compile`; attention and layout stay as they are.
+
+        Pays on a GPU. Results then differ from the backbone's in the last bits.
+        """
+        compile_pointwise(self.model.layers, self.lm_head)
+
+    def checkpoint_activations(self, layers: int | None = None) -> None:
+        """Recompute the activations of the first `layers` layers (default: all) in the backward pass.
+
+        Fewer layers take more memory and less time.
+        """
+        self._set_gradient_checkpointing(True, partial(torch_checkpoint, use_reentrant=False))
+        for layer in self.model.layers[len(self.model.layers) if layers is None else layers :]:
+            layer.gradient_checkpointing = False
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        function = args[0] if args else kwargs.get("gradient_checkpointing_func")
+        if enable and getattr(function, "keywords", {}).get("use_reentrant", True):
+            raise ValueError("use_reentrant=True is not allowed, it gives wrong gradients here; allowed: False")
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
 
     @property
     def positions(self) -> int:

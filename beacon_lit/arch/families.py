@@ -13,13 +13,14 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from transformers.models.llama.modeling_llama import LlamaAttention
-from transformers.models.mistral.modeling_mistral import MistralAttention
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralAttention, MistralDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer
 
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.layer import BeaconLayer
 
 
 class BeaconLlamaConfig(LlamaConfig):
@@ -33,11 +34,16 @@ class BeaconLlamaAttention(BeaconAttention, LlamaAttention):
     """Llama 2, 3 and 3.x."""
 
 
+class BeaconLlamaLayer(BeaconLayer, LlamaDecoderLayer):
+    """A layer whose MLP has maps of the beacons' own."""
+
+
 class BeaconLlamaForCausalLM(BeaconLM, LlamaForCausalLM):
     """Llama 2, 3 and 3.x."""
 
     config_class = BeaconLlamaConfig
     attention_class = BeaconLlamaAttention
+    layer_class = BeaconLlamaLayer
 
 
 class BeaconMistralConfig(MistralConfig):
@@ -51,11 +57,16 @@ class BeaconMistralAttention(BeaconAttention, MistralAttention):
     """Mistral. A sliding window plays no part: memory is what windows see of earlier text."""
 
 
+class BeaconMistralLayer(BeaconLayer, MistralDecoderLayer):
+    """A layer whose MLP has maps of the beacons' own."""
+
+
 class BeaconMistralForCausalLM(BeaconLM, MistralForCausalLM):
     """Mistral."""
 
     config_class = BeaconMistralConfig
     attention_class = BeaconMistralAttention
+    layer_class = BeaconMistralLayer
 
 
 class BeaconQwen2Config(Qwen2Config):
@@ -69,11 +80,16 @@ class BeaconQwen2Attention(BeaconAttention, Qwen2Attention):
     """Qwen2 and 2.5: biases on q, k and v."""
 
 
+class BeaconQwen2Layer(BeaconLayer, Qwen2DecoderLayer):
+    """A layer whose MLP has maps of the beacons' own."""
+
+
 class BeaconQwen2ForCausalLM(BeaconLM, Qwen2ForCausalLM):
     """Qwen2 and 2.5."""
 
     config_class = BeaconQwen2Config
     attention_class = BeaconQwen2Attention
+    layer_class = BeaconQwen2Layer
 
 
 class BeaconQwen3Config(Qwen3Config):
@@ -90,11 +106,16 @@ class BeaconQwen3Attention(BeaconAttention, Qwen3Attention):
         return self.q_norm(q), self.k_norm(k)
 
 
+class BeaconQwen3Layer(BeaconLayer, Qwen3DecoderLayer):
+    """A layer whose MLP has maps of the beacons' own."""
+
+
 class BeaconQwen3ForCausalLM(BeaconLM, Qwen3ForCausalLM):
     """Qwen3."""
 
     config_class = BeaconQwen3Config
     attention_class = BeaconQwen3Attention
+    layer_class = BeaconQwen3Layer
 
 
 for _model in BeaconLM.families.values():

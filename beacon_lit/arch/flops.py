@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from beacon_lit.arch.config import PROJECTIONS
+from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS
 from beacon_lit.arch.nn.kernels import masks
 from beacon_lit.arch.plan.layout import build_layout
 from beacon_lit.arch.plan.windows import Row
@@ -73,8 +73,8 @@ def head_flops(lm: Any) -> int:
 
 def _linear_layers(lm: Any, work: Load) -> Iterator[tuple[int, int, bool]]:
     """(weights, tokens that go through, whether they are trained) of each linear layer."""
-    apart = {f"{name}_proj" for name in lm.beacon.params}
-    own = {f"beacon_{name}_proj" for name in PROJECTIONS}
+    apart = {f"{own.name}_proj" for own in lm.beacon.own_maps if own.rank is None}
+    own = {f"beacon_{name}_proj" for name in (*PROJECTIONS, *MLP_PROJECTIONS)}
     for name, module in lm.model.layers.named_modules():
         if isinstance(module, nn.Linear):
             parts = set(name.split("."))  # an adapter's layers are below the projection that it adapts

@@ -4,12 +4,10 @@ What it does is in `core` (layers), `scoring` (losses), `inference` (caches, gen
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers import PretrainedConfig
 
 from beacon_lit.arch import checkpoint, scoring
@@ -21,7 +19,7 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
 from beacon_lit.arch.inference.start import empty_cache, mode_of
-from beacon_lit.arch.nn.fuse import compile_pointwise
+from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.call import totals
 from beacon_lit.arch.plan.rows import Rows, check_ids
@@ -113,28 +111,6 @@ class BeaconLM(BeaconGeneration):
         """Make the adapter a part of the backbone's weights, rounded to their dtype: load them in float32 before."""
         checkpoint.adapter.merge(self)
 
-    def compile_pointwise(self) -> None:
-        """Fuse norms, MLPs, rotations and the loss with `torch.compile`; attention and layout stay as they are.
-
-        Pays on a GPU. Results then differ from the backbone's in the last bits.
-        """
-        compile_pointwise(self.model.layers, self.lm_head)
-
-    def checkpoint_activations(self, layers: int | None = None) -> None:
-        """Recompute the activations of the first `layers` layers (default: all) in the backward pass.
-
-        Fewer layers take more memory and less time.
-        """
-        self._set_gradient_checkpointing(True, partial(torch_checkpoint, use_reentrant=False))
-        for layer in self.model.layers[len(self.model.layers) if layers is None else layers :]:
-            layer.gradient_checkpointing = False
-
-    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
-        function = args[0] if args else kwargs.get("gradient_checkpointing_func")
-        if enable and getattr(function, "keywords", {}).get("use_reentrant", True):
-            raise ValueError("use_reentrant=True is not allowed, it gives wrong gradients here; allowed: False")
-        super()._set_gradient_checkpointing(enable, *args, **kwargs)
-
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
@@ -150,6 +126,7 @@ class BeaconLM(BeaconGeneration):
         return_dict: bool = True,
         total_length: int | Sequence[int] | None = None,
         teacher: scoring.Teacher | None = None,
+        observe: Observe | None = None,
     ) -> BeaconOutput | tuple:
         """Read all windows of all rows in one pass.
 
@@ -170,6 +147,7 @@ class BeaconLM(BeaconGeneration):
             total_length: tokens that the sequences will have, or each of them, for policies that plan ahead
                 ("adapt-N"); default: those read so far.
             teacher: have the dense backbone read the rows, too, without gradients, and give `token_kl`.
+            observe: give what chosen layers compute, those of the teacher, too, if there is one.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
@@ -182,6 +160,8 @@ class BeaconLM(BeaconGeneration):
         if cache is not None:
             check_cache(cache, self)
             attention_mask = attention_mask if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        if observe is not None:
+            observe.check(len(self.model.layers))
         rows = Rows.of(input_ids, attention_mask)
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
@@ -191,10 +171,14 @@ class BeaconLM(BeaconGeneration):
         if self.training:
             self.draw = self.draw.next()
         before = empty_cache(self, len(rows.lengths)) if use_cache and cache is None else cache
-        dense = scored.dense(self, ids)  # first, while no activations are held
-        hidden, after = read(self, ids, call, before)
+        dense = scored.dense(self, ids, observe)  # first, while no activations are held
+        with observing(self.model.layers, observe) as seen:
+            hidden, after = read(self, ids, call, before)
         done = call.rows if self.training and return_dict else None
-        output = BeaconOutput(**scored.losses(self, hidden, dense, cache), cache=after, rows=done)  # type: ignore[arg-type]
+        output = BeaconOutput(**scored.losses(self, hidden, dense.get("final"), cache), cache=after, rows=done)  # type: ignore[arg-type]
+        if observe is not None:
+            output.observed = {name: rows.unpack(states[: len(ids)]) for name, states in seen.items()}
+            output.taught_states = {name: rows.unpack(states) for name, states in dense.items() if name in seen}
         if return_logits:
             output.logits = self.lm_head(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
         return output if return_dict else output.to_tuple()

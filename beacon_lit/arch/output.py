@@ -21,6 +21,8 @@ class BeaconOutput(ModelOutput):
         token_kl: (B, L) float32 nats, with a teacher: KL(teacher || model) of the distributions that predict label
             [b, t]; 0 where there is no label, or the teacher does not read.
         taught: (B, L) bool, with a teacher: where there is a label and the teacher reads.
+        observed: with `observe`, what the chosen layers computed, by "hidden.LAYER" and "attention.LAYER": (B, L, D).
+        taught_states: with a teacher and `observe`, the same of the dense backbone; 0 where it does not read.
         cache: what to go on from; set if `cache` or `use_cache` is given.
         rows: what the pass did to each row: its windows, with the ratio and the beacons of each. In training mode
             only, and not in a tuple, which holds tensors and caches alone.
@@ -31,6 +33,8 @@ class BeaconOutput(ModelOutput):
     token_loss: Tensor | None = None
     token_kl: Tensor | None = None
     taught: Tensor | None = None
+    observed: dict[str, Tensor] | None = None
+    taught_states: dict[str, Tensor] | None = None
     cache: BeaconCache | Decoding | None = None
     rows: tuple[Row, ...] | None = None
 

@@ -11,6 +11,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.config import is_count
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.plan.layout import build_layout
 from beacon_lit.arch.plan.rows import Rows, check_ids, move
 from beacon_lit.arch.plan.windows import Row, Window
@@ -95,20 +96,27 @@ class Labels:
         return cls(rows, labels, targets, teacher, reads)
 
     @torch.no_grad()
-    def dense(self, lm: BeaconModel, ids: Tensor) -> Tensor | None:
-        """Run the dense backbone, without an adapter: its (R, D) final hidden states, 0 where the teacher stops.
+    def dense(self, lm: BeaconModel, ids: Tensor, observe: Observe | None = None) -> dict[str, Tensor]:
+        """Run the dense backbone, without an adapter.
 
-        None without a teacher. `ids` are (R,) int64, on any device.
+        Args:
+            lm: the model.
+            ids: (R,) int64, on any device.
+            observe: what is wanted of its layers.
+
+        Returns:
+            (R, D) each, 0 where the teacher does not read: "final", its final hidden states, and what is observed.
+            Empty without a teacher.
         """
         if self.reads is None:
-            return None
+            return {}
         device = lm.model.embed_tokens.weight.device
         rows = dense_rows([int(part.sum()) for part in self.reads.split(list(self.rows.lengths))])
         layout = build_layout(rows, lm.beacon).to(device)
         ids, index = move(ids, device), move(self.reads.nonzero().flatten(), device)
-        with adapter.disabled(lm):
-            hidden, _ = lm.run(ids[index], layout)
-        return hidden.new_zeros(len(ids), hidden.shape[1]).index_copy(0, index, hidden)
+        with adapter.disabled(lm), observing(lm.model.layers, observe) as seen:
+            seen["final"], _ = lm.run(ids[index], layout)
+        return {name: x.new_zeros(len(ids), x.shape[1]).index_copy(0, index, x) for name, x in seen.items()}
 
     def losses(
         self, lm: BeaconModel, hidden: Tensor, dense: Tensor | None = None, cache: BeaconCache | None = None
@@ -118,7 +126,7 @@ class Labels:
         Args:
             lm: the model.
             hidden: (R, D) final hidden states of the pass.
-            dense: those of the dense backbone, with a teacher.
+            dense: those of the dense backbone, with a teacher (`dense`'s "final").
             cache: what the pass went on from; its last hidden states score the first labels.
 
         Returns:

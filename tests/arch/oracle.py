@@ -4,7 +4,7 @@ Written from the definition, with no code of `beacon_lit.arch`: one row, one win
 keys and values before RoPE as memory, and a mask decided pair by pair. Only weights, norms and MLPs are the model's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,24 @@ class Token:
     after: int = 0
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A placement by its definition.
+
+    Attributes:
+        sees: whether a token of a window sees another, or itself, of the same window.
+        inserts: beacons come as soon as their unit is complete; else they wait for the window's end.
+        sees_tail: whether a token sees the overlap.
+        slot: of a token in its window, from the tokens that precede or accompany it in the window; default: the number
+            of tokens of the window that it sees, itself left out.
+    """
+
+    sees: Callable[[Token, Token], bool]
+    inserts: bool = False
+    sees_tail: Callable[[Token], bool] = lambda query: True
+    slot: Callable[[Token, Sequence[Token]], int] | None = None
+
+
 @dataclass
 class State:
     """What a layer remembers: memory at slots 0, 1, ... and, right behind it, the last window's tail."""
@@ -34,17 +52,19 @@ class State:
     tail: list[Entry] = field(default_factory=list)
 
 
-def oracle_logits(lm: BeaconLM, ids: Tensor, ratios: Sequence[int | str], unfinished: str) -> Tensor:
+def oracle_logits(
+    lm: BeaconLM, ids: Tensor, ratios: Sequence[int | str], unfinished: str, rule: Rule | None = None
+) -> Tensor:
     """(L,) ids -> (L, V) logits of every raw token, differentiable."""
-    window = lm.beacon.window
+    window, rule = lm.beacon.window, rule or RULES[lm.beacon.placement]
     states = [State() for _ in lm.model.layers]
     logits = []
     for start in range(0, len(ids), window):
         part = ids[start : start + window]
         is_open = start + window >= len(ids)
         ratio = ratios[start // window]
-        tokens = window_tokens(lm, len(part), ratio, inserted=not (is_open and unfinished == "raw"))
-        logits.append(run_window(lm, part, tokens, ratio, start, states))
+        tokens = window_tokens(lm, rule, len(part), ratio, inserted=not (is_open and unfinished == "raw"))
+        logits.append(run_window(lm, rule, part, tokens, ratio, start, states))
     return torch.cat(logits)
 
 
@@ -54,32 +74,51 @@ def oracle_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.sum() / max(1, int((labels[1:] != -100).sum()))
 
 
-def window_tokens(lm: BeaconLM, size: int, ratio: int | str, inserted: bool) -> list[Token]:
+def window_tokens(lm: BeaconLM, rule: Rule, size: int, ratio: int | str, inserted: bool) -> list[Token]:
     """The window's tokens, raw ones first."""
     raw = [Token(False, i) for i in range(size)]
-    whole = size == lm.beacon.window or lm.beacon.placement == "interleave"  # appended ones wait for the window's end
+    whole = size == lm.beacon.window or rule.inserts
     if ratio in (0, "drop") or not inserted or not whole:
         return raw
     return raw + [Token(True, j, (j + 1) * ratio - 1) for j in range(size // ratio)]
 
 
-def sees(query: Token, key: Token, placement: str) -> bool:
-    """Whether a token of a window sees another, or itself, of the same window."""
+def interleave(query: Token, key: Token) -> bool:
+    """All before it, where each beacon stands behind its unit."""
     if query.is_beacon == key.is_beacon:
         return key.index <= query.index
-    if query.is_beacon:  # a beacon and a raw token: all of them, or those of the units up to its own
-        return True if placement == "append" else key.index <= query.after
-    return placement == "interleave" and key.after < query.index
+    return key.index <= query.after if query.is_beacon else key.after < query.index
+
+
+def append(query: Token, key: Token) -> bool:
+    """A beacon all raw tokens, a raw token no beacon."""
+    if query.is_beacon == key.is_beacon:
+        return key.index <= query.index
+    return query.is_beacon
+
+
+def step_expansion(query: Token, key: Token) -> bool:
+    """A beacon the units up to its own, a raw token no beacon."""
+    return interleave(query, key) and (query.is_beacon or not key.is_beacon)
+
+
+RULES = {
+    "interleave": Rule(interleave, inserts=True),
+    "append": Rule(append),
+    "step-expansion": Rule(step_expansion),
+}
 
 
 def run_window(
-    lm: BeaconLM, ids: Tensor, tokens: list[Token], ratio: int | str, start: int, states: list[State]
+    lm: BeaconLM, rule: Rule, ids: Tensor, tokens: list[Token], ratio: int | str, start: int, states: list[State]
 ) -> Tensor:
     """One window through all layers. Updates `states`; returns the logits of its raw tokens."""
-    placement, raw = lm.beacon.placement, len(ids)
-    base = len(states[0].memory) + len(states[0].tail)
-    visible = torch.tensor([[True] * base + [sees(q, k, placement) for k in tokens] for q in tokens])
-    slots = visible.sum(1) - 1  # a slot is the number of tokens seen before this one, memory included
+    raw, memory, tail = len(ids), len(states[0].memory), len(states[0].tail)
+    visible = torch.tensor([
+        [True] * memory + [rule.sees_tail(q)] * tail + [rule.sees(q, k) for k in tokens] for q in tokens
+    ])  # fmt: skip
+    own = [sum(rule.sees(q, k) for k in tokens) - 1 if rule.slot is None else rule.slot(q, tokens) for q in tokens]
+    slots = memory + tail + torch.tensor(own)
     beacons = lm.model.beacon_embed_tokens.weight.expand(len(tokens) - raw, -1)
     x = torch.cat([lm.model.embed_tokens.weight[ids], beacons])
     is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.config import check_ratio
+from beacon_lit.arch.ratios.adapt import Adapt
 from tests.arch.cases import beacons
 from tests.arch.tiny import examples
 
@@ -33,7 +34,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"ratios": None}, "ratios=None"),
     ({"ratios": True}, "ratios=True"),
     ({"ratios": (2, 2)}, r"ratios=\(2, 2\)"),
-    ({"ratio_policy": "step-random"}, "ratio_policy='step-random'.*random, random-per-sequence, cycle.*adapt-N"),
+    ({"ratio_policy": "step-random"}, "ratio_policy='step-random'.*adapt-N, .*cycle, random, random-per-sequence"),
     ({"ratio_policy": "adapt-"}, "ratio_policy='adapt-'"),
     ({"ratio_policy": "adapt--1"}, "ratio_policy='adapt--1'"),
     ({"ratio_policy": None}, "ratio_policy=None"),
@@ -48,7 +49,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"overlap": 9}, "overlap=9"),
     ({"sink": 4, "overlap": 5}, "overlap=5 .*window - sink = 4"),
     ({"overlap": "1"}, "overlap='1'"),
-    ({"placement": "prepend"}, "placement='prepend'.*interleave, append, step-expansion"),
+    ({"placement": "prepend"}, "placement='prepend'.*append, .*interleave, .*step-expansion"),
     ({"params": ("q", "x")}, "params='x'.*q, k, v, o"),
     ({"params": ("q_proj",)}, "params='q_proj'"),
     ({"params": None}, "params=None"),
@@ -105,8 +106,8 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 def test_adapt() -> None:
-    assert BeaconConfig(ratio_policy="adapt-1024").adapt == 1024
-    assert BeaconConfig(ratio_policy="cycle").adapt is None
+    assert BeaconConfig(ratio_policy="adapt-1024").policy == Adapt(1024)
+    assert BeaconConfig(ratio_policy="cycle").policy != Adapt(1024)
 
 
 PUBLISHED = {

@@ -264,7 +264,7 @@ def test_kernels_get_half_precision_under_autocast(monkeypatch: pytest.MonkeyPat
         seen.update((q.dtype, k.dtype, v.dtype))
         return kernels.sdpa(q, k, v, layout, scale)
 
-    monkeypatch.setattr("beacon_lit.arch.nn.attention.pick_kernel", lambda *_: spy)
+    monkeypatch.setattr("beacon_lit.arch.nn.windows.pick_kernel", lambda *_: spy)
     lm = tiny("qwen3", BEACON).requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16):
         out = lm(tokens(1, 29), labels=tokens(1, 29), ratios=2)

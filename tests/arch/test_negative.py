@@ -9,6 +9,7 @@ from torch import Tensor
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import core
+from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.plan.layout import Layout, build_layout
 from tests.arch.oracle import oracle_logits
 from tests.arch.tiny import FAMILIES, tiny, tokens
@@ -117,6 +118,6 @@ def test_beacons_on_the_backbones_projections_show(family: str) -> None:
     lm, ids = tiny(family, BEACON, dtype=torch.float64), tokens(1, 29)
     expected = oracle_logits(lm, ids[0], RATIOS, "raw")
     for layer in lm.model.layers:
-        layer.self_attn.initialize()
+        own_maps.initialize(layer.self_attn, lm.beacon.own_maps)
     found = (lm(ids, ratios=RATIOS).logits[0] - expected).abs().amax(-1)
     assert found[WINDOW : 2 * WINDOW].min() > 1e-3

@@ -199,8 +199,7 @@ def _projections(model: BeaconModel) -> list[str]:
     kinds = [
         name.removesuffix(".base_layer") for name, module in layer.named_modules() if isinstance(module, nn.Linear)
     ]
-    names = [name.rpartition(".")[2] for name in kinds if not is_adapter(f".{name}.")]
-    return [name for name in names if not name.startswith("beacon_")]
+    return [name.rpartition(".")[2] for name in kinds if not (is_adapter(f".{name}.") or is_beacon(f".{name}"))]
 
 
 def _as_json(config: "LoraConfig") -> dict[str, Any]:

@@ -37,7 +37,7 @@ def quantization(model: Any) -> str:
 @contextmanager
 def dequantized_projections(model: BeaconModel) -> Iterator[None]:
     """Within it, packed projections that beacons start from are plain ones of the values that they stand for."""
-    names = {f"{name}_proj" for name in model.beacon.params}
+    names = {f"{own.name}_proj" for own in model.beacon.own_maps if own.rank is None}
     packed = {
         name: module
         for name, module in model.named_modules()

@@ -132,7 +132,7 @@ def _by_policy(
             def fits(ratio: int, state: RowState = state, ahead: int = ahead) -> bool:
                 return _fits(config, limits, state, ahead, ratio, unfinished)
 
-            windows = RowWindows(i, state.windows, count, length, state.memory_slots, state.adapted, fits)
+            windows = RowWindows(i, state.windows, count, length, state.memory_slots, state.ratio, state.adapted, fits)
             choice = policy.choose(windows, limits, draw)
             chosen.append(choice.ratios)
             state = replace(state, adapted=choice.remembered)

@@ -20,6 +20,6 @@ def find_policy(name: str) -> RatioPolicy:
     for count in range(len(words), 0, -1):
         found = "-".join(words[:count])
         if found in known:
-            return extensions.find(__name__, found).policy("-".join(words[count:]) or None)
+            return extensions.find(__name__, found).policy("-".join(words[count:]) if words[count:] else None)
     spelled = ", ".join(extensions.find(__name__, one).SPELLED for one in known)
     raise ValueError(f"ratio_policy={name!r} is not allowed; allowed: {spelled}")

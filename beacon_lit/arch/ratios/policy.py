@@ -73,6 +73,7 @@ class RowWindows:
         count: how many they are.
         length: raw tokens that the sequence will have, as far as known; at least those that this call reads.
         memory: slots of memory before the call.
+        given: the ratio that the first of these windows has already, if it has one.
         remembered: what the policy chose to remember of the sequence in earlier calls.
         fits: whether the tokens ahead fit the positions if all these windows get a ratio.
     """
@@ -82,6 +83,7 @@ class RowWindows:
     count: int
     length: int
     memory: int = 0
+    given: Ratio | None = None
     remembered: int | None = None
     fits: Callable[[int], bool] = lambda ratio: True
 

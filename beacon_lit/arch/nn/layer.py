@@ -1,0 +1,36 @@
+"""A layer of a backbone whose MLP has maps of the beacons' own. Other layers stay as the family made them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from beacon_lit.arch.nn.attention import Step
+from beacon_lit.arch.nn.own_maps import project
+
+# The mixin comes before a family's layer class; telling mypy so keeps `super()` typed.
+if TYPE_CHECKING:
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer as _Layer
+else:
+    _Layer = object
+
+
+class BeaconLayer(_Layer):
+    """Mixin for a family's layer class, put on an instance. Without a `Step` it is that class."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, beacon: Step | None = None, **kwargs: Any) -> Tensor:
+        """The family's forward; with `beacon` the same, but that beacons go through the MLP's own maps."""
+        if beacon is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), beacon=beacon, **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + feed_forward(self.mlp, self.post_attention_layernorm(hidden_states)[0], beacon.raw)[None]
+
+
+def feed_forward(mlp: nn.Module, stream: Tensor, raw: int) -> Tensor:
+    """(P, D) in stream order -> (P, D): raw tokens by the backbone's MLP, beacons by that with their own maps."""
+    if raw == len(stream) and not torch.is_grad_enabled():
+        return mlp(stream)
+    beacons = stream[raw:]
+    gate, up = (project(mlp, name, beacons, 0) for name in ("gate", "up"))
+    return torch.cat([mlp(stream[:raw]), project(mlp, "down", mlp.act_fn(gate) * up, 0)])  # type: ignore[operator]
