@@ -1,0 +1,40 @@
+"""A beacon after every unit that sees its own unit, the beacons before it and memory; not the window's other text.
+
+So each beacon has to hold what its unit says, as summary tokens do that read their own chunk only (arXiv 2604.24432).
+Raw tokens see all that is before them, beacons included.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from beacon_lit.arch.placements.placement import (
+    OVERLAP,
+    Arrangement,
+    Placement,
+    Tokens,
+    in_places,
+    interleaved,
+)
+
+NAME = "own-unit"
+
+
+class OwnUnit:
+    """See the module."""
+
+    inserts = True
+    masked = True
+
+    def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:
+        """See `Placement`."""
+        order = in_places(*interleaved(tokens, beacons, ratio, past))
+        return Arrangement(order, np.arange(len(order)))
+
+    def sees(self, query: Tokens, key: Tokens) -> Any:
+        """See `Placement`."""
+        other_text = (key.unit >= 0) & ~key.beacon & (key.unit != query.unit)
+        return ~query.beacon | ~(other_text | (key.unit == OVERLAP))
+
+
+PLACEMENT: Placement = OwnUnit()
