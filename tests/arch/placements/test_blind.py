@@ -1,0 +1,62 @@
+"""Placement "blind" against its definition, and what it is for: raw tokens that do not notice beacons."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.arch.caches import model
+from tests.arch.cases import Case, cases
+from tests.arch.oracle import RULES, Rule, Token, step_expansion
+from tests.arch.placements import proof
+from tests.arch.tiny import FAMILIES, assert_close, examples, tokens
+from tests.arch.ways import anew, by_calls
+
+
+def slot(query: Token, tokens: list[Token]) -> int:
+    """That of the raw token, for a beacon of the last one of its unit."""
+    return query.after if query.is_beacon else query.index
+
+
+RULE = Rule(step_expansion, slot=slot)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@examples(60)
+@given(case=cases(placements=("blind",)))
+def test_one_pass_is_the_loop(family: str, case: Case) -> None:
+    proof.assert_is_the_loop(family, case, RULE)
+
+
+def test_another_rule_shows() -> None:
+    assert proof.difference("blind", RULE) < 1e-9
+    assert proof.difference("blind", RULES["interleave"]) > 1e-2
+    assert proof.difference("blind", RULES["step-expansion"]) > 1e-2  # it sees the same, from other slots
+
+
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@examples(20)
+@given(cut=proof.CUTS, family=st.sampled_from(FAMILIES))
+def test_the_cut_does_not_matter(unfinished: str, cut: list[int], family: str) -> None:
+    proof.assert_cut_does_not_matter(family, "blind", unfinished, cut)
+
+
+@pytest.mark.parametrize("ways", [by_calls, anew])
+def test_generation(ways) -> None:
+    proof.assert_generates_as_read_anew("blind", ways)
+
+
+@torch.no_grad()
+def test_scoring_a_window_is_decoding_it() -> None:
+    """Logits of tokens in windows that close within a call are those that they had token by token."""
+    lm, ids = model("qwen3", "blind", 1, 2, "raw"), tokens(2, 37)
+    whole, cache, pieces = lm(ids, ratios=2).logits, None, []
+    for token in ids.split(1, 1):
+        out = lm(token, cache=cache, use_cache=True, ratios=2)
+        cache = out.cache
+        pieces.append(out.logits)
+    assert_close(torch.cat(pieces, 1), whole, 1e-8)
+
+
+def test_kernels() -> None:
+    proof.assert_kernels_are_refused("blind")
