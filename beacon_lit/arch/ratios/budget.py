@@ -1,0 +1,56 @@
+"""Memory of at most so many slots, or MiB of keys and values, whatever the length of the sequence.
+
+Every window gets the smallest ratio at which the windows to come fit what is left of the budget at the same ratio.
+Once not even the largest ratio fits, windows leave nothing. Nothing is remembered: what is left follows from the
+slots in use. How many windows will come follows from the length, as far as a call says it (`total_length`); a sequence
+that grows beyond it fills the budget early.
+"""
+
+import re
+from dataclasses import dataclass
+
+from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, Ratio, RatioPolicy, RowWindows
+
+NAME, SPELLED = "budget", "budget-N or budget-NMiB"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """See the module.
+
+    Attributes:
+        amount: of slots or MiB that memory may take.
+        mebibytes: whether the amount is of MiB.
+    """
+
+    amount: int
+    mebibytes: bool = False
+    plans_ahead: bool = True
+
+    def choose(self, windows: RowWindows, limits: Limits, draw: Draw | None) -> Choice:
+        """See `RatioPolicy`."""
+        budget = self.amount * 2**20 // limits.slot_bytes if self.mebibytes else self.amount
+        left = budget - windows.memory
+        closing = (windows.length - 1) // limits.window  # windows of the sequence that close, as far as known
+        ratios: list[Ratio] = []
+        for index in range(windows.first, windows.first + windows.count):
+            sink = 0 if index else limits.sink  # it comes with the first window
+            room, to_come = left - sink, max(closing - index, 1)
+            fitting = [ratio for ratio in sorted(limits.ratios) if limits.window // ratio * to_come <= room]
+            largest = max(limits.ratios)
+            ratio: Ratio = fitting[0] if fitting else largest if limits.window // largest <= room else "drop"
+            if index == windows.first and windows.given is not None:
+                ratio = windows.given
+            if isinstance(ratio, int):
+                left -= sink + (limits.window // ratio if ratio else limits.window - sink)
+            ratios.append(ratio)
+        return Choice(tuple(ratios))
+
+
+def policy(argument: str | None) -> RatioPolicy:
+    """See `RatioPolicy`."""
+    found = re.fullmatch(r"(\d+)(MiB)?", argument or "")
+    if found is None or int(found[1]) < 1:
+        text = NAME if argument is None else f"{NAME}-{argument}"
+        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED}, N at least 1")
+    return Budget(int(found[1]), mebibytes=found[2] is not None)
