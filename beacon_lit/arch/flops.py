@@ -18,11 +18,12 @@ backward pass to save memory; frozen layers are counted as in litgpt (two thirds
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import nn
 
-from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS
+from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS, BeaconConfig
+from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.kernels import masks
 from beacon_lit.arch.plan.layout import build_layout
 from beacon_lit.arch.plan.windows import Row
@@ -42,8 +43,8 @@ class Load:
     pairs: int
 
 
-def load(rows: Sequence[Row], config: Any) -> Load:
-    """Of a pass without a cache that did this to its rows, under this `BeaconConfig`."""
+def load(rows: Sequence[Row], config: BeaconConfig) -> Load:
+    """Count a pass without a cache that did this to its rows."""
     layout = build_layout(tuple(rows), config)
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
@@ -51,7 +52,7 @@ def load(rows: Sequence[Row], config: Any) -> Load:
     return Load(layout.raw, layout.beacons, pairs)
 
 
-def pass_flops(lm: Any, rows: Sequence[Row]) -> int:
+def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
     """Forward and backward of one training pass of a `BeaconLM`, all layers, without the language head.
 
     Args:
@@ -65,17 +66,17 @@ def pass_flops(lm: Any, rows: Sequence[Row]) -> int:
     return linear + 3 * 4 * config.num_hidden_layers * heads * work.pairs
 
 
-def head_flops(lm: Any) -> int:
+def head_flops(lm: BeaconModel) -> int:
     """Forward and backward of the language head for one labelled token."""
     head = lm.lm_head
     return 2 * head.in_features * head.out_features * (3 if head.weight.requires_grad else 2)
 
 
-def _linear_layers(lm: Any, work: Load) -> Iterator[tuple[int, int, bool]]:
+def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool]]:
     """(weights, tokens that go through, whether they are trained) of each linear layer."""
     apart = {f"{own.name}_proj" for own in lm.beacon.own_maps if own.rank is None}
     own = {f"beacon_{name}_proj" for name in (*PROJECTIONS, *MLP_PROJECTIONS)}
-    for name, module in lm.model.layers.named_modules():
+    for name, module in cast(nn.ModuleList, lm.model.layers).named_modules():
         if isinstance(module, nn.Linear):
             parts = set(name.split("."))  # an adapter's layers are below the projection that it adapts
             tokens = work.beacons if parts & own else work.raw if parts & apart else work.raw + work.beacons

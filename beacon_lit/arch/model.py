@@ -160,8 +160,6 @@ class BeaconLM(BeaconGeneration):
         if cache is not None:
             check_cache(cache, self)
             attention_mask = attention_mask if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
-        if observe is not None:
-            observe.check(len(self.model.layers))
         rows = Rows.of(input_ids, attention_mask)
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
@@ -174,8 +172,8 @@ class BeaconLM(BeaconGeneration):
         dense = scored.dense(self, ids, observe)  # first, while no activations are held
         with observing(self.model.layers, observe) as seen:
             hidden, after = read(self, ids, call, before)
-        done = call.rows if self.training and return_dict else None
-        output = BeaconOutput(**scored.losses(self, hidden, dense.get("final"), cache), cache=after, rows=done)  # type: ignore[arg-type]
+        output = BeaconOutput(**scored.losses(self, hidden, dense.get("final"), cache), cache=after)  # type: ignore[arg-type]
+        output.rows = call.rows if self.training and return_dict else None
         if observe is not None:
             output.observed = {name: rows.unpack(states[: len(ids)]) for name, states in seen.items()}
             output.taught_states = {name: rows.unpack(states) for name, states in dense.items() if name in seen}
@@ -195,8 +193,7 @@ class BeaconLM(BeaconGeneration):
     ) -> BeaconCache:
         """Read text into a cache, without logits, a few windows at a time; see `compress_iter`.
 
-        `progress` is called with the cache so far and the share of the text that it has read, after every chunk. What
-        interrupts the reading, an error or Ctrl-C, carries the cache so far in its attribute `cache`.
+        `progress` is called with the cache so far and the share of the text that it has read, after every chunk.
         """
         return compress.compress(self, input_ids, attention_mask, cache, ratios, skip, total_length, progress)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from beacon_lit.arch.inference.static import Buffers, StaticStep
 from beacon_lit.arch.plan.rows import check_ids
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.ratios import Ratio
+
+# One ratio for all windows; or for each row those of its windows from the open one on; or the policy.
+PerRow: TypeAlias = Ratio | list[list[Ratio]] | None
 
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
 
@@ -49,7 +52,7 @@ class Decoding:
         self,
         lm: BeaconModel,
         cache: BeaconCache,
-        ratios: Ratio | list[list[Ratio]] | None,
+        ratios: PerRow,
         totals: Sequence[int] | None,
         finished: Finished | None,
     ) -> None:
@@ -126,8 +129,15 @@ class StaticDecoding(Decoding):
     For open windows without beacons. A row whose window closes goes through a call from cache to cache.
     """
 
-    def __init__(self, lm: BeaconModel, cache: BeaconCache, *args: Any) -> None:
-        super().__init__(lm, cache, *args)
+    def __init__(
+        self,
+        lm: BeaconModel,
+        cache: BeaconCache,
+        ratios: PerRow,
+        totals: Sequence[int] | None,
+        finished: Finished | None,
+    ) -> None:
+        super().__init__(lm, cache, ratios, totals, finished)
         del self._cache
         batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
         like = cache.hidden
@@ -278,9 +288,16 @@ def _with_room(slots: int) -> int:
     return slots + slots // 8
 
 
-def start_decoding(lm: BeaconModel, cache: BeaconCache, *args: Any) -> Decoding:
-    """What goes on from `cache`: static buffers where open windows hold no beacons."""
-    return (Decoding if cache.unfinished == "beacons" else StaticDecoding)(lm, cache, *args)
+def start_decoding(
+    lm: BeaconModel,
+    cache: BeaconCache,
+    ratios: PerRow,
+    totals: Sequence[int] | None,
+    finished: Finished | None,
+) -> Decoding:
+    """Go on from `cache`, see `Decoding`: in static buffers where open windows hold no beacons."""
+    engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
+    return engine(lm, cache, ratios, totals, finished)
 
 
 def _on(like: Tensor, rows: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.config import as_tuple
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
-from beacon_lit.arch.inference.decode import Decoding, Finished, remaining, start_decoding
+from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining, start_decoding
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 from beacon_lit.arch.inference.start import empty_cache, mode_of
 from beacon_lit.arch.plan.call import totals, undecided
@@ -107,7 +107,13 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
                 policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
 
     def _read_heads(
-        self, ids: Tensor, mask: Tensor | None, lengths: Sequence[int], cache: BeaconCache, ratios: Any, ends: Any
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        lengths: Sequence[int],
+        cache: BeaconCache,
+        ratios: PerRow,
+        ends: Sequence[int] | None,
     ) -> BeaconCache:
         """Read all but the last token of every prompt, in chunks."""
         rows = [row for row, length in enumerate(lengths) if length > 1]
@@ -142,10 +148,10 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         return decoding
 
 
-def _per_row(ratios: Ratios | None, batch: int) -> Any:
+def _per_row(ratios: Ratios | None, batch: int) -> PerRow:
     """Ratios per window, as a list for each row; one ratio for all as it is."""
     given = as_tuple(ratios)
-    if given == (ratios,):
+    if ratios is None or isinstance(ratios, int | str):
         return ratios
     rows = [list(as_tuple(row)) for row in given] if any(map(is_row, given)) else [list(given)] * batch
     if len(rows) != batch:
@@ -153,7 +159,7 @@ def _per_row(ratios: Ratios | None, batch: int) -> Any:
     return rows
 
 
-def _left(ratios: Ratios | None, before: BeaconCache, after: BeaconCache) -> Any:
+def _left(ratios: PerRow, before: BeaconCache, after: BeaconCache) -> PerRow:
     """What is left of ratios per window, for each row: from the open window's on; the last goes on."""
     if not isinstance(ratios, list):
         return ratios

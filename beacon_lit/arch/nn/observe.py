@@ -36,7 +36,12 @@ def observing(layers: DecoderLayers, observe: Observe | None) -> Iterator[dict[s
 
     Gradients flow through what is observed. Activation checkpointing does not matter: what is computed a second time,
     in the backward pass, is not looked at.
+
+    Raises:
+        ValueError: a layer that the model does not have.
     """
+    if observe is not None:
+        observe.check(len(layers))
     seen: dict[str, Tensor] = {}
 
     def into(name: str) -> Callable[..., None]:

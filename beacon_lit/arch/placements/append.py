@@ -1,8 +1,7 @@
 """All beacons at the window's end, each in sight of the whole window: an ablation of the paper."""
 
-from typing import Any
-
 import numpy as np
+from torch import Tensor
 
 from beacon_lit.arch.placements.placement import Arrangement, Placement, Tokens
 
@@ -20,7 +19,7 @@ class Append:
         order = np.arange(tokens + beacons)
         return Arrangement(order, order)
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """See `Placement`."""
         raise AssertionError("causal attention is all of the rule")
 

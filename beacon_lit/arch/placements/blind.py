@@ -4,9 +4,8 @@ A beacon shares the slot of the raw token before it. So raw tokens are computed 
 window gives what decoding it gave, and a window has no more slots than tokens.
 """
 
-from typing import Any
-
 import numpy as np
+from torch import Tensor
 
 from beacon_lit.arch.placements.placement import Arrangement, Placement, Tokens, in_places, interleaved
 
@@ -27,7 +26,7 @@ class Blind:
         slots[beacon_at] = (np.arange(beacons) + 1) * ratio - 1
         return Arrangement(in_places(token_at, beacon_at), slots)
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """See `Placement`."""
         return query.beacon | ~key.beacon
 

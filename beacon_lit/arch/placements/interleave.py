@@ -1,8 +1,7 @@
 """A beacon after every unit, in sight of all that is before it in the window (the paper, arXiv 2401.03462)."""
 
-from typing import Any
-
 import numpy as np
+from torch import Tensor
 
 from beacon_lit.arch.placements.placement import Arrangement, Placement, Tokens, in_places, interleaved
 
@@ -20,7 +19,7 @@ class Interleave:
         order = in_places(*interleaved(tokens, beacons, ratio, past))
         return Arrangement(order, np.arange(len(order)))
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """See `Placement`."""
         raise AssertionError("causal attention is all of the rule")
 

@@ -4,9 +4,8 @@ So each beacon has to hold what its unit says, as summary tokens do that read th
 Raw tokens see all that is before them, beacons included.
 """
 
-from typing import Any
-
 import numpy as np
+from torch import Tensor
 
 from beacon_lit.arch.placements.placement import (
     OVERLAP,
@@ -31,7 +30,7 @@ class OwnUnit:
         order = in_places(*interleaved(tokens, beacons, ratio, past))
         return Arrangement(order, np.arange(len(order)))
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """See `Placement`."""
         other_text = (key.unit >= 0) & ~key.beacon & (key.unit != query.unit)
         return ~query.beacon | ~(other_text | (key.unit == OVERLAP))

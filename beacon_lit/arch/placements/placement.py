@@ -1,25 +1,26 @@
 """What every placement of beacons is."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 MEMORY, OVERLAP = -1, -2  # units of keys from before the window
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """What a placement may know of tokens when it decides who sees whom. Arrays of numpy, or tensors.
+    """What a placement may know of tokens when it decides who sees whom.
 
     Attributes:
-        unit: int, the unit of the window that a raw token lies in or a beacon stands for, counted from 0; `MEMORY` or
+        unit: int64, the unit of the window that a raw token lies in or a beacon stands for, counted from 0; `MEMORY` or
             `OVERLAP` for keys from before the window.
         beacon: bool, whether it is a beacon of this window.
     """
 
-    unit: Any
-    beacon: Any
+    unit: Tensor
+    beacon: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Placement(Protocol):
             past: raw tokens of the window that earlier calls have run; 0 unless `inserts`.
         """
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """Whether tokens of a window see those before them in the order, itself included.
 
         Called with `masked` only, for windows that have beacons.

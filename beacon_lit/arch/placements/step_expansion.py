@@ -3,9 +3,8 @@
 Attention sees them in the interleaved order, in which raw tokens do not see beacons. A slot counts what is seen before.
 """
 
-from typing import Any
-
 import numpy as np
+from torch import Tensor
 
 from beacon_lit.arch.placements.placement import Arrangement, Placement, Tokens, in_places, interleaved
 
@@ -25,7 +24,7 @@ class StepExpansion:
         slots[token_at] = np.arange(tokens)
         return Arrangement(in_places(token_at, beacon_at), slots)
 
-    def sees(self, query: Tokens, key: Tokens) -> Any:
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
         """See `Placement`."""
         return query.beacon | ~key.beacon
 

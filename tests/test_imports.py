@@ -1,0 +1,126 @@
+"""Who may import whom. Arrows point one way, inside `arch` and between packages; there is no circle."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "beacon_lit"
+ARCH = f"{PACKAGE}.arch"
+
+# From the bottom up: a module imports from its own floor and from those below it.
+FLOORS = (
+    ("extensions", "placements", "ratios"),
+    ("config",),
+    ("plan",),
+    ("nn",),
+    ("cache",),
+    ("core",),
+    ("checkpoint", "flops"),
+    ("inference",),
+    ("scoring", "output"),
+    ("model",),
+    ("families",),
+)
+FORBIDDEN = {
+    "arch": ("lightning", "hydra", "omegaconf", "datasets"),
+    "data": ("lightning", "hydra", "omegaconf"),
+    "evaluation": ("lightning", "hydra"),
+    "chat": ("lightning", "hydra", "omegaconf"),
+}
+PUBLIC_ARCH_ONLY = ("data", "evaluation", "chat", "objectives")
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, source: str | None = None) -> Iterator[str]:
+    """What a module imports anywhere in it, types included; of `from package import module` the module."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def at_start(name: str) -> Iterator[str]:
+    """What a module of ours imports of ours when it is imported itself."""
+    tree = ast.parse(MODULES[name].read_text())
+    source = ast.unparse(ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []))
+    yield from (other for other in imports(name, source) if other in MODULES and other != name)
+
+
+def floor(name: str) -> int:
+    """The floor of a module of `arch`."""
+    part = name.removeprefix(f"{ARCH}.").split(".")[0]
+    (number,) = (i for i, parts in enumerate(FLOORS) if part in parts)
+    return number
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(f"{ARCH}.")])
+def test_arrows_inside_arch_point_down(name: str) -> None:
+    for other in imports(name):
+        if other.startswith(f"{ARCH}."):
+            assert floor(other) <= floor(name), f"{name} imports {other}, which is above it"
+
+
+def test_an_arrow_up_would_show() -> None:
+    source = "from beacon_lit.arch import core"
+    assert [floor(other) > floor(f"{ARCH}.plan.layout") for other in imports(f"{ARCH}.plan.layout", source)] == [True]
+
+
+def test_there_is_no_circle() -> None:
+    graph = {name: set(at_start(name)) for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+    with pytest.raises(CycleError):  # a circle would show
+        TopologicalSorter({**graph, f"{ARCH}.config": {f"{ARCH}.core"}}).prepare()
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_that_stay_away_from_libraries(package: str) -> None:
+    for name in MODULES:
+        if name.startswith(f"{PACKAGE}.{package}"):
+            found = {other.split(".")[0] for other in imports(name)} & set(FORBIDDEN[package])
+            assert not found, f"{name} imports {', '.join(sorted(found))}"
+
+
+def test_arch_knows_nothing_else_of_ours() -> None:
+    for name in MODULES:
+        if name.startswith(ARCH):
+            others = [o for o in imports(name) if o.startswith(PACKAGE) and not o.startswith(ARCH)]
+            assert not others, f"{name} imports {others}"
+
+
+@pytest.mark.parametrize("package", PUBLIC_ARCH_ONLY)
+def test_others_use_public_names_of_arch(package: str) -> None:
+    for name in MODULES:
+        if name.startswith(f"{PACKAGE}.{package}"):
+            inside = [other for other in imports(name) if other.startswith(f"{ARCH}.")]
+            assert not inside, f"{name} imports {inside}; allowed: names of {ARCH}"
+
+
+def test_tests_mirror_the_package() -> None:
+    """Each folder of the package has one of its tests, and each folder of tests one of the package."""
+    ours = {str(path.parent.relative_to(ROOT / PACKAGE)) for path in MODULES.values() if path.parent != ROOT / PACKAGE}
+    tests = {str(path.parent.relative_to(ROOT / "tests")) for path in (ROOT / "tests").rglob("test_*.py")} - {"."}
+    assert not tests - ours - {"benchmarks", "distributed"}, "folders of tests that mirror nothing"
+    tops = {folder.split("/")[0] for folder in ours}
+    assert not tops - {folder.split("/")[0] for folder in tests} - {"strategies"}, "folders without tests"
