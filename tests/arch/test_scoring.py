@@ -11,7 +11,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch import Teacher
 from beacon_lit.arch.nn import loss as loss_module
 from beacon_lit.arch.nn.loss import divergence_and_slope
-from tests.arch.test_loss import Largest
+from tests.arch.nn.test_loss import Largest
 from tests.arch.tiny import FAMILIES, VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 WINDOW = 8
