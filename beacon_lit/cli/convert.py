@@ -52,9 +52,7 @@ def convert(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new or an empty folder")
     if to == "beacons" and trains_backbone(source):
-        raise ValueError(
-            f"to='beacons' is not allowed, the trained backbone of {source} would be lost; allowed: published, full"
-        )
+        raise ValueError(f"to='beacons' is not allowed, {source} has a trained backbone, too; allowed: published, full")
     settings = stored_settings(source, backbone=backbone)
     if settings is None:
         raise ValueError(f"source={source!r} is not allowed, it is a plain backbone; allowed: a model with beacons")

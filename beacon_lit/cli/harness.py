@@ -8,13 +8,15 @@ find the file evaluate.py instead; the console script does not look there.
 
 import sys
 
-from beacon_lit.cli.messages import quiet, short_errors
+from beacon_lit.cli.messages import quiet
 
 
 def main() -> None:
     """Run the command line of `lm_eval`, with `beacon_lm` as the default of `--model`."""
-    with short_errors():  # lm_eval may be missing
+    try:
         from beacon_lit.evaluation.harness import MODEL_NAME
+    except ValueError as error:  # lm_eval is not installed
+        sys.exit(f"error: {error}")
     from lm_eval.__main__ import cli_evaluate
 
     if len(sys.argv) > 1 and sys.argv[1] not in ("ls", "validate") and "--model" not in sys.argv:
