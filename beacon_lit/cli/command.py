@@ -9,17 +9,17 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 import beacon_lit
 from beacon_lit.cli.messages import quiet
 
-Job = Callable[[DictConfig], Any]
 Check = Callable[[Sequence[str]], None]
 _ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
 
-def command(name: str, *checks: Check) -> Callable[[Job], Callable[[], None]]:
+def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], None]]:
     """Decorate a function of a config, so that calling it without arguments runs it as a command.
 
     Args:
@@ -30,12 +30,12 @@ def command(name: str, *checks: Check) -> Callable[[Job], Callable[[], None]]:
         the decorator.
     """
 
-    def decorate(job: Job) -> Callable[[], None]:
+    def decorate(function: TaskFunction) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)
-        @wraps(job)
+        @wraps(function)
         def run(cfg: DictConfig) -> Any:
             quiet()
-            return job(cfg)
+            return function(cfg)
 
         def main() -> None:
             """Run the command line."""

@@ -88,7 +88,7 @@ def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results) -> No
     console = Console()
     console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
     console.print(cost_table(results))
-    log.info(f"written to {folder}: report.html shows all of it")
+    log.info(f"results: {folder}/report.html, and the files beside it")
 
 
 @command("evaluate", check_earlier_run)
