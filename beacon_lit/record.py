@@ -1,4 +1,4 @@
-"""What a run leaves about itself in its folder: `run.json`, from the first moment on."""
+"""Record the state of a run in its folder, as `run.json`, from its start on."""
 
 import json
 import math
@@ -14,27 +14,27 @@ from omegaconf import DictConfig
 
 RECORD_FILE = "run.json"
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
-Job = Callable[[DictConfig], dict[str, float]]
+RunFunction = Callable[[DictConfig], dict[str, float]]
 
 
-def recorded(job: Job) -> Job:
-    """Have a job that takes a config with a `run_folder` and returns metrics keep `run.json` there.
+def recorded(function: RunFunction) -> RunFunction:
+    """Decorate a function of a config with a `run_folder`, so that rank zero keeps `run.json` in that folder.
 
-    Its fields: "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a run that was killed stays
-    "running"), "started", "seconds", "metrics", and "error" of a run that failed. Rank zero writes it.
+    The file has the fields "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a run that was
+    killed stays "running"), "started", "seconds", "metrics" of a run that is done and "error" of a run that failed.
     """
 
-    @wraps(job)
+    @wraps(function)
     def run(cfg: DictConfig) -> dict[str, float]:
         file, start = Path(cfg.run_folder) / RECORD_FILE, perf_counter()
         fields: dict[str, Any] = {"state": RUNNING, "started": datetime.now().astimezone().isoformat("T", "seconds")}
         _write(file, fields)
         try:
-            metrics = job(cfg)
+            metrics = function(cfg)
         except Exception as error:
             fields |= {"state": FAILED, "error": _root(error)}
             raise
-        except BaseException:  # what asks a program to end
+        except BaseException:  # KeyboardInterrupt, or a signal
             fields |= {"state": STOPPED}
             raise
         else:
@@ -47,14 +47,14 @@ def recorded(job: Job) -> Job:
 
 
 def _root(error: BaseException) -> str:
-    """What was wrong in the first place: Hydra wraps what a constructor says."""
+    """Describe the first error of a chain: Hydra wraps the error of a constructor."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings of a nested config by dotted name; a list is one setting."""
+    """Return the settings of a nested config by dotted name; a list is one setting."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         below = isinstance(value, dict) and value
@@ -71,11 +71,11 @@ def _write(file: Path, fields: dict[str, Any]) -> None:
 
 
 def optimized(metrics: dict[str, float], name: str | None) -> float | None:
-    """What a search optimises: the metric of that name, None without a name.
+    """Return the metric that a search over settings optimises, None without a name.
 
     Raises:
-        ValueError: it is not finite, which is this run's failure.
-        SystemExit: there is none of that name, which would be every run's.
+        ValueError: the metric is non-finite, which fails this run only.
+        SystemExit: there is no metric of this name, which would fail every run.
     """
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""A tokenizer of bytes, for models too small to have one: nothing is downloaded, every text round-trips."""
+"""A tokenizer of bytes for tiny models: nothing is downloaded, and every text round-trips."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +11,7 @@ SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, ids 0 to 255, and ChatML's two markers, 256 and 257."""
+    """Return a tokenizer with one token per byte, ids 0 to 255, and the two markers of ChatML, ids 256 and 257."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

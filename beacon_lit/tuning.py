@@ -103,7 +103,7 @@ class Full(Tuning):
             raise ValueError("tuning=full is not allowed for a quantised backbone; allowed: beacons, lora")
         if adapter.settings(lm) is not None:
             raise ValueError(
-                "tuning=full is not allowed for a backbone with an adapter; merge it first: beacon_lit.convert"
+                "tuning=full is not allowed for a backbone with an adapter; merge it first: beacon-convert --to full"
             )
         lm.requires_grad_(True)
         modules = [(name.rpartition(".")[2], module) for name, module in lm.named_modules()]

@@ -1,6 +1,9 @@
 """What every test shares: one thread, no network, `gpu` tests only where there is a GPU, and what a run starts from."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 # Before torch and the hub's libraries are imported (hence the late imports): they read these once.
@@ -27,6 +30,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     folder = tmp_path_factory.mktemp("inputs")
     return small_backbone(folder / "backbone"), small_text(folder / "text.jsonl")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as pip installs it from a wheel, in a folder of its own: beacon_lit, and the commands in bin."""
+    from tests.configs import ROOT
+
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("beacon_lit", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    offline = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--no-compile"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *offline, "--target", target, source], check=True)
+    return target
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

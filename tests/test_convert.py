@@ -1,4 +1,4 @@
-"""`python -m beacon_lit.convert`: every layout to every other, bit for bit, and what is refused."""
+"""`beacon-convert`: every layout to every other, bit for bit, and what is refused."""
 
 import itertools
 import sys
@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import settings
-from beacon_lit.convert import LAYOUTS, convert, main
+from beacon_lit.cli.convert import LAYOUTS, convert, main
 from tests.arch.folders import assert_same, no_weights, trained
 from tests.configs import small_backbone
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from beacon_lit import resolvers
+from beacon_lit.cli import resolvers
 from beacon_lit.data.loader import Share
 from beacon_lit.data.progress import move_progress
 from beacon_lit.data.sources import JsonSource

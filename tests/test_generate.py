@@ -12,11 +12,12 @@ import pytest
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer, set_seed
 
-import generate as command
-from beacon_lit import BeaconChat, BeaconConfig, BeaconLM, resolvers
+import beacon_lit.cli.generate as command
+from beacon_lit import BeaconChat, BeaconConfig, BeaconLM
 from beacon_lit.chat import terminal
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.generate import generate
 from beacon_lit.runs import subject
-from generate import generate
 from tests.configs import ROOT, WORDS, composed, small_backbone
 
 resolvers.register()

@@ -9,9 +9,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from beacon_lit import resolvers
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.train import train
 from tests.configs import composed, small_run
-from train import train
 
 resolvers.register()
 

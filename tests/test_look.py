@@ -8,12 +8,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from beacon_lit.cli.look import look
+from beacon_lit.cli.train import train
 from beacon_lit.module import _weighted_sum
 from beacon_lit.objectives import LanguageModeling
-from look import look
 from tests.arch.tiny import tiny, tokens
 from tests.configs import ROOT, composed, small_backbone, small_run, small_text
-from train import train
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-import prepare as command
+import beacon_lit.cli.prepare as command
 from tests.configs import ROOT, composed, small_backbone, small_text
 
 

@@ -10,15 +10,15 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from beacon_lit import resolvers
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.look import look
+from beacon_lit.cli.train import train
 from beacon_lit.data.loader import Share
 from beacon_lit.data.stream.loader import StreamLoader
 from beacon_lit.tiny import byte_tokenizer
-from look import look
 from tests.configs import composed, small_backbone, small_run, small_text
 from tests.distributed.runs import torchrun
 from tests.recorder import recorded
-from train import train
 
 resolvers.register()
 FILES, EACH = 4, 6

@@ -13,11 +13,12 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from beacon_lit import BeaconLM, resolvers
+from beacon_lit import BeaconLM
 from beacon_lit.arch import longest
-from evaluate import evaluate
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.evaluate import evaluate
+from beacon_lit.cli.train import train
 from tests.configs import ROOT, composed, small_backbone, small_run
-from train import train
 
 resolvers.register()
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))

@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
-from beacon_lit import BeaconConfig, BeaconLM, resolvers
+from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import is_adapter, is_beacon
-from beacon_lit.convert import convert
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.convert import convert
+from beacon_lit.cli.evaluate import evaluate
+from beacon_lit.cli.train import train
 from beacon_lit.tuning import Full
-from evaluate import evaluate
 from tests.arch.quantizer import RowsConfig
 from tests.arch.tiny import tokens
 from tests.configs import composed, small_run
-from train import train
 
 resolvers.register()
 # Dropout, too, must not tell a resumed run from an uninterrupted one.

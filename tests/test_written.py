@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from beacon_lit.cli.train import train
 from tests.arch.tiny import assert_close
 from tests.configs import composed, small_run
-from train import train
 
 WRITTEN = Path(__file__).parent / "fixtures" / "written"
 

@@ -1,6 +1,6 @@
 """A model under one mode for EleutherAI's lm-evaluation-harness, whose tasks it then takes:
 
-python -m beacon_lit.evaluation.harness --model_args checkpoint=outputs/latest,ratio=4 --tasks hellaswag --batch_size 8
+beacon-harness --model_args checkpoint=outputs/latest,ratio=4 --tasks hellaswag --batch_size 8
 
 That is `lm_eval` with the model `beacon_lm`; all its other options are as there. From Python:
 
@@ -12,7 +12,6 @@ That is `lm_eval` with the model `beacon_lm`; all its other options are as there
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +24,9 @@ from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.task import Subject
-from beacon_lit.runs import quiet, subject
+from beacon_lit.runs import subject
 
 try:
-    from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
     from lm_eval.models.utils import normalize_gen_kwargs
@@ -39,10 +37,10 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-_NAME = "beacon_lm"
+MODEL_NAME = "beacon_lm"
 
 
-@register_model(_NAME)
+@register_model(MODEL_NAME)
 class HarnessLM(TemplateLM):
     """What `lm_eval` asks of a model, answered by a `Reader`.
 
@@ -82,7 +80,7 @@ class HarnessLM(TemplateLM):
         """A model as `lm_eval` names it: with what `--model_args` sets, and its own batch size and device.
 
         Args:
-            arg_dict: `checkpoint` (as of evaluate.py), `ratio` (a ratio, "adapt-N", "dense" or "window-only"), and
+            arg_dict: `checkpoint` (as of beacon-evaluate), `ratio` (a ratio, "adapt-N", "dense" or "window-only"), and
                 maybe `max_length`, `backbone`, `dtype`, `attn`.
             additional_config: `batch_size`, `device`.
 
@@ -208,14 +206,6 @@ class HarnessLM(TemplateLM):
             yield [ids for ids, _ in batch], [about for _, about in batch]
 
 
-def main() -> None:
-    """`lm_eval`'s own command line, which knows this model."""
-    if len(sys.argv) > 1 and sys.argv[1] not in ("ls", "validate") and "--model" not in sys.argv:
-        sys.argv += ["--model", _NAME]
-    quiet()
-    cli_evaluate()
-
-
 def _most_tokens(lm: Any, mode: Mode) -> int:
     """Tokens of the longest text that the model's positions hold in a mode."""
     if mode.is_dense:
@@ -246,6 +236,4 @@ def _greedy_settings(settings: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]
 
 
 if __name__ == "__main__":
-    # Some of the harness's tasks import the package `evaluate`, not the evaluate.py of the folder that this is run in.
-    sys.path.sort(key=lambda folder: Path(folder).resolve() == Path.cwd())
-    main()
+    sys.exit("error: `python -m beacon_lit.evaluation.harness` is not a command any more; allowed: beacon-harness")

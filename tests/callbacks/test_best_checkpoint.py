@@ -6,12 +6,12 @@ import pytest
 import torch
 from lightning import Callback
 
-from beacon_lit import resolvers
 from beacon_lit.callbacks import BestCheckpoint, best_checkpoint
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.train import train
 from beacon_lit.loggers import log_metrics
 from tests.callbacks.tiny import fit
 from tests.configs import composed, small_run
-from train import train
 
 resolvers.register()
 

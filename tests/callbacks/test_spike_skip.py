@@ -4,11 +4,12 @@ from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from beacon_lit import BeaconLM, resolvers
+from beacon_lit import BeaconLM
 from beacon_lit.callbacks import SpikeSkip
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.train import train
 from tests.callbacks.tiny import TinyModule, fit
 from tests.configs import composed, small_backbone, small_run, small_text
-from train import train
 
 resolvers.register()
 

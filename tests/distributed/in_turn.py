@@ -6,9 +6,9 @@ torchrun(2, *OVERRIDES, THEN, *OVERRIDES, script=SCRIPT): the last three, where 
 import sys
 from itertools import groupby
 
-from beacon_lit.runs import quiet
+from beacon_lit.cli.messages import quiet
+from beacon_lit.cli.train import train
 from tests.configs import composed
-from train import train
 
 SCRIPT, THEN = "tests/distributed/in_turn.py", "then"
 

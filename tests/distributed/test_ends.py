@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from beacon_lit.cli.train import train
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
 from tests.distributed.runs import TORCHRUN, environment, losses, overrides, torchrun
-from train import train
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage3"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from beacon_lit.runs import of_earlier_run
-from evaluate import evaluate
+from beacon_lit.cli.earlier import of_earlier_run
+from beacon_lit.cli.evaluate import evaluate
 from tests.configs import ROOT, composed
 from tests.distributed.holding import HOLD, Held, held
 from tests.distributed.runs import TIMEOUT, TORCHRUN, environment, torchrun

@@ -8,11 +8,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from beacon_lit.cli.train import train
 from benchmarks.distributed.launch import free_port, side_by_side
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
 from tests.distributed.runs import TIMEOUT, check_same_training, environment, overrides, torchrun
-from train import train
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.utils import instantiate
 
+from beacon_lit.cli.train import train
 from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
 from tests.configs import composed
@@ -15,7 +16,6 @@ from tests.distributed.counting import counting
 from tests.distributed.generating import CachedLoss
 from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import check_same_training, losses, overrides, torchrun
-from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "deepspeed_stage3_offload", "fsdp2"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from beacon_lit.cli.train import train
 from tests.configs import composed
 from tests.distributed.runs import losses, overrides, torchrun
-from train import train
 
 TUNINGS = {"lora": ["tuning=lora", "tuning.lr=1e-2"], "full": ["tuning=full", "tuning.lr=1e-3"]}
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from beacon_lit import BeaconCache, BeaconLM
-from evaluate import evaluate
+from beacon_lit.cli.evaluate import evaluate
+from beacon_lit.cli.train import train
 from tests.configs import composed
 from tests.distributed.generating import OPTIONS, generating, ids, sampled, texts
 from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import overrides, torchrun
 from tests.distributed.tracing import differences, disturbing, traces, tracing
-from train import train
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "fsdp2"]
 SPREAD = STRATEGIES[2:]

@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from beacon_lit import BeaconConfig, BeaconLM, resolvers
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import Generation, MultiSessionChat, MultiTurnPerplexity
 from beacon_lit.tiny import byte_tokenizer as chat_tokenizer
-from evaluate import evaluate
 from tests.configs import composed
 from tests.evaluation.fakes import WINDOW, FakeLM, byte_tokenizer
 

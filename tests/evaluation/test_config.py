@@ -5,8 +5,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from beacon_lit import resolvers
 from beacon_lit.callbacks import EvaluationCallback, NanGuard, ThroughputCallback
+from beacon_lit.cli import resolvers
 from beacon_lit.evaluation import Passkey, Perplexity
 
 CONF = str(Path(__file__).parents[2] / "conf")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 from omegaconf import OmegaConf
 
+from beacon_lit.cli.command import check_options
+from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation.tasks import Passkey
-from beacon_lit.options import check_options
-from beacon_lit.runs import check_earlier_run, of_earlier_run
-from evaluate import evaluate
 from tests.configs import ROOT, composed, small_text
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from math import exp
@@ -252,22 +253,16 @@ def test_a_harness_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         importlib.import_module(module.__name__)
 
 
-def test_the_command_line(checkpoint: Path, subject: Subject, tasks: Path, tmp_path: Path) -> None:
-    """It is lm_eval's own. Its tasks find the package `evaluate`, though a file of that name is where it is run."""
+def test_the_command_line(checkpoint: Path, subject: Subject, tasks: Path, tmp_path: Path, installed: Path) -> None:
+    """The command is lm_eval's own. A task finds the package `evaluate`, though the current folder has evaluate.py."""
     (tmp_path / "helper.py").write_text("from evaluate import load\n\ndef same(docs):\n    return docs\n")
     task = json.loads((tasks / "local_letters.yaml").read_text()) | {"process_docs": "FUNCTION"}
     (tmp_path / "letters.yaml").write_text(json.dumps(task).replace('"FUNCTION"', "!function helper.same"))
     arguments = ["--model_args", f"checkpoint={checkpoint},ratio=4,attn=sdpa", "--tasks", "local_letters"]
     arguments += ["--include_path", str(tmp_path), "--batch_size", "4", "--device", "cpu"]
-    command = [
-        sys.executable,
-        "-m",
-        "beacon_lit.evaluation.harness",
-        *arguments,
-        "--output_path",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    command = [installed / "bin" / "beacon-harness", *arguments, "--output_path", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "out").rglob("results_*.json")
     (found,) = json.loads(file.read_text())["results"].values()

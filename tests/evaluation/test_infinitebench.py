@@ -2,11 +2,11 @@ import json
 
 import pytest
 
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import InfiniteBench
 from beacon_lit.evaluation.tasks.infinitebench.prompts import PROMPTS, write_prompt
 from beacon_lit.evaluation.tasks.infinitebench.subsets import SUBSETS
-from evaluate import evaluate
 from tests.configs import composed, small_backbone
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

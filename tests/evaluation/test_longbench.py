@@ -4,11 +4,11 @@ from copy import deepcopy
 
 import pytest
 
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, choose_modes, make_figures, rescore, run, save
 from beacon_lit.evaluation.tasks import LongBench
 from beacon_lit.evaluation.tasks.longbench.prompts import read_prompts
 from beacon_lit.evaluation.tasks.longbench.subsets import GROUPS, SUBSETS, choose_subsets
-from evaluate import evaluate
 from tests.configs import composed
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

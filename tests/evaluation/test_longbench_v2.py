@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, choose_modes, make_figures, run
 from beacon_lit.evaluation.tasks import LongBenchV2
 from beacon_lit.evaluation.tasks.longbench.v2 import OWN_PROMPT, chosen_letter
-from evaluate import evaluate
 from tests.configs import composed
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from beacon_lit import resolvers
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.runner import rescore
 from beacon_lit.evaluation.tasks import Mmlu
 from beacon_lit.evaluation.tasks.mmlu import CATEGORIES, read_questions
 from beacon_lit.tiny import byte_tokenizer as chat_tokenizer
-from evaluate import evaluate
 from tests.configs import composed
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
-from beacon_lit import BeaconConfig, BeaconLM, resolvers
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.cli import resolvers
+from beacon_lit.cli.earlier import of_earlier_run
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Reader, Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import MultiNeedle, MultiTurnNeedle
-from beacon_lit.runs import of_earlier_run
-from evaluate import evaluate
 from tests.configs import composed, small_backbone, small_text
 from tests.evaluation.fakes import byte_tokenizer
 from tests.evaluation.finding import FindingLM, tokenizer

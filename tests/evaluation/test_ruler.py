@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import Ruler
 from beacon_lit.evaluation.tasks.ruler.fitting import largest
 from beacon_lit.evaluation.tasks.ruler.subsets import SUBSETS, Material
-from evaluate import evaluate
 from tests.configs import composed, small_backbone, small_text
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

@@ -4,9 +4,9 @@ import re
 import pytest
 import torch
 
+from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import TopicRetrieval
-from evaluate import evaluate
 from tests.configs import composed, small_backbone
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 

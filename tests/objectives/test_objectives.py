@@ -9,11 +9,11 @@ import torch
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import Teacher
+from beacon_lit.cli.train import train
 from beacon_lit.objectives import Distillation, LanguageModeling
 from tests.arch.tiny import gradients, tiny, tokens
 from tests.configs import composed, small_backbone, small_run, small_text
 from tests.distributed.runs import overrides, torchrun
-from train import train
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch import Teacher
 from beacon_lit.arch.checkpoint import adapter, is_adapter, load_beacons
-from beacon_lit.convert import convert
+from beacon_lit.cli.convert import convert
 from tests.arch.folders import BEACON, IDS, assert_same, no_weights, save_backbone, trained
 from tests.arch.quantizer import RowsConfig
 from tests.arch.tiny import DENSE, FAMILIES, assert_close, gradients, tiny, tokens

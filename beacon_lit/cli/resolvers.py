@@ -1,8 +1,9 @@
-"""What the configs may ask for: `${cache:name}`, `${first:a,b}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`,
-`${started:format}`, `${times:a,b}`.
+"""The resolvers of the configs: `${cache:name}`, `${command:}`, `${first:a,b}`, `${on_gpu:accelerator,yes,no}`,
+`${smollm2:}`, `${started:format}`, `${times:a,b}`.
 """
 
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from beacon_lit.demo import smollm2
 
 
 def register() -> None:
-    """Make the resolvers known to OmegaConf."""
+    """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
+    OmegaConf.register_new_resolver("command", _command, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
     OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
@@ -24,22 +26,28 @@ def register() -> None:
     OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
 
 
+def _command() -> str:
+    """Return the command as the user typed it: "beacon-train", or "python train.py"."""
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
+
+
 def _first(*values: Any) -> Any:
-    """The first value that is not null."""
+    """Return the first value that is not null."""
     return next((value for value in values if value is not None), None)
 
 
 def _on_gpu(accelerator: str, yes: Any, no: Any) -> Any:
-    """`yes` where the trainer will use a GPU."""
+    """Return `yes` where the trainer will use a GPU, else `no`."""
     return yes if accelerator != "cpu" and torch.cuda.is_available() else no
 
 
 def _started(form: str) -> str:
-    """When the run started, as `datetime.strftime` writes it: the same on all processes that torchrun has started."""
+    """Format the time at which the run started, the same on all processes of one torchrun."""
     stat = Path(f"/proc/{os.getppid()}/stat")
     if "TORCHELASTIC_RUN_ID" not in os.environ or not stat.is_file():
         return datetime.now().strftime(form)
-    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # of its parent, since the machine was started
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # from the boot until torchrun, the parent, started
     lines = Path("/proc/stat").read_text().splitlines()
     booted = next(line.split()[1] for line in lines if line.startswith("btime"))
     return datetime.fromtimestamp(int(booted) + ticks / os.sysconf("SC_CLK_TCK")).strftime(form)

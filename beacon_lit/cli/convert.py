@@ -1,11 +1,12 @@
 """Write a beacon model in another layout.
 
-    python -m beacon_lit.convert SOURCE TARGET --to beacons      the beacons alone, with their backbone's name
-    python -m beacon_lit.convert SOURCE TARGET --to full         beacons and backbone, a Hugging Face folder of ours
-    python -m beacon_lit.convert SOURCE TARGET --to published    the layout of the checkpoints published with the paper
+    beacon-convert SOURCE TARGET --to beacons      the beacons alone, with their backbone's name
+    beacon-convert SOURCE TARGET --to full         beacons and backbone, a Hugging Face folder of ours
+    beacon-convert SOURCE TARGET --to published    the layout of the checkpoints published with the paper
 
-SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits, but for a
-LoRA adapter: `beacons` keeps it beside them, the others make it a part of the backbone's weights.
+SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits. A LoRA
+adapter is the exception: `beacons` keeps the adapter beside the beacons, the other layouts merge the adapter into the
+backbone's weights.
 """
 
 import argparse
@@ -32,16 +33,16 @@ def convert(
     Args:
         source: a folder or hub id with beacons in it, or a training checkpoint.
         target: a folder that does not exist yet, or is empty.
-        to: "published", "beacons" or "full". The first and the last bring the tokenizer along.
-        backbone: where the backbone of beacons alone is now.
-        plain_type: in the published layout, the `model_type` that the paper's code expects; see `save_published`.
+        to: "published", "beacons" or "full". "published" and "full" copy the tokenizer, too.
+        backbone: the folder or hub id of the backbone, where a source of beacons alone names one that has moved.
+        plain_type: write the `model_type` that the paper's code expects; with "published" only, see `save_published`.
 
     Returns:
         the model.
 
     Raises:
-        ValueError: a source without beacons, a target with files in it, another layout, settings that the published
-            layout cannot express, or the beacons alone of a checkpoint whose backbone was trained, too.
+        ValueError: the source has no beacons, the target has files in it, the layout is unknown, the published layout
+            cannot express the settings, or `to` is "beacons" and the source has a trained backbone.
     """
     source, target = str(source), Path(target)
     if to not in LAYOUTS:
@@ -56,7 +57,7 @@ def convert(
     if settings is None:
         raise ValueError(f"source={source!r} is not allowed, it is a plain backbone; allowed: a model with beacons")
     if to == "published":
-        settings.to_published()  # what it refuses is refused before weights are read
+        settings.to_published()  # raises ValueError before weights are read
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
     name = lm.config._name_or_path
     if to != "beacons" and adapter.settings(lm) is not None:
@@ -75,20 +76,22 @@ def _copy_tokenizer(source: str, target: Path) -> None:
     for file in files:
         shutil.copy(file, target / file.name)
     if not files:
-        print(f"{source} has no tokenizer, so neither has {target}")
+        print(f"{source} has no tokenizer; none was copied to {target}")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m beacon_lit.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="beacon-convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, hub id or training checkpoint (.ckpt) with beacons")
     parser.add_argument("target", metavar="TARGET", help="new folder")
     parser.add_argument("--to", required=True, choices=LAYOUTS)
-    parser.add_argument("--backbone", help="where the backbone of beacons alone is now, if it has moved")
+    parser.add_argument("--backbone", help="new place of the backbone that the beacons name, if it has moved")
     parser.add_argument(
-        "--plain-type", action="store_true", help="published: the model_type that the paper's code reads"
+        "--plain-type",
+        action="store_true",
+        help="with --to published: write the model_type that the paper's code reads",
     )
     arguments = parser.parse_args()
     try:

@@ -1,0 +1,89 @@
+"""Turn a function of a config into a command: find conf/, check the command line, let Hydra compose the config."""
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.types import TaskFunction
+from omegaconf import DictConfig
+
+import beacon_lit
+from beacon_lit.cli.messages import quiet
+
+Check = Callable[[Sequence[str]], None]
+_ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
+
+
+def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], None]]:
+    """Decorate a function of a config, so that calling it without arguments runs it as a command.
+
+    Args:
+        name: the config is conf/NAME.yaml with the overrides of the command line.
+        checks: called with the command line before Hydra creates a folder; they raise SystemExit.
+
+    Returns:
+        the decorator.
+    """
+
+    def decorate(function: TaskFunction) -> Callable[[], None]:
+        @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)
+        @wraps(function)
+        def run(cfg: DictConfig) -> Any:
+            quiet()
+            return function(cfg)
+
+        def main() -> None:
+            """Run the command line."""
+            _resolve_config_path()
+            check_options(sys.argv[1:], conf_folder())
+            for check in checks:
+                check(sys.argv[1:])
+            run()
+
+        return main
+
+    return decorate
+
+
+def conf_folder() -> Path:
+    """Return the folder of the configs: the copy inside an installed package, or else conf/ of the checkout."""
+    package = Path(beacon_lit.__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def check_options(overrides: Sequence[str], conf: Path) -> None:
+    """Refuse an option that a config group does not have; unlike Hydra's own error, list the likeliest option first.
+
+    Args:
+        overrides: the command line, such as "task=[perplexity]". Nothing is checked where the command line names
+            further folders of configs; functions of a sweep are skipped.
+        conf: the folder with one folder per group.
+
+    Raises:
+        SystemExit: names the setting, its value and the options.
+    """
+    if any(entry.lstrip("+").startswith(_ELSEWHERE) for entry in overrides):
+        return
+    for entry in overrides:
+        group, _, chosen = entry.lstrip("+").partition("=")
+        options = sorted(file.stem for file in (conf / group).glob("*.yaml")) if group.isidentifier() else []
+        if not options or "(" in chosen:
+            continue
+        for option in filter(None, (part.strip(" []'\"") for part in chosen.split(","))):
+            if option not in (*options, "null"):
+                near = get_close_matches(option, options, cutoff=0.5)
+                allowed = ", ".join(dict.fromkeys([*near, *options]))
+                raise SystemExit(f"error: {group}={option} is not allowed; allowed: {allowed}")
+
+
+def _resolve_config_path() -> None:
+    """Make `--config-path` relative to the current folder; Hydra would look for a relative path inside this package."""
+    given = get_args_parser().parse_args().config_path
+    if given is not None and not given.startswith("pkg://"):
+        sys.argv += ["--config-path", str(Path(given).absolute())]  # the last one counts

@@ -1,0 +1,103 @@
+"""Evaluate beacons: `beacon-evaluate`, or `python evaluate.py` in a checkout; settings: conf/evaluate.yaml."""
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.fabric import Fabric
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from beacon_lit.arch.config import as_tuple
+from beacon_lit.cli.checks import check_started
+from beacon_lit.cli.command import command
+from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
+from beacon_lit.evaluation.journal import Journal
+from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
+from beacon_lit.evaluation.ranks import Ranks
+from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, rescore, run, save
+from beacon_lit.evaluation.table import cost_table, score_table
+from beacon_lit.evaluation.task import Results, Subject, Task
+from beacon_lit.record import recorded
+from beacon_lit.runs import save_config, subject
+
+log = logging.getLogger(__name__)
+Tasks = dict[str, Task]
+
+
+@recorded
+def evaluate(cfg: DictConfig) -> dict[str, float]:
+    """Evaluate the model of `cfg` (conf/evaluate.yaml), write the results to its run folder and return the metrics.
+
+    Returns:
+        values by name, such as "perplexity/ratio_4"; on several processes, the same on each.
+
+    Raises:
+        ValueError: a setting is wrong; the message names it and says what is allowed.
+    """
+    folder = Path(cfg.run_folder)
+    check_batch_size(cfg.batch_size)
+    if not cfg.get("task"):
+        raise ValueError("task=[] is not allowed; allowed: at least one of conf/task, as in task=[perplexity,passkey]")
+    if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
+        cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
+    tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
+    if cfg.rescore is None:
+        results, is_first = _predict(cfg, tasks, folder)
+    else:
+        results, is_first = rescore(tasks, folder), True
+        save_config(cfg, folder)  # with the settings that these grades come from
+    if is_first:
+        _report(cfg, tasks, folder, results)
+    return flat_metrics(results)
+
+
+def _predict(cfg: DictConfig, tasks: Tasks, folder: Path) -> tuple[Results, bool]:
+    """Run the tasks on the model, on all processes; return the results, and whether this is the first process."""
+    fabric = Fabric(accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=cfg.num_nodes)
+    check_started(fabric.world_size)
+    fabric.launch()
+    ranks = Ranks(fabric.global_rank, fabric.world_size)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    lm, tokenizer = subject(cfg, fabric.device)
+    ratios = as_tuple(lm.beacon.ratios if cfg.ratio is None else cfg.ratio)
+    modes = choose_modes(lm, [DENSE] * cfg.dense + [WINDOW_ONLY] * cfg.window_only + [*ratios])
+    cfg.beacon.update(lm.beacon.to_dict())
+    if fabric.is_global_zero:
+        save_config(cfg, folder)
+    results = run(
+        tasks,
+        Subject(lm, tokenizer, lambda: instantiate(cfg.data, tokenizer=tokenizer).validation_documents()),
+        modes,
+        batch_size=cfg.batch_size,
+        ranks=ranks,
+        journal=Journal(folder, ranks.rank),
+        progress=fabric.is_global_zero,
+    )
+    return results, fabric.is_global_zero
+
+
+def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results) -> None:
+    """Write the results to `folder` and print their tables."""
+    runs = {"": results}
+    save(folder, tasks, runs, make_figures(tasks, runs), cast(dict, OmegaConf.to_container(cfg, resolve=True)))
+    console = Console()
+    console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
+    console.print(cost_table(results))
+    log.info(f"results: {folder}/report.html, and the files beside it")
+
+
+@command("evaluate", check_earlier_run)
+def main(cfg: DictConfig) -> None:
+    """Run the command line."""
+    evaluate(of_earlier_run(cfg, HydraConfig.get().overrides.task))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Train beacons: `beacon-train`, or `python train.py` in a checkout; settings: conf/train.yaml."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import Sharder, load_beacons
+from beacon_lit.callbacks import SaveAtEnd
+from beacon_lit.cli.checks import check_length, check_objective, check_start, check_started
+from beacon_lit.cli.command import command
+from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.record import optimized, recorded
+from beacon_lit.runs import find_beacons, link_latest
+
+log = logging.getLogger(__name__)
+
+
+@recorded
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train what `cfg` (conf/train.yaml) describes, and return the last metrics.
+
+    Returns:
+        values by name, such as "train/loss" and "perplexity/ratio_4".
+
+    Raises:
+        ValueError: a setting is wrong; the message names it and says what is allowed.
+    """
+    folder = Path(cfg.run_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    # A wrong setting ends the run here, before anything is loaded.
+    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
+    check_start(cfg.init_from, tuning)
+    check_objective(objective, tuning)
+
+    tokenizer = instantiate(cfg.model.tokenizer)
+    data = instantiate(cfg.data, tokenizer=tokenizer)
+
+    def build(shard: Sharder | None) -> BeaconLM:
+        lm = instantiate(cfg.model.backbone, shard=shard)
+        check_length("data.max_length", data.rule.max_length, lm)
+        if cfg.init_from is not None:
+            load_beacons(lm, find_beacons(cfg.init_from))
+        return lm
+
+    module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
+    loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
+    chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
+    callbacks = [*(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    check_started(trainer.world_size, "trainer.")
+    if trainer.is_global_zero:
+        link_latest(folder)
+    trainer.fit(module, data, ckpt_path=cfg.resume)
+    if trainer.is_global_zero:
+        log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
+    return _metrics(trainer)
+
+
+def _metrics(trainer: Any) -> dict[str, float]:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in trainer.callbacks:
+        metrics |= flat_metrics(getattr(callback, "last", {}))
+    return metrics
+
+
+@command("train")
+def main(cfg: DictConfig) -> float | None:
+    """Run the command line; a search over settings reads the metric that is returned."""
+    return optimized(train(cfg), cfg.optimized_metric)
+
+
+if __name__ == "__main__":
+    main()
