@@ -1,4 +1,4 @@
-"""A corpus: raw sources -> pieces of given lengths, in shards of tokens that training reads as they are."""
+"""Prepares a corpus: raw sources -> pieces of exact lengths, in shards that training reads without tokenising."""
 
 import json
 import logging
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from beacon_lit.data.checks import check_int
 from beacon_lit.data.corpus.amounts import allot, parse_amounts, parse_mixture, piece_lengths, shard_bounds
-from beacon_lit.data.corpus.encoders import Encoder, Encoders
 from beacon_lit.data.corpus.shards import Shard, find_shard, write_json, write_shard
-from beacon_lit.data.corpus.stream import Position, TokenStream
+from beacon_lit.data.corpus.token_stream import TokenPosition, TokenStream
+from beacon_lit.data.corpus.tokenizer_pool import DocumentTokenizer, TokenizerPool
 from beacon_lit.data.records import Source, Tolerance
-from beacon_lit.data.sample import check_int
 from beacon_lit.data.tokenize import tokenizer_key
 
 MANIFEST = "manifest.json"
@@ -31,20 +31,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a corpus is made of.
+    """Settings of a corpus.
 
-    sources: by name, a folder's name; documents must be text, or tokens all of which are trained
-    amounts: tokens by length of the pieces, such as "8192:500M 20480:500M"; of each, the fewest pieces that hold them
-    mixture: share of each source in per cent, kept to less than one piece for every length; None = as much of each
-    bos, eos: whether every document begins and ends with these
-    shard_tokens: most tokens of a shard, unless a single piece has more
-    shortage: a source that has too little is an "error", after all that there is was written; or "warn"
-    seed: of the order of the lengths
-    tolerance: for bad records
+    The documents of a source are put one behind the other and cut into pieces; no piece has text of two sources.
 
-    A source's documents are put one behind the other and cut into pieces; a piece never holds text of two sources.
+    Args:
+        sources: by name, which becomes part of the shards' names; documents must be text, or tokens that are all
+            trained.
+        amounts: tokens by length of the pieces, such as "8192:500M 20480:500M"; rounded up to whole pieces.
+        mixture: share of each source in per cent, exact to less than one piece for every length; None = equal shares.
+        bos, eos: whether every document begins and ends with the tokenizer's token of this name.
+        shard_tokens: most tokens of a shard, unless a single piece has more.
+        shortage: what a source with too little text is: "error" (after all its text was written) or "warn".
+        seed: of the order of the lengths.
+        tolerance: how many malformed records are skipped.
 
-    Raises ValueError: a setting out of range.
+    Raises:
+        ValueError: a setting is out of range.
     """
 
     sources: Mapping[str, Source]
@@ -60,12 +63,14 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources is empty; it must name at least one source")
-        if bad := [name for name in self.sources if not re.fullmatch(r"\w[\w.-]*", str(name))]:
-            raise ValueError(f"sources: {bad[0]!r} must be a name of letters, digits, dots, dashes and underscores")
+        if wrong := [name for name in self.sources if not re.fullmatch(r"\w[\w.-]*", str(name))]:
+            raise ValueError(f"sources: {wrong[0]!r} must be a name of letters, digits, dots, dashes and underscores")
         for name, source in self.sources.items():
             for setting, instead in (("limit", "amounts"), ("weight", "mixture")):
                 if (value := getattr(source, setting)) is not None:
-                    raise ValueError(f"sources.{name}: {setting}={value} means nothing here; {instead} says how much")
+                    raise ValueError(
+                        f"sources.{name}: {setting}={value} must be null in a corpus; set {instead} instead"
+                    )
         if self.shortage not in SHORTAGE:
             raise ValueError(f"shortage={self.shortage!r} must be one of {', '.join(SHORTAGE)}")
         check_int("shard_tokens", self.shard_tokens, 1)
@@ -73,7 +78,7 @@ class Corpus:
         self.needed()
 
     def needed(self) -> dict[str, dict[int, int]]:
-        """Pieces by source and length."""
+        """Return the number of pieces by source and length."""
         return allot(parse_amounts(self.amounts), parse_mixture(list(self.sources), self.mixture))
 
     @property
@@ -82,7 +87,7 @@ class Corpus:
         return sum(length * count for pieces in self.needed().values() for length, count in pieces.items())
 
     def settings(self, tokenizer: Any) -> dict[str, Any]:
-        """What the shards depend on, JSON-able."""
+        """Return all that the shards depend on, JSON-able."""
         names = ("amounts", "mixture", "bos", "eos", "shard_tokens", "seed")
         settings = {name: getattr(self, name) for name in names}
         settings["mixture"] = None if self.mixture is None else dict(self.mixture)
@@ -96,38 +101,46 @@ def prepare_corpus(
 ) -> dict[str, Any]:
     """Write a corpus: `folder/shards/*`, each a folder for `datasets.load_from_disk`, and `folder/manifest.json`.
 
-    What is there already is kept, so that an interrupted run goes on; the files are the same whether it was
-    interrupted or not, and for any number of workers.
+    Shards that exist are kept, so that an interrupted run continues; the files are the same for any interruption and
+    any number of workers.
 
-    workers: processes that tokenise
-    advance: told how many tokens were added, for a progress bar
-    Returns the manifest: settings, counts by source, and every shard with its checksums.
-    Raises ValueError: another corpus in the folder, a process at work there, too little text (`shortage="error"`), and
-    what sources raise.
+    Args:
+        corpus: the settings.
+        tokenizer: a Hugging Face tokenizer.
+        folder: where the corpus is written.
+        workers: processes that tokenise.
+        advance: called with the number of tokens that were added, for a progress bar.
+
+    Returns:
+        The manifest: settings, counts by source, and every shard with its checksums.
+
+    Raises:
+        ValueError: the folder has another corpus, another process writes to it, there is too little text
+            (`shortage="error"`), or a source cannot be read.
     """
-    encoder = Encoder(tokenizer, corpus.bos, corpus.eos)
+    documents = DocumentTokenizer(tokenizer, corpus.bos, corpus.eos)
     settings = corpus.settings(tokenizer)
     shards = folder / SHARDS
     shards.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0), Encoders(encoder, workers) as encoders:
+        with FileLock(folder / ".lock", timeout=0), TokenizerPool(documents, workers) as pool:
             _claim(folder, settings)
             for left_over in shards.glob(".*.tmp"):
                 shutil.rmtree(left_over)
             made = {
-                name: _prepare_source(corpus, name, needed, encoders, shards, advance)
+                name: _prepare_source(corpus, name, needed, pool, shards, advance)
                 for name, needed in corpus.needed().items()
             }
             manifest = _manifest(corpus, settings, made)
             _check_shortage(corpus, manifest)
             write_json(folder / MANIFEST, manifest)
     except Timeout as error:
-        raise ValueError(f"output={str(folder)!r}: another process is writing there") from error
+        raise ValueError(f"output={str(folder)!r}: another process writes to this folder") from error
     return manifest
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Leave the settings in a new folder; make sure that those of an old one are the same."""
+    """Write the settings into a new folder, or raise a ValueError if the folder has other settings."""
     file = folder / MANIFEST
     if not file.is_file():
         write_json(file, {"complete": False, "settings": settings})
@@ -136,25 +149,25 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     names = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
     if names:
         raise ValueError(
-            f"output={str(folder)!r} holds another corpus: {names[0]} is {settings.get(names[0])!r} here and "
-            f"{found.get(names[0])!r} there. Take another folder, or delete it"
+            f"output={str(folder)!r} holds another corpus: {names[0]} is {settings.get(names[0])!r} now and was "
+            f"{found.get(names[0])!r}; allowed: a new folder, or the same settings"
         )
 
 
 def _prepare_source(
-    corpus: Corpus, name: str, needed: Mapping[int, int], encoders: Encoders, folder: Path, advance: Advance
-) -> tuple[list[Shard], Position]:
-    """A source's shards, and where in the source they end."""
+    corpus: Corpus, name: str, needed: Mapping[int, int], pool: TokenizerPool, folder: Path, advance: Advance
+) -> tuple[list[Shard], TokenPosition]:
+    """Write a source's shards, or find them in the folder; return the shards and the source's position behind them."""
     lengths = piece_lengths(needed, corpus.seed, name)
     found: list[Shard] = []
-    position, stream = Position(), None
+    position, stream = TokenPosition(), None
     for number, (first, last) in enumerate(shard_bounds(lengths, corpus.shard_tokens)):
         shard = find_shard(folder, f"{name}-{number:05d}")
         if shard is not None:
-            stream = None  # it would have to pass what this shard holds
+            stream = None  # behind this shard, a new stream is needed
         else:
             if stream is None:
-                documents = encoders.documents(corpus.sources[name], corpus.tolerance, skip=position.documents)
+                documents = pool.documents(corpus.sources[name], corpus.tolerance, skip=position.documents)
                 stream = TokenStream(documents, position)
             pieces, exhausted = _pieces(stream, lengths[first:last], lengths[last:])
             if pieces:
@@ -171,23 +184,26 @@ def _prepare_source(
 
 
 def _pieces(stream: TokenStream, lengths: np.ndarray, later: np.ndarray) -> tuple[list[np.ndarray], bool]:
-    """Pieces of these lengths. If the source ends among them: of those of all lengths to come that it still fills."""
+    """Cut pieces of these lengths; return them, and whether the source has ended.
+
+    Where the source ends, its last tokens fill the first pieces that still fit, `later` ones included.
+    """
     pieces: list[np.ndarray] = []
     for i, length in enumerate(lengths.tolist()):
         piece = stream.take(length)
         if piece is None:
             rest = [*lengths[i:].tolist(), *later.tolist()]
-            return pieces + [taken for each in rest if (taken := _take_if_there(stream, each)) is not None], True
+            return pieces + [last for each in rest if (last := _take_available(stream, each)) is not None], True
         pieces.append(piece)
     return pieces, False
 
 
-def _take_if_there(stream: TokenStream, length: int) -> np.ndarray | None:
+def _take_available(stream: TokenStream, length: int) -> np.ndarray | None:
     return stream.take(length) if stream.available >= length else None
 
 
 def _manifest(
-    corpus: Corpus, settings: dict[str, Any], made: Mapping[str, tuple[list[Shard], Position]]
+    corpus: Corpus, settings: dict[str, Any], made: Mapping[str, tuple[list[Shard], TokenPosition]]
 ) -> dict[str, Any]:
     sources, shards = {}, []
     for name, needed in corpus.needed().items():
@@ -215,6 +231,6 @@ def _check_shortage(corpus: Corpus, manifest: Mapping[str, Any]) -> None:
         for length, tokens in source["missing_tokens"].items()
     ]
     if missing and corpus.shortage == "error":
-        raise ValueError(f"too little text: {'; '.join(missing)}. shortage=warn does with what there is")
+        raise ValueError(f"too little text: {'; '.join(missing)}; shortage=warn uses the text that there is")
     for message in missing:
         log.warning(f"too little text: {message}")

@@ -1,6 +1,9 @@
-"""Training on data that is tokenised as it is read, for what is too large to be tokenised first.
+"""Training on text that is tokenised while it is read, for data too large to be tokenised first.
 
-Every process that reads (a worker of a rank, or a rank without workers) has a share of every source: `reader` makes it
-an endless stream of samples. `blocks` draws these from the sources by weight, a block at a time, and packs each block;
-`loader` serves the batches and keeps the position.
+sources
+   │     every reader (a worker of a rank, or a rank without workers) reads a share of every source   reader
+samples
+   │     drawn from the sources by weight, in blocks that are shuffled and packed                     blocks
+batches
+   │     served to the training loop; the position of every reader is kept                           loader
 """
