@@ -116,7 +116,7 @@ def _gaps(levels: np.ndarray, max_tokens: int, ids: list[int], tokenizer: Any) -
 
 def _border(place: int, ids: list[int], tokenizer: Any) -> int:
     """Move a place within a character to the character's end, up to three tokens later."""
-    places = range(place, min(place + _UTF8, len(ids)))
+    places = range(place, min(place + _UTF8, len(ids) + 1))
     whole = (at for at in places if not _decode(ids[max(at - _UTF8, 0) : at], tokenizer).endswith(_BROKEN))
     return next(whole, place)
 

@@ -111,7 +111,7 @@ def test_bad_folders_are_refused_at_once(tmp_path: Path) -> None:
     assert kinds(str(tmp_path / "splits" / "train")) == ["good"]
     folder = save(tmp_path / "a", ROWS)
     (tmp_path / "a" / "dataset_info.json").write_text("{}")
-    with pytest.raises(ValueError, match="does not tell the columns"):
+    with pytest.raises(ValueError, match="does not list the columns"):
         TokensSource(folder)
 
 
