@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.answers import Message, Span, rendered_answers
-from beacon_lit.data.records import in_turns
 from beacon_lit.data.templates import with_template
 
 
@@ -60,6 +59,11 @@ def _check(conversation: list[Message]) -> None:
     for message in conversation:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise ValueError(f"a message must have a role and a content that is a string, not {str(message)[:80]}")
-    roles = [message.get("role") for message in conversation]
-    if not in_turns(roles):
+    check_roles([message.get("role") for message in conversation])
+
+
+def check_roles(roles: list[Any]) -> None:
+    """Raise a ValueError unless roles are user, assistant, user, ... after an optional system."""
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or turns != [("user", "assistant")[i % 2] for i in range(len(turns))]:
         raise ValueError(f"roles must be user, assistant, user, ... after an optional system; these are {roles[:12]}")

@@ -40,10 +40,12 @@ Partition = Callable[[], Iterator[Record]]
 """A part of a source, such as a file: each call reads the part from its start."""
 
 
-def in_turns(roles: Sequence[Any]) -> bool:
-    """Whether a conversation's roles are user, assistant, user, ... after an optional system."""
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    return len(turns) > 0 and list(turns) == [("user", "assistant")[i % 2] for i in range(len(turns))]
+class MalformedError(Exception):
+    """A record, or the rest of a file, is malformed; see `MalformedRecord` for the arguments."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
 
 
 class Source(Protocol):

@@ -91,11 +91,11 @@ def _entry(name: str, lengths: np.ndarray, loss: int, total: int, left_out: Mapp
     return SourceStatistics(name, len(lengths), tokens, loss, share, least, median, most, dict(left_out))
 
 
-def rich_table(entries: Sequence[SourceStatistics], title: str | None = None) -> Table:
+def rich_table(entries: Sequence[SourceStatistics]) -> Table:
     """Format statistics for a terminal of at least 80 columns; what was left out is listed below the table."""
     caption = "\n".join(f"left out of {entry.source}: {entry.reasons()}" for entry in entries if entry.reasons())
-    table = Table(title=title, caption=Text(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.title_justify = table.caption_justify = "left"
+    table = Table(caption=Text(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption_justify = "left"
     table.add_column(COLUMNS[0], overflow="fold", min_width=8)
     for column in COLUMNS[1:-1]:
         table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)

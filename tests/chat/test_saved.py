@@ -7,7 +7,7 @@ import pytest
 
 from beacon_lit import BeaconChat, BeaconConfig
 from tests.arch.tiny import tiny
-from tests.chat.test_chat import DOCUMENT, GREEDY, chat_with, check, interrupt, saying
+from tests.chat.chats import DOCUMENT, GREEDY, chat_with, check, interrupt, saying
 from tests.chat.tokenizers import TEMPLATES, tokenizer
 
 

@@ -124,7 +124,7 @@ def _raw(document: Document, source: Source) -> str | np.ndarray:
     trained = document.get("trained")
     if "input_ids" in document and (trained is None or np.all(trained)):
         return np.asarray(document["input_ids"], np.int32)
-    found = "conversations" if "conversations" in document else "tokens that are not trained"
+    found = "conversations" if "conversations" in document else "tokens that are not to be trained on"
     raise ValueError(f"{source.name}: document {document['id']} must be text, to be cut anywhere, but has {found}")
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from beacon_lit.data.checks import check_int, check_text
-from beacon_lit.data.records import Document, MalformedRecord, Record, in_turns
+from beacon_lit.data.conversation import check_roles
+from beacon_lit.data.records import Document, MalformedError, MalformedRecord, Record
 
 DEFAULT_MAX_BYTES = 32 * 2**20
 _SHAPE = '{"role": "user", "content": "..."}'
@@ -54,12 +55,12 @@ class Columns:
         """
         try:
             if not isinstance(record, Mapping):
-                raise _MalformedError("not_an_object", f"a record must be an object, not {type(record).__name__}")
+                raise MalformedError("not_an_object", f"a record must be an object, not {type(record).__name__}")
             name = record.get("id")
             document = {"id": default_id if name is None else str(name), **self._content(record)}
             self._check_strings(document)
             return document
-        except _MalformedError as error:
+        except MalformedError as error:
             return MalformedRecord(error.kind, where, error.reason)
 
     def _content(self, record: Mapping[str, Any]) -> Document:
@@ -67,54 +68,45 @@ class Columns:
         if (text is None) == (conversations is None):
             kind = "no_text" if text is None else "both_kinds"
             either = f"either {self.text_column} or {self.conversations_column}"
-            raise _MalformedError(kind, f"a record needs {either}; this one has {sorted(map(str, record))[:20]}")
+            raise MalformedError(kind, f"a record needs {either}; this one has {sorted(map(str, record))[:20]}")
         if conversations is not None:
             return {"conversations": _messages(self.conversations_column, conversations)}
         if not isinstance(text, str):
-            raise _MalformedError("wrong_type", f"{self.text_column} must be a string, not {type(text).__name__}")
+            raise MalformedError("wrong_type", f"{self.text_column} must be a string, not {type(text).__name__}")
         return {"text": text}
 
     def _check_strings(self, document: Document) -> None:
         texts = [document["text"]] if "text" in document else [m["content"] for m in document["conversations"]]
         if not any(text and not text.isspace() for text in texts):
-            raise _MalformedError("empty_text", "the text is empty or blank")
+            raise MalformedError("empty_text", "the text is empty or blank")
         if any("\0" in text for text in texts):
-            raise _MalformedError("nul", "the text has a NUL character")
+            raise MalformedError("nul", "the text has a NUL character")
         try:
             document["id"].encode()
             size = sum(len(text.encode()) for text in texts)
         except UnicodeEncodeError as error:
             reason = f"character {error.start + 1} is half of a surrogate pair, which UTF-8 cannot encode"
-            raise _MalformedError("invalid_utf8", reason) from error
+            raise MalformedError("invalid_utf8", reason) from error
         if size > self.max_bytes:
-            raise _MalformedError("too_large", f"a document of {size:,} bytes, max_bytes={self.max_bytes:,}")
-
-
-class _MalformedError(Exception):
-    """See `MalformedRecord` for the arguments."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind, self.reason = kind, reason
+            raise MalformedError("too_large", f"a document of {size:,} bytes, max_bytes={self.max_bytes:,}")
 
 
 def _messages(column: str, conversations: Any) -> list[dict[str, str]]:
     """Check a conversation and reduce its messages to role and content."""
     if not isinstance(conversations, list):
-        raise _MalformedError("wrong_type", f"{column} must be a list of {_SHAPE}, not {type(conversations).__name__}")
+        raise MalformedError("wrong_type", f"{column} must be a list of {_SHAPE}, not {type(conversations).__name__}")
     for number, message in enumerate(conversations, 1):
         if not isinstance(message, Mapping):
-            raise _MalformedError("wrong_type", f"message {number} must be like {_SHAPE}, not {type(message).__name__}")
+            raise MalformedError("wrong_type", f"message {number} must be like {_SHAPE}, not {type(message).__name__}")
         if not isinstance(message.get("role"), str):
-            raise _MalformedError(
+            raise MalformedError(
                 "roles", f"message {number} needs a role, as in {_SHAPE}; it has {sorted(map(str, message))[:20]}"
             )
         if not isinstance(message.get("content"), str):
             is_type = type(message.get("content")).__name__
-            raise _MalformedError("content", f"the content of message {number} must be a string, not {is_type}")
-    roles = [message["role"] for message in conversations]
-    if not in_turns(roles):
-        raise _MalformedError(
-            "roles", f"roles must be user, assistant, user, ... after an optional system; these are {roles[:12]}"
-        )
+            raise MalformedError("content", f"the content of message {number} must be a string, not {is_type}")
+    try:
+        check_roles([message["role"] for message in conversations])
+    except ValueError as error:
+        raise MalformedError("roles", str(error)) from error
     return [{"role": message["role"], "content": message["content"]} for message in conversations]

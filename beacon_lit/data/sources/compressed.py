@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from beacon_lit.data.records import MalformedError
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -16,12 +18,8 @@ _CHUNK = 2**18
 _OPENERS = {".gz": gzip.open, ".zst": zstd.open}
 
 
-class BrokenFileError(Exception):
-    """The rest of a file cannot be read; see `MalformedRecord` for `kind` and `reason`."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind, self.reason = kind, reason
+class BrokenFileError(MalformedError):
+    """The rest of a file cannot be read."""
 
 
 def read_chunks(file: Path) -> Iterator[bytes]:

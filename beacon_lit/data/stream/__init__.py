@@ -1,9 +1,12 @@
-"""Training on text that is tokenised while it is read, for data too large to be tokenised first.
+"""Training on text that is tokenised while training runs, for data too large to be tokenised first.
 
-sources
-   │     every reader (a worker of a rank, or a rank without workers) reads a share of every source   reader
-samples
-   │     drawn from the sources by weight, in blocks that are shuffled and packed                     blocks
-batches
-   │     served to the training loop; the position of every reader is kept                           loader
+    sources
+       │         each reader (a worker, or a rank without workers) reads its share of every source   reader
+       ▼
+    samples
+       │         samples are drawn from the sources by weight, and packed block by block             blocks
+       ▼
+    batches      the loader serves them and keeps the position of every reader                       loader
+
+`data.stream=N` sets the number of samples in a block.
 """

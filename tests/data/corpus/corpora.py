@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from beacon_lit.data.corpus.prepare import Corpus
+from beacon_lit.data.corpus.corpus import Corpus
 from beacon_lit.data.records import MalformedRecord
 
 BAD = MalformedRecord("invalid_json", "made-up, line 1", "no JSON")
