@@ -251,7 +251,7 @@ def test_sources_are_mixed_by_weight(tokenizer, files, tmp_path: Path) -> None:
         BeaconDataModule(tokenizer, sources, [], window=8, min_length=9, max_length=48, cache=tmp_path)
 
 
-def test_bad_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
+def test_malformed_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     file = tmp_path / "some.jsonl"
     file.write_text("".join(['{"text": "' + "1 " * 20 + '"}\n', "{nonsense\n", '{"title": "x"}\n'] * 3))

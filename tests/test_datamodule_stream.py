@@ -140,7 +140,9 @@ def test_the_first_block_is_shown(inputs: tuple[Path, Path], tmp_path: Path, cap
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_bad_record_is_an_error_in_strict_mode(num_workers: int, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_malformed_record_is_an_error_in_strict_mode(
+    num_workers: int, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text((inputs[1] / "text.jsonl").read_text() + '{"text": 3}\n')
     source = f"data.train=[{broken}]"

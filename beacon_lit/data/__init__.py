@@ -1,10 +1,10 @@
 """Text -> batches of a token budget, step by step, with the file of each step.
 
-    sources       files, the hub, ready tokens, synthetic retrieval                 sources/, retrieval/
+    sources       files, the hub, pre-tokenised data, synthetic retrieval           sources/, retrieval/
        │
        │          records are read; malformed ones are skipped and counted          records
        ▼
-    documents     text, conversations or ready token ids
+    documents     text, conversations or pre-tokenised ids
        │
        │          conversations go through a chat template; answers are found       conversation, answers, templates
        ▼

@@ -74,11 +74,15 @@ class SampleOrder:
 
     def _counts_before(self, block: int) -> list[int]:
         """Number of samples of each source in all earlier blocks."""
-        known: list[list[int]] = self.__dict__.setdefault("_known_given", [[0] * len(self.counts)])
-        while len(known) <= block:
-            own = self._source_counts(len(known) - 1)
-            known.append([before + count for before, count in zip(known[-1], own, strict=True)])
-        return known[block]
+        while len(self._known) <= block:
+            own = self._source_counts(len(self._known) - 1)
+            self._known.append([before + count for before, count in zip(self._known[-1], own, strict=True)])
+        return self._known[block]
+
+    @cached_property
+    def _known(self) -> list[list[int]]:
+        """The results of `_counts_before` so far."""
+        return [[0] * len(self.counts)]
 
     def _samples(self, source: int, start: int, end: int) -> np.ndarray:
         """The samples `start` to `end` of a source's own endless sequence."""
@@ -158,22 +162,30 @@ class BatchOrder:
 
     def _counts(self, blocks: int) -> list[int]:
         """Number of batches of each of the first blocks; remembered, since counting takes packing."""
-        known: list[int] = self.__dict__.setdefault("_known_counts", [])
-        while len(known) < blocks:
-            known.append(len(self._block(len(known))))
-        return known[:blocks]
+        while len(self._known_counts) < blocks:
+            self._known_counts.append(len(self._block(len(self._known_counts))))
+        return self._known_counts[:blocks]
 
     def _block(self, block: int) -> list[Batch]:
-        cache: dict[int, list[Batch]] = self.__dict__.setdefault("_blocks", {})
-        if block not in cache:
+        if block not in self._recent:
             samples = self.sample_order.block(block)
             rng = np.random.default_rng([self.seed, block])
             batches = pack(self._all_lengths[samples], self.max_tokens, rng)
             chosen = [[int(samples[i]) for i in batches[k]] for k in rng.permutation(len(batches))]
-            if len(cache) >= 2:
-                cache.clear()
-            cache[block] = chosen
-        return cache[block]
+            if len(self._recent) >= 2:
+                self._recent.clear()
+            self._recent[block] = chosen
+        return self._recent[block]
+
+    @cached_property
+    def _known_counts(self) -> list[int]:
+        """The results of `_counts` so far."""
+        return []
+
+    @cached_property
+    def _recent(self) -> dict[int, list[Batch]]:
+        """The last one or two blocks."""
+        return {}
 
     @cached_property
     def _all_lengths(self) -> np.ndarray:

@@ -12,8 +12,8 @@ Document = dict[str, Any]
 """`id`, and one of
 - `text`: str;
 - `conversations`: [{"role": str, "content": str}, ...];
-- `input_ids`: (L,) int32, ready token ids; with `trained`: (L,) bool, the tokens with loss (default: all), and
-  `answer`: (L,) bool, the tokens of answers (default: none).
+- `input_ids`: (L,) int32, token ids of a pre-tokenised document; with `trained`: (L,) bool, the tokens with loss
+  (default: all), and `answer`: (L,) bool, the tokens of answers (default: none).
 """
 
 

@@ -61,7 +61,7 @@ def tokenize_documents(
             if "text" in document:
                 yield TokenizedDocument(document, np.array(next(ids), np.int32), None, None)
                 continue
-            tokenized = (_conversation if "conversations" in document else _ready_tokens)(document, tokenizer)
+            tokenized = (_conversation if "conversations" in document else _pretokenized)(document, tokenizer)
             if isinstance(tokenized, MalformedRecord):
                 skipped.skip(tokenized)
             else:
@@ -106,7 +106,7 @@ def _conversation(document: Document, tokenizer: Any) -> TokenizedDocument | Mal
     return TokenizedDocument(document, np.array(ids, np.int32), answer, answer)
 
 
-def _ready_tokens(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
+def _pretokenized(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
     ids = np.asarray(document["input_ids"], np.int32)
     if len(ids) and not 0 <= ids.min() <= ids.max() < len(tokenizer):
         wrong = ids[(ids < 0) | (ids >= len(tokenizer))][0]
@@ -126,9 +126,9 @@ def make_samples(
     """Make the samples of some documents; `skipped.counts` counts documents that are left out, by reason.
 
     Text ends with the tokenizer's end-of-text token, and is split, cut or dropped where it is too long. Conversations
-    and ready tokens are never cut. Reasons: too_short, too_long, within_one_window (nothing to learn for beacons),
-    leftover (the end of a split document, too short for a piece), no_answer (nothing to train on behind the first
-    window).
+    and pre-tokenised documents are never cut. Reasons: too_short, too_long, within_one_window (nothing to learn for
+    beacons), leftover (the end of a split document, too short for a piece), no_answer (nothing to train on behind the
+    first window).
 
     Args:
         documents: of any kind.

@@ -63,7 +63,7 @@ def test_an_interrupted_store_is_made_anew(tokenizer, tmp_path: Path) -> None:
     assert len(store(ListSource(records), tokenizer, tmp_path)) == 300
 
 
-def test_bad_records_are_skipped_and_counted_up_to_a_limit(tokenizer, tmp_path: Path, caplog) -> None:
+def test_malformed_records_are_skipped_and_counted_up_to_a_limit(tokenizer, tmp_path: Path, caplog) -> None:
     bad = [MalformedRecord("invalid_json", f"a.jsonl, line {i}", "no JSON") for i in (3, 7)]
     source = ListSource([*texts(5), *bad])
     assert store(source, tokenizer, tmp_path, max_bad=2).left_out["invalid_json"] == 2

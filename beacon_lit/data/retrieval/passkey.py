@@ -55,7 +55,7 @@ def passkey_sample(
     head: str = "",
     stem: str = STEM,
 ) -> PasskeySample:
-    """Make one sample from token ids, so that nothing shifts as it would if the whole text were tokenised again.
+    """Make one sample from the token ids of its parts; nothing shifts, since the text is not tokenised as a whole.
 
     Prompt: prefix, announcement, filler, statement, filler, question. The statement starts
     `round(filler tokens * depth / 100)` tokens after the announcement.

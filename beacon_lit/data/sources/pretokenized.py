@@ -1,4 +1,4 @@
-"""Documents of ready token ids, in folders written by `save_to_disk` of `datasets`."""
+"""Pre-tokenised documents, in folders written by `save_to_disk` of `datasets`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _MARKERS = ("dataset_info.json", "state.json")  # what save_to_disk writes besid
 
 @dataclass(frozen=True)
 class TokensSource(FileSource):
-    """Documents of ready token ids: folders of a `datasets.Dataset` with `input_ids` and optionally `labels` and `id`.
+    """Pre-tokenised documents: folders of a `datasets.Dataset` with `input_ids` and optionally `labels` and `id`.
 
     Labels are not shifted: each is the token of the same place, or -100 for no loss. Without labels all tokens are
     trained.

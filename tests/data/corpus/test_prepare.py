@@ -210,7 +210,7 @@ def test_documents_that_cannot_be_cut_are_named(tmp_path, document):
         make(tmp_path, sources={"x": Chats("x", 1)}, mixture=None)
 
 
-def test_bad_records_are_put_up_with_to_a_limit(tmp_path):
+def test_malformed_records_are_put_up_with_to_a_limit(tmp_path):
     with pytest.raises(ValueError, match="malformed record 3 of texts of b, max_bad=2"):
         make(tmp_path / "few", tolerance=Tolerance(max_bad=2))
     with pytest.raises(ValueError, match=r"made-up, line 1: no JSON \(strict=true\)"):

@@ -29,7 +29,7 @@ def test_documents_come_in_the_order_of_the_files(folder: str) -> None:
     assert next(iter(source.documents())) == {"id": "0", "text": "text 0"}
 
 
-def test_parquet_conversations_splits_and_bad_records(tmp_path: Path) -> None:
+def test_parquet_conversations_splits_and_malformed_records(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     records = [{"conversations": turns("a", "b")}, {"text": "x"}, {"text": "x", "conversations": turns("a")}]
     write_parquet(tmp_path / "set" / "validation.parquet", records)

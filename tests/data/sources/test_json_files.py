@@ -105,7 +105,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "",
 )
-def test_a_bad_record_is_named_and_those_around_it_are_kept(
+def test_a_malformed_record_is_named_and_those_around_it_are_kept(
     tmp_path: Path, array: bool, record: str | bytes, kind: str, reason: str
 ) -> None:
     records = [part.encode() if isinstance(part, str) else part for part in (GOOD, record, GOOD)]

@@ -62,7 +62,7 @@ def test_what_is_trained_is_a_choice(tokenizer):
     assert everything["trained"].all() and (everything["answer"] == answer["answer"]).all()
 
 
-def test_bad_records_of_the_haystack_come_through(tokenizer):
+def test_malformed_records_of_the_haystack_come_through(tokenizer):
     bad = MalformedRecord("invalid_json", "a.jsonl, line 3", "no JSON")
     haystack = Texts((bad, *prose(1).records))
     first, *rest = SyntheticSource("needle", 2, LENGTHS, haystack=haystack).documents(tokenizer)

@@ -95,7 +95,7 @@ def test_memory_is_bounded_by_blocks() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_records_are_counted_in_each_pass_and_logged_once(num_workers: int, caplog, capfd) -> None:
+def test_malformed_records_are_counted_in_each_pass_and_logged_once(num_workers: int, caplog, capfd) -> None:
     source = Numbered("a", (10, 10), bad=("a0.1", "a1.5"))
     found = passes(share(source, tolerance=Tolerance(max_bad=2)), 4)
     assert len(found) == 4

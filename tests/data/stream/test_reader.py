@@ -49,7 +49,7 @@ def test_a_share_goes_on_at_every_position(sizes: list[int], reader: int, chunk:
             ]
 
 
-def test_bad_records_before_a_resume_count() -> None:
+def test_malformed_records_before_a_resume_count() -> None:
     source = Numbered("a", (30,), bad=("a0.1", "a0.20"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beacon_lit.data.stream.reader.CHUNK", 5)
