@@ -1,8 +1,7 @@
-"""The Lightning shell of the data stage: sources and settings in, batches of a token budget out."""
+"""The Lightning data module: sources and settings -> batches of a token budget."""
 
 import copy
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -12,17 +11,19 @@ from typing import Any
 import lightning
 from lightning.pytorch.utilities import rank_zero_only
 
-from beacon_lit.data.loader import BatchLoader, Share, TrainLoader
+from beacon_lit.data.checks import check_int
+from beacon_lit.data.dataset import SampleDataset, make_dataset, whole_documents
+from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.order import BatchOrder
-from beacon_lit.data.records import BadRecords, Source, Tolerance, read
-from beacon_lit.data.sample import LengthRule, Sample, check_int
-from beacon_lit.data.samples import Corpus, drawn, make_corpus
+from beacon_lit.data.records import Source, Tolerance
+from beacon_lit.data.sample import Sample
+from beacon_lit.data.share import Share
 from beacon_lit.data.sources import as_source
-from beacon_lit.data.statistics import SourceStatistics, statistics
-from beacon_lit.data.stream.blocks import Block, Mixture
+from beacon_lit.data.statistics import SourceStatistics
+from beacon_lit.data.stream.blocks import Block, StreamMixture
 from beacon_lit.data.stream.loader import StreamLoader
 from beacon_lit.data.templates import with_template
-from beacon_lit.data.tokenize import encode
 
 log = logging.getLogger(__name__)
 
@@ -30,34 +31,34 @@ log = logging.getLogger(__name__)
 class BeaconDataModule(lightning.LightningDataModule):
     """Batches of tokens for training and validation.
 
+    For the contents of batches see `beacon_lit.data.collate` and `loader.with_step_weight`. Checkpoints hold the
+    position behind the batches trained on, and training continues there on any number of ranks (with a stream, on the
+    same number). A checkpoint from the middle of an optimizer step resumes at the start of the step.
+
+    A stream has no end, so the trainer needs `max_steps`; the sources of a stream take no limit, and several sources
+    need weights. Each process that reads counts malformed records for itself, in each pass over a source.
+
     Args:
-        tokenizer: a ready Hugging Face tokenizer, with an end-of-text token
+        tokenizer: a Hugging Face tokenizer with an end-of-text token.
         train, validation: sources of documents; a string is short for `JsonSource(path)`. `validation` may be empty.
-            Sources with a `weight` are mixed in that proportion; then all must have one
-        window: tokens of a beacon window; samples no longer than that are left out
-        min_length, max_length: a sample has between `min_length` and `max_length` tokens
-        max_tokens: the most tokens of a batch on one rank (default: `max_length`)
-        long: what happens to text longer than `max_length`: "split", "cut" or "drop" (see `LengthRule`)
-        seed: of the split, the order of batches and random samples of sources
-        num_workers: processes that collate batches ahead of time
-        data_root: the folder that `long-llm:` stands for in paths
-        template: chat template by name (see `data.templates`); default: the tokenizer's own
-        strict: the first bad record is an error
-        max_bad: bad records of a source that are skipped before that is an error
-        cache: where tokenised samples are kept between runs
-        stream: None: training data is tokenised into `cache` first, then comes in any order. A number: it is read and
-            tokenised while it is trained on, again and again; so many samples at a time are shuffled and packed, and
-            every process that reads holds twice as many
+            Sources with a `weight` are mixed in proportion to their weights; either all or no sources have one.
+        window: tokens of a beacon window; samples of one window or less are left out.
+        min_length, max_length: least and most tokens of a sample.
+        cache: folder of tokenised samples, which later runs find again.
+        max_tokens: most tokens of a batch on one rank (default: `max_length`).
+        long: what happens to text longer than `max_length`: "split", "cut" or "drop" (see `LengthRule`).
+        seed: of split lengths, the order of batches and random samples of sources.
+        num_workers: processes that make batches ahead of time.
+        data_root: the folder that `long-llm:` stands for in paths.
+        template: name of a chat template (see `data.templates`); default: the tokenizer's own.
+        strict: whether the first malformed record is an error.
+        max_bad: most malformed records of a source that are skipped; one more is an error.
+        stream: None = training data is tokenised into `cache` first, then shuffled as a whole. A number = training data
+            is tokenised while it is trained on, pass after pass; so many samples are shuffled and packed at a time, and
+            every process that reads holds twice as many.
 
-    Batches: see `beacon_lit.data.collate` and `loader.with_step_weight`. Text is tokenised once, into `cache`, unless
-    it is streamed. The position in the training data, behind the batches trained on, is part of checkpoints, and counts
-    on any number of ranks (in a stream, on as many as before). A checkpoint made amid the batches of an optimizer step
-    resumes at the first of them.
-
-    A stream has no end, so the trainer needs `max_steps`; its sources take no limit, and several need weights. Bad
-    records are counted in each pass over a source, and by each process that reads.
-
-    Raises ValueError: settings out of range, unreadable files, no sample of a fit length.
+    Raises:
+        ValueError: a setting is out of range, a file is unreadable, or no sample has a fit length.
     """
 
     def __init__(
@@ -93,30 +94,30 @@ class BeaconDataModule(lightning.LightningDataModule):
         self.weights = _weights(self.train_sources)
         self.stream = stream
         if stream is not None:
-            # A tokenizer of its own: a thread uses it, and that of others may change its settings meanwhile.
+            # A copy of the tokenizer, since a thread uses it while others may change the tokenizer's settings.
             settings = copy.deepcopy(self.tokenizer), self.rule, self.tolerance, stream, self.max_tokens
-            self._mixture = Mixture(self.train_sources, self.weights, *settings)
+            self._mixture = StreamMixture(self.train_sources, self.weights, *settings)
         self._train_loader: TrainLoader | StreamLoader | None = None
         self._resumed: dict[str, Any] | None = None
 
     @cached_property
-    def train_samples(self) -> Corpus:
+    def train_samples(self) -> SampleDataset:
         """All training samples, tokenised on first use."""
         self._check_train()
-        return self._corpus("train", self.train_sources)
+        return self._dataset("train", self.train_sources)
 
     @cached_property
-    def validation_samples(self) -> Corpus:
+    def validation_samples(self) -> SampleDataset:
         """All validation samples, tokenised on first use."""
-        return self._corpus("validation", self.validation_sources)
+        return self._dataset("validation", self.validation_sources)
 
     def train_dataloader(self) -> TrainLoader | StreamLoader:
-        """Batches of the current epoch (of a stream: without end), from the position of a resumed checkpoint on."""
+        """Return the loader of the current epoch (or of an endless stream), from a resumed checkpoint's position on."""
         trained = self._batches_trained if self.trainer else None
         self._train_loader = self._tokenized(trained) if self.stream is None else self._streamed(trained)
         if self._resumed is not None:
             self._train_loader.load_state_dict(self._resumed)
-        _log(self._train_loader.description)
+        _log(f"train: {self._train_loader.description}")
         return self._train_loader
 
     def _tokenized(self, trained: Callable[[], int] | None) -> TrainLoader:
@@ -132,35 +133,29 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     @cached_property
     def _first_block(self) -> Block:
-        """Of one reader. Bad records are logged by those that train, if there are any."""
+        """The first block of the first reader; with a trainer, the training loader logs malformed records instead."""
         self._check_train()
         readers = self._share.world_size * max(1, self.num_workers)
-        return next(self._mixture.blocks(0, readers, self._mixture.start, log_bad=self.trainer is None))[1]
+        return next(self._mixture.blocks(0, readers, self._mixture.start, log_malformed=self.trainer is None))[1]
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """All validation samples, always in the same order; without sources an empty list: no validation."""
+        """Return the loader of all validation samples, always in the same order; without sources an empty list."""
         if not self.validation_sources:
             return []
         order = self._order(self.validation_samples)
         return BatchLoader(self.validation_samples, order, self._pad_id, self.num_workers, self._share)
 
     def validation_documents(self) -> list[tuple[str, list[int]]]:
-        """(id, token ids) of whole validation documents: not cut, no special tokens but a chat template's."""
+        """Return (id, token ids) of whole validation documents; special tokens are those of a chat template alone."""
         return self._validation_documents
 
     @cached_property
     def _validation_documents(self) -> list[tuple[str, list[int]]]:
-        found = []
-        for source in self.validation_sources:
-            bad = BadRecords(self.tolerance, source.name, Counter(), log=not self._share.rank)
-            documents = list(read(source, self.tokenizer, bad))
-            documents = [documents[i] for i in drawn(len(documents), source, self.rule.seed)]
-            encoded = encode(documents, self.tokenizer, bad, special_tokens=False)
-            found += [(document["id"], ids.tolist()) for document, ids, _, _ in encoded]
-        return found
+        log_malformed = not self._share.rank
+        return whole_documents(self.validation_sources, self.tokenizer, self.rule.seed, self.tolerance, log_malformed)
 
     def first_samples(self, count: int) -> list[Sample]:
-        """The first samples of the training order, on one rank; of a stream with workers, the first one's."""
+        """Return the first samples of the training order on one rank; of a stream, those of the first reader."""
         if self.stream is not None:
             block = self._first_block
             return [block.samples[index] for index in islice(chain.from_iterable(block.batches), count)]
@@ -168,33 +163,31 @@ class BeaconDataModule(lightning.LightningDataModule):
         return [self.train_samples[index] for index in islice(chain.from_iterable(order.batches()), count)]
 
     def train_statistics(self) -> list[SourceStatistics]:
-        """What the training samples are made of, source by source; of a stream, those of its first block."""
+        """Summarise the training samples, source by source; of a stream, those of the first block."""
         if self.stream is not None:
             return self._first_block.statistics([source.name for source in self.train_sources])
-        parts = [
-            (source.name, *part) for source, part in zip(self.train_sources, self.train_samples.parts, strict=True)
-        ]
-        left_out = {name: {**store.left_out, "not_drawn": len(store) - len(rows)} for name, store, rows in parts}
-        return statistics(((name, store.lengths[rows], store.trained[rows]) for name, store, rows in parts), left_out)
+        return self.train_samples.statistics()
 
-    # The position is kept here and not only by the loader: Lightning does not restore loaders at the end of an epoch.
+    # The position is kept here, too, since Lightning does not restore loaders at the end of an epoch.
     def state_dict(self) -> dict[str, Any]:
-        """The position in the training data."""
+        """Return the position in the training data."""
         return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint's position."""
         self._resumed = state_dict.get("train")
         if self._train_loader is not None and self.trainer:
-            # Made already, to count its batches for the schedule, by strategies that restore late: ask for it again.
+            # Strategies that restore late have made the loader already, to count its batches: Lightning must ask again.
             self.trainer.fit_loop._combined_loader = None
 
     def _batches_trained(self) -> int:
         assert self.trainer is not None
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
-    def _corpus(self, split: str, sources: Sequence[Source]) -> Corpus:
-        return make_corpus(split, sources, self.tokenizer, self.rule, self.tolerance, self.cache)
+    def _dataset(self, split: str, sources: Sequence[Source]) -> SampleDataset:
+        dataset = make_dataset(split, sources, self.tokenizer, self.rule, self.tolerance, self.cache)
+        _log(f"{split}: {dataset.description}")
+        return dataset
 
     @property
     def _pad_id(self) -> int:
@@ -206,19 +199,16 @@ class BeaconDataModule(lightning.LightningDataModule):
         if not self.trainer:
             return Share()
         accumulate, limit = self.trainer.accumulate_grad_batches, self.trainer.limit_train_batches
-        if (
-            (limit != 1.0 or isinstance(limit, int))
-            and (isinstance(limit, float) or limit % accumulate)
-            and accumulate > 1
-        ):
+        all_batches = isinstance(limit, float) and limit == 1.0
+        if accumulate > 1 and not all_batches and (isinstance(limit, float) or limit % accumulate):
             raise ValueError(
                 f"trainer.limit_train_batches={limit} must be a multiple of "
                 f"trainer.accumulate_grad_batches={accumulate}, or 1.0 for all"
             )
         return Share(self.trainer.global_rank, self.trainer.world_size, accumulate)
 
-    def _order(self, corpus: Corpus, weights: Sequence[float] | None = None) -> BatchOrder:
-        return BatchOrder(corpus.lengths, self.max_tokens, self.rule.seed, weights)
+    def _order(self, dataset: SampleDataset, weights: Sequence[float] | None = None) -> BatchOrder:
+        return BatchOrder(dataset.lengths, self.max_tokens, self.rule.seed, weights)
 
     def _check_train(self) -> None:
         if not self.train_sources:
@@ -231,7 +221,7 @@ def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Sou
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:
-    """The weights of the mixture, None if no source has one."""
+    """Return the weights of the mixture; None if no source has one."""
     weights = [source.weight for source in sources if source.weight is not None]
     without = [source.name for source in sources if source.weight is None]
     if weights and without:
@@ -243,4 +233,4 @@ def _weights(sources: Sequence[Source]) -> list[float] | None:
 
 @rank_zero_only
 def _log(message: str) -> None:
-    log.info(f"train: {message}")
+    log.info(message)

@@ -13,8 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
 from beacon_lit.arch.checkpoint import Sharder, adapter, check_backbone, check_names, is_backbone, settings
-from beacon_lit.data.loader import Share
-from beacon_lit.data.progress import move_progress
+from beacon_lit.data.share import Share, move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
 from beacon_lit.strategies.reduce import over_ranks, total_norm
 from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary

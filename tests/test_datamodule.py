@@ -15,8 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from beacon_lit.cli import resolvers
-from beacon_lit.data.loader import Share
-from beacon_lit.data.progress import move_progress
+from beacon_lit.data.share import Share, move_progress
 from beacon_lit.data.sources import JsonSource
 from beacon_lit.datamodule import BeaconDataModule
 
@@ -252,7 +251,7 @@ def test_sources_are_mixed_by_weight(tokenizer, files, tmp_path: Path) -> None:
         BeaconDataModule(tokenizer, sources, [], window=8, min_length=9, max_length=48, cache=tmp_path)
 
 
-def test_bad_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
+def test_malformed_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     file = tmp_path / "some.jsonl"
     file.write_text("".join(['{"text": "' + "1 " * 20 + '"}\n', "{nonsense\n", '{"title": "x"}\n'] * 3))
@@ -262,7 +261,7 @@ def test_bad_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: 
     file.write_text(file.read_text() + "\n")
     with pytest.raises(ValueError, match=r"some.jsonl, line 2: .*strict=true"):
         _ = BeaconDataModule(tokenizer, str(file), [], strict=True, **settings).train_samples
-    with pytest.raises(ValueError, match=r"bad record 6 of .*max_bad=5"):
+    with pytest.raises(ValueError, match=r"malformed record 6 of .*max_bad=5"):
         _ = BeaconDataModule(tokenizer, str(file), [], max_bad=5, **settings).train_samples
 
 

@@ -121,7 +121,7 @@ WRONG = [
     (["file={book}", "questions=[Who?,' ']"], "questions that are not empty"),
     (["load=nowhere"], "nowhere holds no saved chat"),
     (["load={tmp}/chat", "system=Short."], "system=Short. is not allowed beside load"),
-    (["file={book}", "save={tmp}"], "holds something else than a chat"),
+    (["file={book}", "save={tmp}"], "holds something other than a chat"),
 ]
 
 

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from beacon_lit.arch.config import is_count
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
+from beacon_lit.checks import is_count
 
 FORMAT = "beacon_cache-1"  # in a file's metadata
 

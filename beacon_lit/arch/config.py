@@ -1,12 +1,13 @@
 """What defines a beacon model besides its backbone."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from beacon_lit.arch.placements import Placement, find_placement, placement_names
 from beacon_lit.arch.ratios import Limits, RatioPolicy, find_policy
+from beacon_lit.checks import as_tuple, is_count
 
 PROJECTIONS = ("q", "k", "v", "o")
 MLP_PROJECTIONS = ("gate", "up", "down")
@@ -19,16 +20,6 @@ _PUBLISHED_PLACEMENTS = {
     ("append", "full-coverage"): "append",
     ("append", "step-expansion"): "step-expansion",
 }
-
-
-def is_count(value: object, least: int = 0) -> bool:
-    """Whether `value` is an integer (not a bool) of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def as_tuple(value: object) -> tuple:
-    """A list or other collection as a tuple; a single value, a string too, as a tuple of one."""
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 @dataclass(frozen=True)

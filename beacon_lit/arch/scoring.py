@@ -9,12 +9,12 @@ from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint import adapter
-from beacon_lit.arch.config import is_count
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.plan.layout import build_layout
 from beacon_lit.arch.plan.rows import Rows, check_ids, move
 from beacon_lit.arch.plan.windows import Row, Window
+from beacon_lit.checks import is_count
 
 
 @dataclass(frozen=True)

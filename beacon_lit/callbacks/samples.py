@@ -2,7 +2,7 @@
 
 from lightning import Callback, LightningModule, Trainer
 
-from beacon_lit.data.sample import check_int
+from beacon_lit.data.checks import check_int
 from beacon_lit.data.show import markdown
 from beacon_lit.data.statistics import markdown_table
 from beacon_lit.loggers import log_text

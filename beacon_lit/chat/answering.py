@@ -1,4 +1,4 @@
-"""How an answer is generated: Hugging Face's options, with what a chat knows in place of what they lack."""
+"""Generates answers: Hugging Face's generation options, completed by a chat's own settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.config import as_tuple, is_count
+from beacon_lit.arch import BeaconCache
 from beacon_lit.chat.reading import Reading
+from beacon_lit.checks import as_tuple, is_count
 
-MAX_NEW_TOKENS = 512  # where neither the call nor the model's generation_config says
+MAX_NEW_TOKENS = 512  # if neither the call nor the model's generation_config has a number
 _OURS = (
     "inputs", "input_ids", "inputs_embeds", "attention_mask", "cache", "past_key_values", "return_dict_in_generate",
     "max_length", "total_length", "generation_config", "num_return_sequences",
@@ -24,9 +24,9 @@ class Answering:
     """Options of one answer.
 
     Attributes:
-        count: the most tokens it may have.
-        eos: ids that end it.
-        options: what else Hugging Face's `generate` takes.
+        count: most tokens of the answer.
+        eos: ids of the tokens that end the answer.
+        options: other options of Hugging Face's `generate`.
     """
 
     count: int
@@ -35,14 +35,14 @@ class Answering:
 
     @classmethod
     def of(cls, lm: Any, end_of_turn: int | None, options: Mapping[str, Any]) -> "Answering":
-        """Fill options up from the model's generation_config.
+        """Complete options with the model's generation_config.
 
         Raises:
-            ValueError: an option that there is not or that a chat sets itself, or a value that is not allowed.
+            ValueError: an unknown option, an option that a chat sets itself, or a value that is not allowed.
         """
         for name in _OURS:
             if name in options:
-                raise ValueError(f"{name} is not allowed, a chat sets it; allowed: max_new_tokens and other options")
+                raise ValueError(f"{name} is not allowed: a chat sets it; allowed: max_new_tokens and other options")
         count = options.get("max_new_tokens")
         if count is None:
             count = lm.generation_config.max_new_tokens or MAX_NEW_TOKENS
@@ -58,7 +58,7 @@ class Answering:
         return cls(count, tuple(dict.fromkeys(id for id in ends if id is not None)), options)
 
     def check_room(self, lm: Any, reading: Reading, prompt: int) -> None:
-        """ValueError if `prompt` more tokens and an answer do not fit the model's positions; see also `Reading`."""
+        """Raise a ValueError if `prompt` more tokens and an answer do not fit the model's positions; see `Reading`."""
         reading.check_room(lm, prompt)
         try:
             reading.check_room(lm, prompt + self.count - 1)
@@ -66,13 +66,13 @@ class Answering:
             raise ValueError(f"max_new_tokens={self.count} is not allowed here: {error}") from error
 
     def generate(self, lm: Any, reading: Reading, prompt: list[int], streamer: Any) -> tuple[list[int], Any]:
-        """Answer the prompt, which begins with what has been read.
+        """Generate the answer to a prompt, which begins with the ids read so far.
 
         Returns:
-            The answer's ids, and the `BeaconCache` that has read all but the last of them; None after beam search.
+            The answer's ids, and the `BeaconCache` that has read all of them but the last; None after beam search.
         """
         new = torch.tensor([prompt[len(reading.ids) :]], device=lm.device)
-        # As max_length, for one in the model's generation_config warns beside max_new_tokens.
+        # As max_length, since a max_length in the model's generation_config would warn beside max_new_tokens.
         limits = {"max_new_tokens": None, "max_length": new.shape[1] + self.count}
         ends = {"eos_token_id": list(self.eos) or None, "pad_token_id": self.eos[0] if self.eos else None}
         out = lm.generate(
@@ -89,6 +89,6 @@ class Answering:
         return out.sequences[0, new.shape[1] :].tolist(), cache
 
     def text(self, tokenizer: Any, answer: list[int]) -> str:
-        """The text of answer ids, without the token that ended them."""
+        """Decode an answer, without the token that ended it."""
         said = answer[:-1] if answer and answer[-1] in self.eos else answer
         return tokenizer.decode(said, skip_special_tokens=True)

@@ -1,16 +1,15 @@
-"""BeaconChat: a conversation whose cache has read exactly what the chat template makes of it."""
+"""BeaconChat: a conversation, and a cache that has read exactly the text that the chat template makes of it."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.arch import Ratios
-from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch import BeaconCache, Ratios
 from beacon_lit.chat import saved
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.reading import HELD_BACK, Reading
 from beacon_lit.chat.template import ChatTemplate, Message
-from beacon_lit.chat.tokens import Encoded, encode
+from beacon_lit.chat.tokenizing import TokenizedText, tokenize
 
 _SEPARATOR = "\n\n"  # between the documents and the question of one turn
 
@@ -20,22 +19,22 @@ Progress = Callable[[int, int], None]  # tokens read, tokens in all
 class BeaconChat:
     """A conversation with a beacon model, held in a cache.
 
-    What the cache has read is always what the tokenizer makes of the whole conversation as the chat template writes it.
-    Where the two part (the template writes earlier turns otherwise once others follow, or an answer's tokens are not
-    those of its text), the chat goes back to the last place before that and reads on from there.
+    The cache has always read the tokens of the whole conversation as the chat template writes it. Where the cache and
+    the template's text differ (a template may write earlier turns differently once others follow, or an answer's tokens
+    may not be the tokens of its text), the chat returns to the last common place and reads from there.
 
-    Every step is taken whole or not at all: after an error or a KeyboardInterrupt the conversation is as it was before.
-    What an interrupted `read` has reached stays in the cache, and reading the same document again goes on from there.
+    After an error or a KeyboardInterrupt, the conversation is as before the call. The cache keeps what an interrupted
+    `read` has reached, and reading the same document again continues from there.
 
     Args:
-        lm: a `BeaconLM`; it is put into eval mode.
-        tokenizer: its tokenizer.
-        system: a system message; default: what the template puts there.
+        lm: a `BeaconLM`, which is put into eval mode.
+        tokenizer: the model's tokenizer.
+        system: a system message; default: the template's own.
         template_options: variables of the chat template, such as `enable_thinking=False`, values as in JSON;
-            `chat_template` is another template in place of the tokenizer's.
+            `chat_template` replaces the tokenizer's template.
 
     Raises:
-        ValueError: there is no chat template, or it refuses a system message.
+        ValueError: there is no chat template, or the template refuses a system message.
     """
 
     def __init__(self, lm: Any, tokenizer: Any, system: str | None = None, **template_options: Any) -> None:
@@ -47,48 +46,48 @@ class BeaconChat:
         self._template.render_open(tokenizer, self._messages, "")
         self._end_of_turn = self._template.end_of_turn(tokenizer)
         self._documents: tuple[str, ...] = ()
-        self._encoded = Encoded()
+        self._tokenized = TokenizedText()
         self._reading = Reading()
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation; documents that wait for a question are a last turn of the user's."""
+        """The conversation; documents without a question yet form a last turn of the user."""
         documents = _SEPARATOR.join(self._documents)
         opened = [{"role": "user", "content": documents}] if documents else []
         return [*map(dict, self._messages), *opened]
 
     @property
     def cache(self) -> BeaconCache | None:
-        """All that has been read; None at the start."""
+        """The cache of all that was read; None at the start."""
         return self._reading.cache
 
     @property
     def ids(self) -> list[int]:
-        """The token ids that the cache has read."""
+        """Token ids that the cache has read."""
         return list(self._reading.ids)
 
     def read(self, document: str, ratios: Ratios | None = None, progress: Progress | None = None) -> None:
-        """Read a document into the cache now, as the beginning of the user's turn; several are joined by blank lines.
+        """Read a document into the cache, as the beginning of the user's turn; blank lines separate several documents.
 
-        The last few tokens, which what follows may still change, are read with the question.
+        The last few tokens, which may still change with the text behind them, are read with the question.
 
         Args:
             document: text of any length that the model's positions allow.
-            ratios: one, or one per window; the last goes on for the rest of the chat. Default: those before, or the
-                model's policy.
-            progress: called after every chunk with the tokens read, and the tokens to be read, by this call.
+            ratios: one ratio, or one per window; the last applies to the rest of the chat. Default: the ratios so far,
+                or the model's policy.
+            progress: called after every chunk with two numbers: tokens read, and tokens to read, by this call.
 
         Raises:
-            ValueError: an empty document, a ratio that is not allowed or none where the policy wants one, or more
-                tokens than the model's positions allow (the message says what would be).
+            ValueError: an empty document, a ratio that is not allowed, no ratio where the policy needs one, or more
+                tokens than the model's positions allow.
         """
         _check_text("document", document)
         documents = (*self._documents, document)
         content = _SEPARATOR.join(documents) + _SEPARATOR
-        encoded = self._encode(self._template.render_open(self.tokenizer, self._messages, content))
-        start = self._reading.back_to(encoded.ids).at_ratios(ratios, self.lm.beacon.window)
-        reading = self._read(start, encoded.ids[:-HELD_BACK], progress, document=True)
-        self._documents, self._encoded, self._reading = documents, encoded, reading.settled()
+        tokenized = self._tokenize(self._template.render_open(self.tokenizer, self._messages, content))
+        start = self._reading.back_to(tokenized.ids).at_ratios(ratios, self.lm.beacon.window)
+        reading = self._read(start, tokenized.ids[:-HELD_BACK], progress, document=True)
+        self._documents, self._tokenized, self._reading = documents, tokenized, reading.settled()
 
     def ask(
         self,
@@ -99,28 +98,28 @@ class BeaconChat:
         progress: Progress | None = None,
         **options: Any,
     ) -> str:
-        """The model's answer to a question, which ends the user's turn.
+        """Ask a question, which ends the user's turn, and return the model's answer.
 
         Args:
             question: what to ask.
-            keep: whether question and answer become part of the conversation; else it stays as it was.
-            streamer: gets the tokens as they come, such as a `transformers.TextStreamer`.
-            ratios: as for `read`.
-            progress: as for `read`; the question, and what has to be read again for it.
+            keep: whether question and answer become part of the conversation, which otherwise stays unchanged.
+            streamer: receives the tokens one by one, such as a `transformers.TextStreamer`.
+            ratios: see `read`.
+            progress: see `read`; counts the question, and text that must be read again.
             options: Hugging Face's generation options (`max_new_tokens=512`, `do_sample`, `temperature`, ...); default:
-                the model's `generation_config`. An answer ends with the template's end-of-turn token, too, unless
-                `eos_token_id` says otherwise.
+                the model's `generation_config`. The template's end-of-turn token ends an answer as well, unless
+                `eos_token_id` is given.
 
         Raises:
-            ValueError: an empty question, an option that is not allowed, or more tokens than the model's positions
-                allow for question and answer.
+            ValueError: an empty question, an option that is not allowed, or more tokens for question and answer than
+                the model's positions allow.
         """
         _check_text("question", question)
         answering = Answering.of(self.lm, self._end_of_turn, options)
         content = _SEPARATOR.join([*self._documents, question])
         messages = [*self._messages, {"role": "user", "content": content}]
-        encoded = self._encode(self._template.render(self.tokenizer, messages, prompt=True))
-        prompt = encoded.ids
+        tokenized = self._tokenize(self._template.render(self.tokenizer, messages, prompt=True))
+        prompt = tokenized.ids
         reading = self._reading.back_to(prompt[:-1]).at_ratios(ratios, self.lm.beacon.window)
         answering.check_room(self.lm, reading, len(prompt) - len(reading.ids))
         reading = self._read(reading, prompt[:-HELD_BACK], progress)
@@ -128,17 +127,17 @@ class BeaconChat:
         text = answering.text(self.tokenizer, answer)
         if keep:
             messages.append({"role": "assistant", "content": text})
-            encoded = self._encode(self._template.render(self.tokenizer, messages), encoded)
+            tokenized = self._tokenize(self._template.render(self.tokenizer, messages), tokenized)
             reading = reading if cache is None else reading.marked([*prompt, *answer[:-1]], cache)
             self._messages, self._documents = messages, ()
-            self._encoded, self._reading = encoded, reading.back_to(encoded.ids).settled()
+            self._tokenized, self._reading = tokenized, reading.back_to(tokenized.ids).settled()
         return text
 
     def save(self, folder: str | Path) -> None:
-        """Write the conversation and its caches into a folder; what an earlier `save` left there is replaced.
+        """Write the conversation and its caches into a folder; a chat saved there earlier is replaced.
 
         Raises:
-            ValueError: the folder holds something else.
+            ValueError: the folder has other contents.
         """
         chat = {
             "messages": self._messages,
@@ -149,15 +148,15 @@ class BeaconChat:
 
     @classmethod
     def load(cls, folder: str | Path, lm: Any, tokenizer: Any) -> "BeaconChat":
-        """Go on with a saved conversation.
+        """Continue a saved conversation.
 
         Args:
             folder: written by `save`.
-            lm: the model that it was held with.
-            tokenizer: its tokenizer.
+            lm: the model of the conversation.
+            tokenizer: the model's tokenizer.
 
         Raises:
-            ValueError: no saved chat, a damaged one, or one that was held with another model or tokenizer.
+            ValueError: no saved chat, a damaged one, or one with another model or tokenizer.
         """
         kept, reading = saved.load(Path(folder), lm, tokenizer)
         template = kept["template"]
@@ -166,11 +165,11 @@ class BeaconChat:
         chat._reading = reading
         return chat
 
-    def _encode(self, text: str, known: Encoded | None = None) -> Encoded:
-        return encode(text, self.tokenizer, known or self._encoded)
+    def _tokenize(self, text: str, known: TokenizedText | None = None) -> TokenizedText:
+        return tokenize(text, self.tokenizer, known or self._tokenized)
 
     def _read(self, start: Reading, ids: list[int], progress: Progress | None, document: bool = False) -> Reading:
-        """Read up to the end of `ids`. What is reached of a document is kept at once: an interruption loses nothing."""
+        """Read up to the end of `ids`; chunks of a document are kept at once, so that an interruption loses nothing."""
         reading = start
         for reading in start.read(self.lm, ids, document):
             if document:

@@ -1,4 +1,4 @@
-"""What a chat has read: token ids, and the caches that stand at some places among them."""
+"""What a chat has read: token ids, and caches of some of their beginnings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -6,22 +6,21 @@ from typing import Any
 
 import torch
 
-from beacon_lit.arch import Ratio, Ratios
-from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.config import as_tuple, check_ratio
-from beacon_lit.chat.tokens import common_prefix
+from beacon_lit.arch import BeaconCache, Ratio, Ratios, check_ratio
+from beacon_lit.chat.tokenizing import common_prefix
+from beacon_lit.checks import as_tuple
 
-HELD_BACK = 32  # tokens at the end of what is known, which what follows may still change
+HELD_BACK = 32  # last known tokens, which the text behind them may still change
 
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """A place that can be gone back to.
+    """A place to which reading can return.
 
     Attributes:
-        tokens: how many ids the cache has read.
-        cache: it.
-        document: whether a document ends there, which would take long to read again.
+        tokens: number of token ids that the cache has read.
+        cache: the cache at this place.
+        document: whether a document ends here, which takes long to read again.
     """
 
     tokens: int
@@ -31,12 +30,12 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A value: reading on gives another one.
+    """The state of reading: a value, which reading further does not change.
 
     Attributes:
         ids: the token ids that the newest mark's cache has read.
-        marks: ascending; the ids of each are the first of `ids`.
-        ratios: one per window of the sequence; the last goes on. Empty for the model's policy.
+        marks: in ascending order; the cache of each has read the first `tokens` of `ids`.
+        ratios: one per window of the sequence; the last applies to all later windows. Empty = the model's policy.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -49,20 +48,19 @@ class Reading:
         return self.marks[-1].cache if self.marks else None
 
     def back_to(self, ids: list[int]) -> "Reading":
-        """From where to read on if the text is `ids`: the newest place up to which they are those that were read."""
+        """Return to the newest place from which the text `ids` can be read: all ids before were read already."""
         common = common_prefix(self.ids, ids)
         marks = tuple(mark for mark in self.marks if mark.tokens <= common)
         for mark in self.marks[len(marks) :]:
             beyond = mark.tokens - common
-            if common > (marks[-1].tokens if marks else 0) and beyond <= len(
-                mark.cache.rows[0].open_ids
-            ):  # its own window is what differs
+            opened = len(mark.cache.rows[0].open_ids)
+            if common > (marks[-1].tokens if marks else 0) and beyond <= opened:  # only the open window differs
                 marks += (replace(mark, tokens=common, cache=mark.cache.rollback(beyond)),)
                 break
         return replace(self, ids=ids[: marks[-1].tokens if marks else 0], marks=marks)
 
     def at_ratios(self, ratios: Ratios | None, window: int) -> "Reading":
-        """The same, with these ratios from the window on that is open now; None leaves them as they are.
+        """Change the ratios from the open window on; None leaves the ratios unchanged.
 
         Raises:
             ValueError: a ratio that is not allowed.
@@ -77,14 +75,14 @@ class Reading:
         return replace(self, ratios=(*before, *(before or given)[-1:] * (opened - len(before)), *given))
 
     def ratios_of(self, tokens: int, window: int) -> Ratio | list[Ratio] | None:
-        """Ratios of the windows that so many more tokens touch, as the model takes them."""
+        """Return the ratios of the windows that the next `tokens` touch, in the form that the model takes."""
         if len(set(self.ratios)) < 2:
             return self.ratios[0] if self.ratios else None
         left = self.ratios[self._windows :] or self.ratios[-1:]
         return [*left, *left[-1:] * (tokens // window + 2 - len(left))]
 
     def check_room(self, lm: Any, tokens: int) -> None:
-        """The model's ValueError if so many more tokens do not fit its positions, or no ratio is chosen for them."""
+        """Raise the model's ValueError if `tokens` more do not fit its positions, or if no ratio is chosen for them."""
         cache = self.cache
         mode = lm.beacon.unfinished if cache is None else cache.unfinished
         seen = 0 if cache is None else cache.seen_tokens
@@ -92,10 +90,10 @@ class Reading:
         lm.plan([tokens], cache, mode, ratios, None, [seen + tokens])
 
     def read(self, lm: Any, ids: list[int], document: bool = False) -> Iterator["Reading"]:
-        """Read up to the end of `ids`, which begin with those read so far; yields what is reached after every chunk.
+        """Read up to the end of `ids`, which begin with the ids read so far; yield the state after every chunk.
 
         Raises:
-            ValueError: see `check_room`; nothing has been read then.
+            ValueError: see `check_room`; nothing is read then.
         """
         new = len(ids) - len(self.ids)
         if new <= 0:
@@ -106,12 +104,12 @@ class Reading:
             yield self.marked(ids[: cache.seen_tokens], cache, document)
 
     def marked(self, ids: list[int], cache: BeaconCache, document: bool = False) -> "Reading":
-        """The same with one mark more, of a cache that has read `ids`."""
+        """Add the mark of a cache that has read `ids`."""
         assert cache.seen_tokens == len(ids)
         return replace(self, ids=ids, marks=(*self.marks, Mark(len(ids), cache, document)))
 
     def settled(self) -> "Reading":
-        """The same with the marks that are worth their memory: the last document's, and the last two others."""
+        """Keep only the marks that are worth their memory: the last document's, and the last two others."""
         documents = [mark for mark in self.marks if mark.document][-1:]
         others = [mark for mark in self.marks if not mark.document][-2:]
         return replace(self, marks=tuple(sorted([*documents, *others], key=lambda mark: mark.tokens)))

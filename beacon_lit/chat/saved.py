@@ -1,4 +1,4 @@
-"""A chat in a folder: `chat.json` with the conversation, and a file for every cache."""
+"""A chat in a folder: `chat.json` with the conversation, and one file per cache."""
 
 import hashlib
 import json
@@ -7,8 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.inference.fingerprint import check_cache
+from beacon_lit.arch import BeaconCache, check_cache
 from beacon_lit.chat.reading import Mark, Reading
 
 CHAT_FILE = "chat.json"
@@ -20,10 +19,10 @@ _PROBE = "Ünïcode, 1234  two spaces\n\n\ttabs? don't... 你好 🙂 CamelCase"
 
 
 def save(folder: Path, chat: dict[str, Any], reading: Reading, tokenizer: Any) -> None:
-    """Write a chat. `chat.json` is replaced last and at once, so that the folder always holds a whole one.
+    """Write a chat. `chat.json` is replaced last, in one step, so that the folder always holds a complete chat.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder has other contents.
     """
     file = folder / CHAT_FILE
     check_target(folder)
@@ -44,13 +43,13 @@ def save(folder: Path, chat: dict[str, Any], reading: Reading, tokenizer: Any) -
 
 
 def check_target(folder: Path) -> None:
-    """ValueError unless a chat can be saved there: in a new or empty folder, or in that of a saved chat."""
+    """Raise a ValueError unless the folder is new, empty, or that of a saved chat."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CHAT_FILE).is_file())):
-        raise ValueError(f"{folder} holds something else than a chat; allowed: a new folder, or a saved chat's")
+        raise ValueError(f"{folder} holds something other than a chat; allowed: a new folder, or a saved chat's")
 
 
 def check_source(folder: Path) -> None:
-    """ValueError unless a chat was saved there."""
+    """Raise a ValueError unless the folder holds a saved chat."""
     if not (folder / CHAT_FILE).is_file():
         raise ValueError(
             f"{folder} holds no saved chat; allowed: a folder with {CHAT_FILE}, written by BeaconChat.save"
@@ -58,7 +57,7 @@ def check_source(folder: Path) -> None:
 
 
 def load(folder: Path, lm: Any, tokenizer: Any) -> tuple[dict[str, Any], Reading]:
-    """What `save` wrote: the chat, and what it has read, on the model's device.
+    """Read what `save` wrote: the chat, and its reading, on the model's device.
 
     Raises:
         ValueError: see `BeaconChat.load`.
@@ -67,7 +66,7 @@ def load(folder: Path, lm: Any, tokenizer: Any) -> tuple[dict[str, Any], Reading
     found = _parse(folder / CHAT_FILE)
     for part, value in _tokenizer(tokenizer).items():
         if found["tokenizer"].get(part) != value:
-            raise ValueError(f"the chat in {folder} was held with another tokenizer: the {part} differs")
+            raise ValueError(f"the chat in {folder} has another tokenizer: the {part} differs")
     marks = []
     for mark in found["marks"]:
         path = folder / mark["file"]
@@ -80,7 +79,7 @@ def load(folder: Path, lm: Any, tokenizer: Any) -> tuple[dict[str, Any], Reading
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    """What `chat.json` says. ValueError if it is not whole."""
+    """Read `chat.json`, or raise a ValueError if the file is damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

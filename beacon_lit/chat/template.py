@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: messages -> text, whole or with the last turn still open."""
+"""A tokenizer's chat template: messages -> text, complete or with the last turn still open."""
 
 import json
 import re
@@ -9,21 +9,21 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from beacon_lit.chat.tokens import common_prefix
+from beacon_lit.chat.tokenizing import common_prefix
 
 Message = dict[str, str]
 
-# Characters of Unicode's private use area: in no text, and nothing that a template strips.
+# Characters of Unicode's private use area: no text has them, and no template strips them.
 _MARKS = "\ue0b7", "\ue0b8"
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How a conversation is written.
+    """A chat template and its variables.
 
     Attributes:
-        source: the template (Jinja). Its dates are fixed: a conversation is about one text, tomorrow as well.
+        source: the template (Jinja). Dates in it are fixed, so that a conversation has the same text tomorrow.
         options: variables that the template reads, such as `enable_thinking`; values as in JSON.
     """
 
@@ -32,10 +32,10 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, tokenizer: Any, options: Mapping[str, Any]) -> "ChatTemplate":
-        """A tokenizer's template, or the one that `options` brings as `chat_template`.
+        """Return the template in `options["chat_template"]`, or else the tokenizer's, with the other options.
 
         Raises:
-            ValueError: there is none, or an option is nothing that JSON can hold.
+            ValueError: there is no template, or JSON cannot hold the value of an option.
         """
         others = dict(options)
         given = others.pop("chat_template", None)
@@ -52,7 +52,7 @@ class ChatTemplate:
         return cls(_TODAY.sub(lambda call: repr(now.strftime(call[2])), source), others)
 
     def render(self, tokenizer: Any, messages: Sequence[Message], prompt: bool = False) -> str:
-        """The text of a conversation; with `prompt` also what opens an answer.
+        """Render a conversation; with `prompt`, the text ends with the opening of an answer.
 
         Raises:
             ValueError: the template refuses these messages.
@@ -70,12 +70,12 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages ({roles}): {error}") from error
 
     def render_open(self, tokenizer: Any, messages: Sequence[Message], content: str) -> str:
-        """The text of a conversation whose last turn, the user's, goes on behind `content`: all that is sure of it."""
+        """Render a conversation as far as the text is certain, if the user's last turn continues behind `content`."""
         one, two = (self.render(tokenizer, [*messages, {"role": "user", "content": content + mark}]) for mark in _MARKS)
         return one[: common_prefix(one, two)]
 
     def end_of_turn(self, tokenizer: Any) -> int | None:
-        """Id of the special token that ends an answer, if there is one."""
+        """Return the id of the special token that ends an answer, if there is one."""
         messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARKS[0]}]
         closing = self.render(tokenizer, messages).rpartition(_MARKS[0])[2]
         special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -84,7 +84,7 @@ class ChatTemplate:
 
 
 def _jsonable(value: Any) -> Any:
-    """A value written as JSON and read back; None if that cannot be done."""
+    """Write a value as JSON and read it back; None if JSON cannot hold it."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):

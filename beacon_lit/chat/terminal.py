@@ -1,4 +1,4 @@
-"""A chat on a terminal: a bar while a text is read, questions, and answers as they come."""
+"""A chat on a terminal: a progress bar for reading, questions, and answers token by token."""
 
 import sys
 import time
@@ -10,26 +10,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from transformers import TextStreamer
 
-from beacon_lit.arch import Ratios
-from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch import BeaconCache, Ratios
 from beacon_lit.chat.chat import BeaconChat
 
 
 class _Answer(TextStreamer):
-    """Prints an answer's tokens as they come, and counts them."""
+    """Prints an answer token by token, and counts the tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.tokens = 0
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the prompt's (1, L) ids, then (1,) at a time."""
+        """Take the prompt's ids, (1, L), then the answer's ids, (1,) at a time."""
         self.tokens += 0 if self.next_tokens_are_prompt else value.numel()
         super().put(value)
 
 
 def read(chat: BeaconChat, text: str, name: str, ratios: Ratios | None, console: Console) -> None:
-    """Read a text into a chat behind a bar that tells how fast, and how small it becomes."""
+    """Read a text into a chat, with a progress bar that shows the speed and the size of the cache."""
     console.print(f"reading {name}")
     started = time.perf_counter()
     with Progress(BarColumn(20), TextColumn("{task.description}"), console=console) as bar:
@@ -45,28 +44,28 @@ def read(chat: BeaconChat, text: str, name: str, ratios: Ratios | None, console:
 
 
 def asked(console: Console) -> Iterator[str]:
-    """Questions from the terminal or a pipe, up to an empty line or the end."""
+    """Yield questions from the terminal or a pipe, up to an empty line or the end."""
     while True:
         try:
             question = console.input("\n[bold]> [/]")
         except (EOFError, KeyboardInterrupt):
             return console.print()
         if not sys.stdin.isatty():
-            console.print(question)  # a pipe does not show what it says
+            console.print(question)  # a terminal shows the question already, a pipe does not
         if not question.strip():
             return
         yield question
 
 
 def printed(questions: Iterable[str], console: Console) -> Iterator[str]:
-    """Questions, each printed before it is answered."""
+    """Yield questions, and print each before it is answered."""
     for question in questions:
         console.print(f"\n> {question}", style="bold")
         yield question
 
 
 def answer(chat: BeaconChat, question: str, keep: bool, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Ask, print the answer as it comes, and return question, answer, seconds and tokens."""
+    """Ask, print the answer token by token, and return question, answer, seconds and tokens."""
     streamer = _Answer(chat.tokenizer)
     started = time.perf_counter()
     text = chat.ask(question, keep=keep, streamer=streamer, **options)
@@ -77,7 +76,7 @@ def answer(chat: BeaconChat, question: str, keep: bool, options: dict[str, Any],
 
 
 def held(cache: BeaconCache | None) -> str:
-    """What a cache holds, such as "1,040 slots (3.9x), 0.02 GiB": 3.9 times fewer slots than tokens."""
+    """Describe a cache, such as "1,040 slots (3.9x), 0.02 GiB": 3.9 times fewer slots than tokens."""
     if cache is None:
         return "0 slots"
     slots = cache.rows[0].slots

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from beacon_lit.arch.config import as_tuple
+from beacon_lit.checks import as_tuple
 from beacon_lit.cli.checks import check_started
 from beacon_lit.cli.command import command
 from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run

@@ -12,10 +12,10 @@ from rich.console import Console
 from transformers import set_seed
 
 from beacon_lit import BeaconChat
-from beacon_lit.arch.config import as_tuple
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.saved import check_source, check_target
 from beacon_lit.chat.terminal import answer, asked, held, printed, read
+from beacon_lit.checks import as_tuple
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.runs import subject

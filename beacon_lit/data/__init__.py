@@ -1,8 +1,26 @@
-"""Text to batches: sources -> samples of tokens -> batches of a token budget.
+"""Text -> batches of a token budget, step by step, with the file of each step.
 
-`sources` yields documents (`records` says what they are; `retrieval` makes synthetic ones), `tokenize` turns them into
-samples (`text` and `chat`, with `templates` and `answers`, do the two kinds of document), `store` keeps these on disk,
-and `samples` chooses among them. `order` says which comes when, `packing` which share a step, `collate` pads them,
-`loader` serves the batches and keeps the position. `stream` goes that way with samples that are not kept on disk.
-`show` and `statistics` are for looking at it all; `corpus` prepares large data ahead of training.
+    sources       files, the hub, pre-tokenised data, synthetic retrieval           sources/, retrieval/
+       │
+       │          records are read; malformed ones are skipped and counted          records
+       ▼
+    documents     text, conversations or pre-tokenised ids
+       │
+       │          conversations go through a chat template; answers are found       conversation, answers, templates
+       ▼
+    tokens        token ids, and which of them are trained                          tokenize
+       │
+       │          short text is left out; long text is split, cut or dropped        length_rule
+       ▼
+    samples       token ids, and their weights in the loss                          sample
+       │
+       │  either  all samples are stored on disk, then shuffled as a whole          store, dataset, order
+       │  or      samples are made while training runs, and shuffled in blocks      stream/
+       │
+       │          samples are packed, up to `max_tokens` in a batch                 packing
+       ▼
+    batches       padded rows, shared out among ranks from a position on            collate, loader, share
+
+Beside the chain: `corpus/` prepares pre-tokenised data ahead of training, `show` and `statistics` let people look at
+samples, and `checks` checks settings.
 """

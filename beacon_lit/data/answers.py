@@ -1,17 +1,17 @@
-"""Where the assistant's turns are in the text that a chat template makes of a conversation.
+"""Finds the assistant's turns in the text that a chat template makes of a conversation.
 
-A turn is what a model has to write when it is prompted with all that is before it:
+A turn is what a model has to write after the text before the turn:
 
-- It begins behind the template's generation prompt, and ends with the end-of-turn token. Where a template has none, the
-  white space that it puts behind an answer ends the turn.
-- Reasoning in an answer (`<think> ... </think>`) is part of the turn where the template keeps it, and that is in the
-  last turn: Qwen3's removes it from earlier ones, of which the remaining text is trained.
-- What a template itself writes ahead of an answer is not: an empty `<think></think>` stands in for reasoning that the
-  data does not have, and a model is not to learn to skip it. To prompt such a model, open its turn with the empty block
-  (`enable_thinking=False`).
+- A turn begins behind the template's generation prompt and ends with the end-of-turn token. For a template without
+  such a token, the white space behind an answer ends the turn.
+- Reasoning in an answer (`<think> ... </think>`) is part of the turn where the template keeps the reasoning. Qwen3's
+  template keeps reasoning in the last turn only; the remaining text of earlier turns is trained.
+- Text that a template itself writes before an answer is not part of the turn: an empty `<think></think>` stands for
+  reasoning that the data does not have, and a model should not learn to skip reasoning. To prompt such a model, open
+  its turn with the empty block (`enable_thinking=False`).
 
-A template that marks what is generated (`{% generation %}`) has its way. With others every message is rendered with a
-mark behind its content: two renderings of the conversation, however long, and the first proves the second right.
+A template may mark what is generated (`{% generation %}`); the marks count then. Otherwise the conversation is rendered
+twice, as it is and with a mark behind the content of every message; without the marks both texts must be equal.
 """
 
 import datetime
@@ -24,21 +24,22 @@ import jinja2
 Message = dict[str, Any]
 Span = tuple[int, int]
 
-# Code points that Unicode keeps out of texts for ever, and that no template strips.
+# Unicode reserves these code points: no text has them, and no template strips them.
 _MARKS = {"system": "\ufdd0", "user": "\ufdd1", "assistant": "\ufdd2"}
 _MARK = re.compile(f"([{''.join(_MARKS.values())}])")
 _GENERATED = re.compile("\ufdd3")
 _GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
-# Some templates write today's date, but tokens must not depend on the day. Llama 3.1's falls back on this one.
+# Some templates write today's date, but tokens must not depend on the day. This date is Llama 3.1's default.
 _DATE = datetime.date(2024, 7, 26)
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
-class Frame(NamedTuple):
-    """What a template writes around an answer.
+class Delimiters(NamedTuple):
+    """Text that a template writes around an answer.
 
-    openings: what may stand between a question and an answer, the first that fits counts
-    closing: behind an answer, as far as a model has to write it
+    Attributes:
+        openings: possible texts between a question and an answer; the first that fits counts.
+        closing: text behind an answer, as far as a model has to write it.
     """
 
     openings: list[str]
@@ -46,21 +47,25 @@ class Frame(NamedTuple):
 
 
 def rendered_answers(conversation: list[Message], tokenizer: Any) -> tuple[str, list[Span]]:
-    """The rendered conversation, and the characters [first, last) of each assistant turn.
+    """Render a conversation with the tokenizer's chat template.
 
-    Raises ValueError: the template refuses the conversation, leaves a message out or rewrites one.
+    Returns:
+        The text, and the characters [first, last) of each assistant turn.
+
+    Raises:
+        ValueError: the template refuses the conversation, leaves out a message or rewrites one.
     """
-    frame = _frame(tokenizer)
+    delimiters = _delimiters(tokenizer)
     text = _render(conversation, tokenizer)
     if _GENERATION.search(tokenizer.get_chat_template()):
-        return text, _generated(conversation, text, tokenizer, frame)
+        return text, _generated(conversation, text, tokenizer, delimiters)
     marks, places = _marked_places(conversation, text, tokenizer)
     turns = [message for message in conversation if message["role"] != "system"]
     ends = [place for mark, place in zip(marks, places, strict=True) if not _is_system(mark)]
     gaps = [message["content"][len(message["content"].rstrip()) :] for message in turns]
-    # A last question may be without an answer.
+    # The last question may have no answer.
     return text, [
-        (_start(text, ends[i - 1], gaps[i - 1], frame), _end(text, ends[i], gaps[i], frame))
+        (_start(text, ends[i - 1], gaps[i - 1], delimiters), _end(text, ends[i], gaps[i], delimiters))
         for i in range(1, len(turns), 2)
     ]
 
@@ -75,25 +80,25 @@ def _render(messages: list[Message], tokenizer: Any, source: str | None = None, 
             messages, chat_template=source or _source(tokenizer), add_generation_prompt=prompt, tokenize=False
         )
     except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} refuses this: {error}") from error
+        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}") from error
 
 
-def _frame(tokenizer: Any) -> Frame:
+def _delimiters(tokenizer: Any) -> Delimiters:
     user, assistant = ({"role": role, "content": _MARKS[role]} for role in ("user", "assistant"))
     prompt = _render([user], tokenizer, prompt=True).rpartition(_MARKS["user"])[2]
     pieces = _MARK.split(_render([user, assistant, user, assistant], tokenizer))
     if pieces[1::2] != [_MARKS["user"], _MARKS["assistant"]] * 2:
         raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not write every message once")
     first, last, behind = pieces[2], pieces[6], pieces[8]
-    # White space between the prompt and an answer is for the model to write, words are not.
+    # The model writes white space between the prompt and an answer, but no words.
     worded = [header for header in (last, first) if header.startswith(prompt) and header[len(prompt) :].strip()]
     tokens = "|".join(re.escape(token) for token in tokenizer.get_added_vocab())
     ended = re.match(rf"\s*(?:{tokens})", behind) if tokens else None
-    return Frame([*worded, prompt, last, first], ended[0] if ended else behind.rstrip() or behind)
+    return Delimiters([*worded, prompt, last, first], ended[0] if ended else behind.rstrip() or behind)
 
 
-def _generated(conversation: list[Message], text: str, tokenizer: Any, frame: Frame) -> list[Span]:
-    """What the template marks as generated, with the end of the turn where it marks the content alone."""
+def _generated(conversation: list[Message], text: str, tokenizer: Any, delimiters: Delimiters) -> list[Span]:
+    """Return the spans that the template marks as generated, each extended to the end of the turn."""
     for number, message in enumerate(conversation):
         if message["role"] != "assistant" and message["content"].strip() not in text:
             raise _not_written(number, conversation, tokenizer)
@@ -103,16 +108,16 @@ def _generated(conversation: list[Message], text: str, tokenizer: Any, frame: Fr
     if len(pieces) == 1 and any(message["role"] == "assistant" for message in conversation):
         raise ValueError(f"the chat template of {tokenizer.name_or_path!r} marks no answer as generated")
     edges = list(accumulate(map(len, pieces)))
-    return [_ended(text, *span, frame.closing) for span in zip(edges[:-1:2], edges[1::2], strict=True)]
+    return [_ended(text, *span, delimiters.closing) for span in zip(edges[:-1:2], edges[1::2], strict=True)]
 
 
 def _write_mark(tag: re.Match[str]) -> str:
-    """Template code that writes a mark in place of a tag, and treats the white space around it as the tag does."""
+    """Return template code that writes a mark in place of a tag and keeps the tag's control of white space."""
     return f"{{%{tag[1]} if true -%}}{{{{ '{_GENERATED.pattern}' }}}}{{%- endif {tag[2]}%}}"
 
 
 def _ended(text: str, first: int, last: int, closing: str) -> Span:
-    """The span up to the end of the turn, and no further."""
+    """Extend or cut a span to the end of the turn."""
     spoken = text[first:last].rstrip()
     if closing.strip() and spoken.endswith(closing.strip()):
         return first, first + len(spoken)
@@ -121,16 +126,19 @@ def _ended(text: str, first: int, last: int, closing: str) -> Span:
 
 
 def _marked_places(conversation: list[Message], text: str, tokenizer: Any) -> tuple[list[str], list[int]]:
-    """The marks, and where in `text` each is, when every message has one behind its content.
+    """Find the end of each message's content in `text`, by rendering the messages with a mark behind each content.
 
-    White space that a content ends in stays behind its mark, so that a template may strip it or not.
+    White space at the end of a content stays behind the mark, so that a template may strip the space or not.
+
+    Returns:
+        The marks in the order of the text, and the position of each in `text`.
     """
     marked = [_marked(message) for message in conversation]
     pieces = _MARK.split(_render(marked, tokenizer))
     wanted = [_MARKS[message["role"]] for message in conversation]
     # Some templates move the system message.
     if "".join(pieces[::2]) != text or sorted(pieces[1::2], key=_is_system) != sorted(wanted, key=_is_system):
-        for number, message in enumerate(conversation):  # which one is it?
+        for number, message in enumerate(conversation):  # find the message
             alone = _render([*conversation[:number], marked[number], *conversation[number + 1 :]], tokenizer)
             if alone.count(_MARKS[message["role"]]) != 1 or _MARK.sub("", alone) != text:
                 break
@@ -145,7 +153,7 @@ def _is_system(mark: str) -> bool:
 def _not_written(number: int, conversation: list[Message], tokenizer: Any) -> ValueError:
     return ValueError(
         f"the chat template of {tokenizer.name_or_path!r} leaves out or rewrites message {number + 1} of "
-        f"{len(conversation)} ({conversation[number]['role']}), so its tokens cannot be told apart"
+        f"{len(conversation)} ({conversation[number]['role']}), so its tokens cannot be found"
     )
 
 
@@ -155,18 +163,18 @@ def _marked(message: Message) -> Message:
     return {**message, "content": content[:end] + _MARKS[message["role"]] + content[end:]}
 
 
-def _start(text: str, question: int, gap: str, frame: Frame) -> int:
-    """Where a turn starts, `question` being where the question before it ends but for the white space `gap`."""
-    for opening in frame.openings:
+def _start(text: str, question: int, gap: str, delimiters: Delimiters) -> int:
+    """Find the start of a turn; the question before ends at `question`, apart from the white space `gap`."""
+    for opening in delimiters.openings:
         for space in (gap, ""):
             if text.startswith(space + opening, question):
                 return question + len(space + opening)
-    raise ValueError(f"the chat template opens an answer in a way of its own: {text[question : question + 80]!r}")
+    raise ValueError(f"the chat template opens an answer in an unknown way: {text[question : question + 80]!r}")
 
 
-def _end(text: str, answer: int, gap: str, frame: Frame) -> int:
-    """Where a turn ends, `answer` being where its content does but for the white space `gap`."""
-    for end in (gap + frame.closing, frame.closing, gap):
+def _end(text: str, answer: int, gap: str, delimiters: Delimiters) -> int:
+    """Find the end of a turn, whose content ends at `answer`, apart from the white space `gap`."""
+    for end in (gap + delimiters.closing, delimiters.closing, gap):
         if text.startswith(end, answer):
             return answer + len(end)
     return answer

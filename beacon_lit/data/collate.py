@@ -8,17 +8,18 @@ import torch
 
 from beacon_lit.data.sample import Sample
 
-IGNORED = -100  # the label that losses skip
-_NOTHING = Sample("", np.zeros(1, np.int32), np.zeros(1, np.float32))
+IGNORED = -100  # the label of tokens without loss
+_NO_LOSS = Sample("", np.zeros(1, np.int32), np.zeros(1, np.float32))
 
 
 def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Any]:
-    """Rows of a batch, padded on the right to the longest. Without samples: one token without a label.
+    """Pad samples on the right to the longest; without samples, return one token without loss.
 
-    Returns input_ids, attention_mask (0/1) and labels (-100 on padding and where there is no loss), each (B, L) int64,
-    weights (B, L) float32 of the labels in the loss, and index: list[str], the samples' ids.
+    Returns:
+        input_ids, attention_mask (0/1) and labels (-100 on padding and tokens without loss), each (B, L) int64;
+        weights (B, L) float32, of the labels in the loss; index: list[str], the samples' ids.
     """
-    samples = samples or [_NOTHING]
+    samples = samples or [_NO_LOSS]
     shape = (len(samples), max(len(sample) for sample in samples))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     labels = np.full(shape, IGNORED, dtype=np.int64)

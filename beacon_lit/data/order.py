@@ -1,4 +1,4 @@
-"""In which order samples are trained on: a pure function of a seed and a number, for any mixture of sources."""
+"""The order of samples and batches in training: a pure function of a seed and a number, for any mixture of sources."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,24 +7,27 @@ from itertools import accumulate
 
 import numpy as np
 
+from beacon_lit.data.checks import check_int
 from beacon_lit.data.packing import Batch, pack
-from beacon_lit.data.sample import check_int
 
-BLOCK = 65_536  # samples that are packed at once
+BLOCK = 65_536  # samples that are packed together
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class SampleOrder:
     """An endless sequence of samples, in blocks.
 
-    Without weights all samples come once, shuffled, then all again in another order. With weights each source goes
-    through its own shuffled samples, again and again, as fast as its weight says: at any point its part of the samples
-    is its share, to within a few.
+    Without weights, every epoch has all samples once, in an order of its own. With weights, each source repeats its own
+    shuffled samples at the rate of its weight: at any point its share of the samples is exact to within a few.
 
-    counts: samples of each source
-    weights: of each source, not normalised; None = none has one
-    seed: of all orders
+    Args:
+        counts: samples of each source.
+        weights: of each source, not normalised; None = all samples count alike.
+        seed: of all orders.
+
+    Raises:
+        ValueError: a weight that is not above 0, or a source with a weight and without samples.
     """
 
     counts: Sequence[int]
@@ -35,26 +38,24 @@ class Mixture:
         if self.weights is not None:
             for count, weight in zip(self.counts, self.weights, strict=True):
                 if not weight > 0 or not count:
-                    raise ValueError(
-                        f"weight={weight} of a source of {count} samples must be above 0, and so their number"
-                    )
+                    raise ValueError(f"weight={weight} of a source of {count} samples: both numbers must be above 0")
 
     @property
     def total(self) -> int:
-        """Samples of all sources: an epoch."""
+        """Samples of an epoch: those of all sources."""
         return sum(self.counts)
 
     @property
     def blocks_in_epoch(self) -> int:
-        """Blocks of an epoch."""
+        """Blocks of an epoch, the last of which may be smaller."""
         return -(-self.total // BLOCK)
 
     def block(self, number: int) -> np.ndarray:
-        """Samples of a block, as their places among those of all sources end to end."""
+        """Return the samples of a block, (n,) int64: indices into the samples of all sources, source after source."""
         if self.weights is None:
             epoch, inside = divmod(number, self.blocks_in_epoch)
             return self._permutation(-1, self.total, epoch)[inside * BLOCK : (inside + 1) * BLOCK]
-        before, own = self._given(number), self._sources(number)
+        before, own = self._counts_before(number), self._source_counts(number)
         offsets = [0, *accumulate(self.counts)]
         return np.concatenate(
             [
@@ -63,24 +64,28 @@ class Mixture:
             ]
         )
 
-    def _sources(self, block: int) -> list[int]:
-        """How many samples of a block are of each source."""
+    def _source_counts(self, block: int) -> list[int]:
+        """Number of samples of each source in a block."""
         assert self.weights is not None
         epoch, inside = divmod(block, self.blocks_in_epoch)
         start = epoch * self.total + inside * BLOCK
         end = min(start + BLOCK, (epoch + 1) * self.total)
         return np.bincount(interleaved(self.weights, start, end), minlength=len(self.weights)).tolist()
 
-    def _given(self, block: int) -> list[int]:
-        """How many samples each source has given before a block."""
-        known: list[list[int]] = self.__dict__.setdefault("_known_given", [[0] * len(self.counts)])
-        while len(known) <= block:
-            own = self._sources(len(known) - 1)
-            known.append([given + count for given, count in zip(known[-1], own, strict=True)])
-        return known[block]
+    def _counts_before(self, block: int) -> list[int]:
+        """Number of samples of each source in all earlier blocks."""
+        while len(self._known) <= block:
+            own = self._source_counts(len(self._known) - 1)
+            self._known.append([before + count for before, count in zip(self._known[-1], own, strict=True)])
+        return self._known[block]
+
+    @cached_property
+    def _known(self) -> list[list[int]]:
+        """The results of `_counts_before` so far."""
+        return [[0] * len(self.counts)]
 
     def _samples(self, source: int, start: int, end: int) -> np.ndarray:
-        """The samples that a source gives from its `start`-th to its `end`-th."""
+        """The samples `start` to `end` of a source's own endless sequence."""
         count, parts = self.counts[source], []
         while start < end:
             epoch, first = divmod(start, count)
@@ -94,12 +99,12 @@ class Mixture:
 
 
 def interleaved(weights: Sequence[float], start: int, end: int) -> np.ndarray:
-    """Which source the samples from `start` to `end` of an endless mixture are of: (end - start,) int64.
+    """Return the source of each sample `start` to `end` of an endless mixture, (end - start,) int64.
 
-    At any point each source has had its share of the weights, to within a few samples.
+    At any point the share of each source is that of its weight, to within a few samples.
     """
     shares = np.cumsum(weights) / np.sum(weights)
-    points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1, wherever one begins
+    points = (np.arange(start, end) + 0.5) * _GOLDEN % 1  # spread evenly over 0 to 1 from any start
     return np.minimum(np.searchsorted(shares, points, side="right"), len(shares) - 1)
 
 
@@ -110,15 +115,19 @@ def _permutation(seed: int, stream: int, count: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class BatchOrder:
-    """An endless sequence of batches, as indices of samples: a pure function of the fields. Ranks take turns in it.
+    """An endless sequence of batches, as indices of samples: a pure function of the arguments. Ranks take turns in it.
 
-    lengths: of each source, the tokens of its samples
-    max_tokens: the most tokens of a batch (on one rank)
-    seed: of the order
-    weights: of the sources, see `Mixture`
+    The length is the number of batches of the first epoch. Without weights all samples come once before any comes
+    again; with up to `BLOCK` samples, every epoch of that many batches has all samples once.
 
-    Its length is the batches of the first epoch. Without weights, and of up to `BLOCK` samples, as many batches are all
-    samples once. Of more, the sequence has all samples once before any comes again.
+    Args:
+        lengths: tokens of the samples, an integer array for each source.
+        max_tokens: most tokens of a batch (on one rank).
+        seed: of the order.
+        weights: of the sources, see `SampleOrder`.
+
+    Raises:
+        ValueError: a sample of more than `max_tokens` tokens; see also `SampleOrder`.
     """
 
     lengths: Sequence[np.ndarray]
@@ -135,40 +144,48 @@ class BatchOrder:
             )
 
     def __len__(self) -> int:
-        return sum(self._counts(self.mixture.blocks_in_epoch))
+        return sum(self._counts(self.sample_order.blocks_in_epoch))
 
     @cached_property
-    def mixture(self) -> Mixture:
-        """The order of samples."""
-        return Mixture([len(part) for part in self.lengths], self.weights, self.seed)
+    def sample_order(self) -> SampleOrder:
+        """The order in which samples are packed into batches."""
+        return SampleOrder([len(part) for part in self.lengths], self.weights, self.seed)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """From the `start`-th on, without end: block by block, as they are asked for. None if there are no samples."""
+        """Yield the batches from number `start` on, without end; nothing if there are no samples."""
         block = 0
-        while self.mixture.total:
+        while self.sample_order.total:
             count = self._counts(block + 1)[block]
             if start < count:
                 yield from self._block(block)[start:]
             start, block = max(start - count, 0), block + 1
 
     def _counts(self, blocks: int) -> list[int]:
-        """Batches in each of the first blocks. Remembered: making them takes packing."""
-        known: list[int] = self.__dict__.setdefault("_known_counts", [])
-        while len(known) < blocks:
-            known.append(len(self._block(len(known))))
-        return known[:blocks]
+        """Number of batches of each of the first blocks; remembered, since counting takes packing."""
+        while len(self._known_counts) < blocks:
+            self._known_counts.append(len(self._block(len(self._known_counts))))
+        return self._known_counts[:blocks]
 
     def _block(self, block: int) -> list[Batch]:
-        cache: dict[int, list[Batch]] = self.__dict__.setdefault("_blocks", {})
-        if block not in cache:
-            samples = self.mixture.block(block)
+        if block not in self._recent:
+            samples = self.sample_order.block(block)
             rng = np.random.default_rng([self.seed, block])
             batches = pack(self._all_lengths[samples], self.max_tokens, rng)
             chosen = [[int(samples[i]) for i in batches[k]] for k in rng.permutation(len(batches))]
-            if len(cache) >= 2:
-                cache.clear()
-            cache[block] = chosen
-        return cache[block]
+            if len(self._recent) >= 2:
+                self._recent.clear()
+            self._recent[block] = chosen
+        return self._recent[block]
+
+    @cached_property
+    def _known_counts(self) -> list[int]:
+        """The results of `_counts` so far."""
+        return []
+
+    @cached_property
+    def _recent(self) -> dict[int, list[Batch]]:
+        """The last one or two blocks."""
+        return {}
 
     @cached_property
     def _all_lengths(self) -> np.ndarray:

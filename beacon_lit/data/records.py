@@ -1,4 +1,4 @@
-"""What sources yield: documents, and records that are none; and how many of the latter are put up with."""
+"""Records of a source: documents, and malformed records that are skipped up to a limit."""
 
 import logging
 from collections import Counter
@@ -6,24 +6,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from beacon_lit.data.sample import check_int
+from beacon_lit.data.checks import check_int
 
 Document = dict[str, Any]
 """`id`, and one of
 - `text`: str;
 - `conversations`: [{"role": str, "content": str}, ...];
-- `input_ids`: (L,) int32, tokens as they are; with `trained`: (L,) bool, where there is loss (default: everywhere), and
-  `answer`: (L,) bool, which of them are an answer (default: none).
+- `input_ids`: (L,) int32, token ids of a pre-tokenised document; with `trained`: (L,) bool, the tokens with loss
+  (default: all), and `answer`: (L,) bool, the tokens of answers (default: none).
 """
 
 
 @dataclass(frozen=True)
-class BadRecord:
-    """A record that is no document.
+class MalformedRecord:
+    """A record that cannot become a document.
 
-    kind: a short name to count it under, such as "invalid_json"
-    where: file, and line or record
-    reason: what is wrong, for a person
+    Attributes:
+        kind: a short name for counts, such as "invalid_json".
+        where: file, and line or number of the record.
+        reason: what is wrong, in words.
     """
 
     kind: str
@@ -34,24 +35,28 @@ class BadRecord:
         return f"{self.where}: {self.reason}"
 
 
-Record = Document | BadRecord
-Shard = Callable[[], Iterator[Record]]
-"""A part of a source, such as a file, read from its start whenever it is called."""
+Record = Document | MalformedRecord
+Partition = Callable[[], Iterator[Record]]
+"""A part of a source, such as a file: each call reads the part from its start."""
 
 
-def in_turns(roles: Sequence[Any]) -> bool:
-    """Whether a conversation's roles are user, assistant, user, ... after an optional system."""
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    return len(turns) > 0 and list(turns) == [("user", "assistant")[i % 2] for i in range(len(turns))]
+class MalformedError(Exception):
+    """A record, or the rest of a file, is malformed; see `MalformedRecord` for the arguments."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
 
 
 class Source(Protocol):
     """Where documents come from.
 
-    name: for logs and counts
-    limit: keep a random sample of this many samples (after those of unfit length are left out); None = all
-    weight: share of this source in the training mixture, against the others'; None = as many as it has
-    answer_share: share of a sample's loss that its answer tokens have together; None = every trained token counts alike
+    Attributes:
+        name: for logs and counts.
+        limit: samples of the source that are kept, drawn at random from those of a fit length; None = all.
+        weight: share of the source in the training mixture, relative to the weights of the other sources; None =
+            as many samples as the source has.
+        answer_share: share of a sample's loss that its answer tokens have together; None = all trained tokens count 1.
     """
 
     @property
@@ -67,21 +72,22 @@ class Source(Protocol):
     def answer_share(self) -> float | None: ...
 
     def key(self) -> Any:
-        """What its documents depend on, JSON-able: settings; of files name, size and time of the last change."""
+        """Return all that the documents depend on, JSON-able: settings; name, size and time of change of files."""
 
     def documents(self, tokenizer: Any) -> Iterator[Record]:
-        """All documents, in the same order every time. Only synthetic text needs the tokenizer."""
+        """Yield all records, in the same order every time. Only synthetic text needs the tokenizer."""
 
-    def shards(self, tokenizer: Any) -> Sequence[Shard]:
-        """Parts that can be read apart, at least one; together they are `documents`. Streams share them out."""
+    def partitions(self, tokenizer: Any) -> Sequence[Partition]:
+        """Return one or more parts that can be read apart; together they are `documents`. Streams share them out."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How many bad records of a source are skipped before that is an error.
+    """How many malformed records of a source are skipped.
 
-    strict: the first one is
-    max_bad: records; each is logged up to the tenth, and counted
+    Args:
+        strict: whether the first malformed record is an error.
+        max_bad: most malformed records that are skipped; one more is an error. The first ten are logged, all counted.
     """
 
     strict: bool = False
@@ -91,35 +97,41 @@ class Tolerance:
         check_int("max_bad", self.max_bad, 0)
 
 
-class BadRecords:
-    """Skips a source's bad records: logs and counts them by kind, until they are too many.
+class SkippedRecords:
+    """The malformed records of a source: logged and counted by kind, until they are too many.
 
-    name: of the source
-    counts: how many of each kind; what else is left out is counted beside them
-    total: of all kinds, so far
-    log: whether to log them
+    Args:
+        tolerance: how many are too many.
+        name: of the source.
+        counts: malformed records by kind; documents that are left out for other reasons are counted here, too.
+        total: malformed records so far.
+        log: whether to log them.
     """
 
     def __init__(self, tolerance: Tolerance, name: str, counts: Counter[str], total: int = 0, log: bool = True) -> None:
         self.tolerance, self.name, self.counts, self.total, self.log = tolerance, name, counts, total, log
 
-    def skip(self, record: BadRecord) -> None:
-        """Count one. Raises ValueError naming file and line: the first if strict, or one more than allowed."""
+    def skip(self, record: MalformedRecord) -> None:
+        """Count a malformed record.
+
+        Raises:
+            ValueError: one more record than the tolerance allows; the message names file and line.
+        """
         self.total += 1
         self.counts[record.kind] += 1
         if self.tolerance.strict:
             raise ValueError(f"{record} (strict=true)")
         if self.total > self.tolerance.max_bad:
             limit = f"max_bad={self.tolerance.max_bad}"
-            raise ValueError(f"{record}; that is bad record {self.total} of {self.name}, {limit}")
+            raise ValueError(f"{record}; malformed record {self.total} of {self.name}, {limit}")
         if self.log and self.total <= 10:
             logging.getLogger(__name__).warning(f"skipped: {record}")
 
 
-def read(source: Source, tokenizer: Any, bad: BadRecords) -> Iterator[Document]:
-    """A source's documents; bad records are skipped."""
+def read_documents(source: Source, tokenizer: Any, skipped: SkippedRecords) -> Iterator[Document]:
+    """Yield a source's documents; malformed records go to `skipped`."""
     for record in source.documents(tokenizer):
-        if isinstance(record, BadRecord):
-            bad.skip(record)
+        if isinstance(record, MalformedRecord):
+            skipped.skip(record)
         else:
             yield record

@@ -1,4 +1,4 @@
-"""Samples as something to look at: what a model reads, and which of it counts in the loss."""
+"""Shows samples to people: the text that a model reads, and which tokens count in the loss."""
 
 import html
 import re
@@ -9,24 +9,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.text import Text
 
-from beacon_lit.data.sample import check_int
+from beacon_lit.data.checks import check_int
 
-STYLES = ("bright_black", "green", "bold yellow")  # no loss, loss, an answer whose loss is weighed up
+STYLES = ("bright_black", "green", "bold yellow")  # no loss, loss, an answer with more loss
 _TAGS = (("", ""), ("<strong>", "</strong>"), ("<strong><em>", "</em></strong>"))
-_UTF8 = 4  # bytes, and so tokens, that a character can have at most
-_BROKEN = "\ufffd"  # what a decoder makes of part of a character
-# A terminal obeys control characters, and pages hide them.
+_UTF8 = 4  # the most bytes, and so tokens, of a character
+_BROKEN = "\ufffd"  # what decoders return for part of a character
+# Terminals execute control characters, and pages hide them.
 _VISIBLE: dict[int, str] = {code: chr(0x2400 + code) for code in range(32)} | {127: "\u2421"}
 _VISIBLE |= {code: f"\\x{code:02x}" for code in range(128, 160)} | {ord("\t"): "\t", ord("\n"): "↵\n"}
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """Neighbouring tokens of one kind, as text.
 
-    text: control characters replaced by signs, and ↵ before a line break
-    level: 0 no loss, 1 loss, 2 more loss than others have
-    special: a token that stands for no text
-    skipped: number of tokens that are left out here; then there is no text
+    Attributes:
+        text: control characters are replaced by signs, and a line break follows ↵.
+        level: 0 = no loss, 1 = loss, 2 = more loss than other tokens.
+        special: whether the tokens are special tokens.
+        skipped: number of tokens that are left out here; the text is empty then.
     """
 
     text: str
@@ -36,69 +37,72 @@ class Piece(NamedTuple):
 
 
 def colored(sample: Any, tokenizer: Any, width: int = 120, max_tokens: int = 1000) -> Text:
-    """A sample for the terminal: a line that sums it up, its text with the loss in colours, and a rule at the end.
+    """Format a sample for the terminal: a headline, the text with the loss in colours, and a rule at the end.
 
-    sample: has `id`, `input_ids` (L,) and `weights` (L,): 0 no loss, 1 loss, more for an answer that is weighed up
-    width: columns of the rules
-    max_tokens: shown at most, but for three more that finish a character. Every stretch of tokens of one kind is
-        shortened in its middle, the longest first, so that answers stay whole where they can
+    Args:
+        sample: a `Sample`.
+        tokenizer: decodes the sample's tokens.
+        width: columns of the rules.
+        max_tokens: most tokens that are shown, apart from up to three that complete a character. Segments are
+            shortened in their middle, the longest first, so that answers stay whole where possible.
 
-    Raises ValueError: width below 20, max_tokens below 1.
+    Raises:
+        ValueError: width below 20, max_tokens below 1.
     """
     check_int("width", width, 20)
     text = Text(f"── {_headline(sample)} ".ljust(width, "─") + "\n", end="")
-    for piece in pieces(sample, tokenizer, max_tokens):
-        if piece.skipped:
-            gap = f" {_skipped(piece)} ".center(width, "┄")
+    for segment in segments(sample, tokenizer, max_tokens):
+        if segment.skipped:
+            gap = f" {_skipped(segment)} ".center(width, "┄")
             text.append(f"{_fresh_line(text)}{gap}\n", style="cyan")
         else:
-            text.append(piece.text, style=STYLES[piece.level] + " reverse" * piece.special)
+            text.append(segment.text, style=STYLES[segment.level] + " reverse" * segment.special)
     return text.append(f"{_fresh_line(text)}{'─' * width}\n")
 
 
 def markdown(sample: Any, tokenizer: Any, max_tokens: int = 1000) -> str:
-    """A sample for TensorBoard's text page, which shows no colours: loss is bold, a weighed up answer italic as well.
+    """Format a sample for TensorBoard's text page: tokens with loss are bold, answers with more loss italic as well.
 
     See `colored` for the arguments and errors.
     """
     parts = []
-    for piece in pieces(sample, tokenizer, max_tokens):
-        opening, closing = _TAGS[piece.level]
-        text = f"\n{_skipped(piece)}\n" if piece.skipped else html.escape(piece.text, quote=False)
+    for segment in segments(sample, tokenizer, max_tokens):
+        opening, closing = _TAGS[segment.level]
+        text = f"\n{_skipped(segment)}\n" if segment.skipped else html.escape(segment.text, quote=False)
         parts.append(f"{opening}{text}{closing}")
     return f"{escaped(_headline(sample))}\n\n<pre>{''.join(parts)}</pre>\n"
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
+    """Escape text so that Markdown and HTML show it unchanged."""
     return re.sub(r"[\\`*_\[\]<>&|#~]", lambda sign: f"&#{ord(sign[0])};", text)
 
 
-def pieces(sample: Any, tokenizer: Any, max_tokens: int) -> list[Piece]:
-    """A sample's text in pieces of one kind. See `colored` for the arguments."""
+def segments(sample: Any, tokenizer: Any, max_tokens: int) -> list[Segment]:
+    """Divide a sample's text into segments of one kind; see `colored` for the arguments."""
     check_int("max_tokens", max_tokens, 1)
     ids, weights = sample.input_ids.tolist(), np.asarray(sample.weights)
     levels = (weights > 0).astype(int) + (weights > 1)
     special = set(tokenizer.added_tokens_decoder)
-    found: list[Piece] = []
+    found: list[Segment] = []
     start = 0
     for gap, after in [*_gaps(levels, max_tokens, ids, tokenizer), (len(ids), len(ids))]:
         for first, last, text in _characters(ids, start, gap, tokenizer):
-            piece = Piece(text.translate(_VISIBLE), int(levels[first:last].max()), ids[first] in special)
-            if found and found[-1][1:] == piece[1:]:
-                found[-1] = piece._replace(text=found[-1].text + piece.text)
+            segment = Segment(text.translate(_VISIBLE), int(levels[first:last].max()), ids[first] in special)
+            if found and found[-1][1:] == segment[1:]:
+                found[-1] = segment._replace(text=found[-1].text + segment.text)
             else:
-                found.append(piece)
+                found.append(segment)
         if after > gap:
-            found.append(Piece("", skipped=after - gap))
+            found.append(Segment("", skipped=after - gap))
         start = after
     return found
 
 
 def _gaps(levels: np.ndarray, max_tokens: int, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
-    """The tokens [first, last) that are left out: the middles of the longest stretches of one level."""
+    """Return the tokens [first, last) that are left out: the middles of the longest segments."""
     edges = np.flatnonzero(np.diff(levels, prepend=-1, append=-1))
-    if len(edges) - 1 > max_tokens:  # too many stretches to show something of each
+    if len(edges) - 1 > max_tokens:  # too many segments to show a part of each
         edges = np.array([0, len(levels)])
     lengths = np.diff(edges)
     longest = range(1, max(lengths, default=0) + 1)
@@ -111,14 +115,14 @@ def _gaps(levels: np.ndarray, max_tokens: int, ids: list[int], tokenizer: Any) -
 
 
 def _border(place: int, ids: list[int], tokenizer: Any) -> int:
-    """The place, or one up to three tokens later if it is within a character."""
-    places = range(place, min(place + _UTF8, len(ids)))
+    """Move a place within a character to the character's end, up to three tokens later."""
+    places = range(place, min(place + _UTF8, len(ids) + 1))
     whole = (at for at in places if not _decode(ids[max(at - _UTF8, 0) : at], tokenizer).endswith(_BROKEN))
     return next(whole, place)
 
 
 def _characters(ids: list[int], first: int, last: int, tokenizer: Any) -> Iterator[tuple[int, int, str]]:
-    """(first, last, text) of tokens, several together where only together they are whole characters."""
+    """Yield (first, last, text) of single tokens, or of several that share a character."""
     before = max(first - _UTF8, 0)  # a token's text, such as its leading space, can depend on its neighbour
     for end in range(first + 1, last + 1):
         text = _decode(ids[before:end], tokenizer)[len(_decode(ids[before:first], tokenizer)) :]
@@ -135,12 +139,12 @@ def _headline(sample: Any) -> str:
     weights = np.asarray(sample.weights)
     text = f"{sample.id.translate(_VISIBLE)}: {len(weights):,} tokens, {int((weights > 0).sum()):,} with loss"
     if answers := int((weights > 1).sum()):
-        text += f", {answers:,} of them weighed up to {weights.max():.4g}"
+        text += f", {answers:,} of them with a weight of up to {weights.max():.4g}"
     return text
 
 
-def _skipped(piece: Piece) -> str:
-    return f"... {piece.skipped:,} token{'s' * (piece.skipped > 1)} ..."
+def _skipped(segment: Segment) -> str:
+    return f"... {segment.skipped:,} token{'s' * (segment.skipped > 1)} ..."
 
 
 def _fresh_line(text: Text) -> str:

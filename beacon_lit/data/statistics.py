@@ -1,4 +1,4 @@
-"""What a mixture is made of: samples, tokens and lengths of each source, and what was left out."""
+"""Statistics of a mixture: samples, tokens and lengths of each source, and what was left out."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +20,12 @@ _NONE = np.empty(0, np.int64)
 class SourceStatistics:
     """One row of the table.
 
-    source: its name
-    samples, tokens, loss_tokens: counts; loss tokens are those that are trained
-    share: of all tokens, 0 to 1
-    shortest, median, longest: tokens of a sample; None where there is none
-    left_out: what did not become a sample, by reason
+    Attributes:
+        source: name of the source.
+        samples, tokens, loss_tokens: counts; loss tokens are the tokens that are trained.
+        share: share of all tokens, 0 to 1.
+        shortest, median, longest: tokens of a sample; None without samples.
+        left_out: number of documents and samples that are left out, by reason.
     """
 
     source: str
@@ -38,25 +39,27 @@ class SourceStatistics:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def cells(self) -> tuple[str, ...]:
-        """As text, one for each of COLUMNS."""
+        """Return the row as text, one string for each of COLUMNS."""
         lengths = ("-" if length is None else f"{length:,}" for length in (self.shortest, self.median, self.longest))
         counts = (f"{self.samples:,}", f"{self.tokens:,}", f"{self.share:.1%}", f"{self.loss_tokens:,}")
         return self.source, *counts, *lengths, self.reasons() or "-"
 
     def reasons(self) -> str:
-        """What was left out, as text."""
+        """Return what was left out, as text."""
         return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()) if count)
 
 
 def statistics(
     parts: Iterable[tuple[str, np.ndarray, np.ndarray]], left_out: Mapping[str, Mapping[str, int]] | None = None
 ) -> list[SourceStatistics]:
-    """One entry per source, in the order in which they come up; of several, one called "all" at the end.
+    """Summarise samples: one entry per source in the order of their parts, then one called "all" if there are several.
 
-    parts: (source, tokens, trained tokens), the latter (n,) integers, of some of its samples; read once
-    left_out: by source, how much was left out for which reason. A source may have nothing else
+    Args:
+        parts: (source, tokens, trained tokens) of some samples of a source, the latter two (n,) integers; read once.
+        left_out: by source and reason, how much was left out; may name sources that have no samples.
 
-    Raises ValueError: a sample with fewer tokens than trained ones.
+    Raises:
+        ValueError: a sample with fewer tokens than trained tokens.
     """
     left_out = left_out or {}
     lengths: dict[str, np.ndarray] = {}
@@ -88,11 +91,11 @@ def _entry(name: str, lengths: np.ndarray, loss: int, total: int, left_out: Mapp
     return SourceStatistics(name, len(lengths), tokens, loss, share, least, median, most, dict(left_out))
 
 
-def rich_table(entries: Sequence[SourceStatistics], title: str | None = None) -> Table:
-    """For the terminal, 80 columns or more. What was left out stands below the table, a line for each source."""
+def rich_table(entries: Sequence[SourceStatistics]) -> Table:
+    """Format statistics for a terminal of at least 80 columns; what was left out is listed below the table."""
     caption = "\n".join(f"left out of {entry.source}: {entry.reasons()}" for entry in entries if entry.reasons())
-    table = Table(title=title, caption=Text(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.title_justify = table.caption_justify = "left"
+    table = Table(caption=Text(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption_justify = "left"
     table.add_column(COLUMNS[0], overflow="fold", min_width=8)
     for column in COLUMNS[1:-1]:
         table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -102,7 +105,7 @@ def rich_table(entries: Sequence[SourceStatistics], title: str | None = None) ->
 
 
 def markdown_table(entries: Sequence[SourceStatistics]) -> str:
-    """For TensorBoard's text page."""
+    """Format statistics for TensorBoard's text page."""
     rule = ["---" if column in ("source", "left out") else "---:" for column in COLUMNS]
     rows = [list(COLUMNS), rule, *([escaped(cell) for cell in entry.cells()] for entry in entries)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

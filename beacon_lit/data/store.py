@@ -1,4 +1,4 @@
-"""Samples on disk: a source is tokenised once, into Arrow files that every process maps into memory."""
+"""Samples on disk: a source is tokenised once, into an Arrow file that every process maps into memory."""
 
 import hashlib
 import json
@@ -15,25 +15,27 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from beacon_lit.data.records import BadRecords, Source, Tolerance, read
-from beacon_lit.data.sample import LengthRule, Sample
+from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.records import SkippedRecords, Source, Tolerance, read_documents
+from beacon_lit.data.sample import Sample
 from beacon_lit.data.tokenize import make_samples, tokenizer_key
 
-FORMAT = 1  # part of every key: raise it when the content of stores changes
+FORMAT = 1  # part of every key; raise the number when the content of stores changes
 SAMPLES, ABOUT = "samples.arrow", "about.json"
-# Loss weights are few spans of one value: `starts`, `ends` and `weights` of those that are not 0.
+# Loss weights are a few spans of equal values: `starts`, `ends` and `weights` of the spans that are not 0.
 FEATURES = Features({
     "id": Value("string"), "input_ids": List(Value("int32")), "length": Value("int32"),
     "starts": List(Value("int32")), "ends": List(Value("int32")), "weights": List(Value("float32")),
 })  # fmt: skip
-_WRITE_ROWS = 64  # samples held before they are written
+_WRITE_ROWS = 64  # samples that are written together
 
 
 class Store:
     """The samples of one source.
 
-    folder: what `make_store` made
-    left_out: how many documents are no samples, by reason
+    Attributes:
+        folder: written by `make_store`.
+        left_out: number of documents that are left out, by reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,12 +48,12 @@ class Store:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(n,) int32 tokens of each sample."""
+        """(n,) int32, tokens of each sample."""
         return self.rows.data.column("length").to_numpy()
 
     @cached_property
     def trained(self) -> np.ndarray:
-        """(n,) int64 tokens of each sample that are trained."""
+        """(n,) int64, trained tokens of each sample."""
         starts, ends = (self.rows.data.column(name).combine_chunks() for name in ("starts", "ends"))
         upto = np.append(0, np.cumsum(ends.flatten().to_numpy() - starts.flatten().to_numpy(), dtype=np.int64))
         borders = np.append(0, np.cumsum(starts.value_lengths().to_numpy()))
@@ -67,13 +69,20 @@ class Store:
 
 
 def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tolerance, cache: Path) -> Store:
-    """A source's samples, from disk if they are there already.
+    """Tokenise a source into a store, or find the store on disk.
 
-    The key is what samples depend on: the source's files and settings, the tokenizer and its chat template, the rule. A
-    store appears whole or not at all; processes that ask at once wait for the first.
+    The key of a store is all that samples depend on: the source's files and settings, the tokenizer and its chat
+    template, the rule. A store appears whole or not at all; other processes wait for the first that makes the store.
 
-    cache: the folder that stores are kept in
-    Raises ValueError naming file and line: see `records.read`.
+    Args:
+        source: where documents come from.
+        tokenizer: a Hugging Face tokenizer with an end-of-text token.
+        rule: lengths of samples.
+        tolerance: how many malformed records are skipped.
+        cache: the folder of all stores.
+
+    Raises:
+        ValueError: too many malformed records; the message names file and line.
     """
     folder = cache / store_key(source, tokenizer, rule)
     cache.mkdir(parents=True, exist_ok=True)
@@ -83,10 +92,10 @@ def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tole
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             left_out: Counter[str] = Counter()
-            bad = BadRecords(tolerance, source.name, left_out)
-            documents = read(source, tokenizer, bad)
+            skipped = SkippedRecords(tolerance, source.name, left_out)
+            documents = read_documents(source, tokenizer, skipped)
             shown = tqdm(documents, desc=f"tokenising {source.name}", unit=" documents", leave=False, disable=None)
-            samples = make_samples(shown, tokenizer, rule, bad, source.answer_share)
+            samples = make_samples(shown, tokenizer, rule, skipped, source.answer_share)
             _write(samples, partial / SAMPLES)
             about = {"source": source.name, "left_out": left_out}
             (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
@@ -95,7 +104,7 @@ def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tole
 
 
 def store_key(source: Source, tokenizer: Any, rule: LengthRule) -> str:
-    """The name of a source's store."""
+    """Return the name of a source's store."""
     tokens = [tokenizer_key(tokenizer), tokenizer.chat_template]
     parts = [FORMAT, source.key(), source.answer_share, vars(rule), tokens]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
@@ -113,7 +122,7 @@ def _write(samples: Iterable[Sample], file: Path) -> None:
 
 
 def spans(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(L,) weights as starts, ends and values of the runs that are not 0."""
+    """Convert (L,) weights to starts, ends and values of the spans that are not 0."""
     edges = np.flatnonzero(np.diff(weights, prepend=0, append=0))
     starts, ends = edges[:-1], edges[1:]
     kept = weights[starts] != 0

@@ -1,7 +1,7 @@
 """Named chat templates, for models that come without one.
 
-All mark what is generated, end-of-turn token included. White space around a content is stripped where the family's own
-template does that.
+All of them mark what is generated (`{% generation %}`), end-of-turn token included. White space around a content is
+stripped where the family's own template strips such space.
 """
 
 import copy
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 class Template(NamedTuple):
     """A chat template.
 
-    source: Jinja, as tokenizers take it
-    tokens: the special tokens that it writes by name
+    Attributes:
+        source: Jinja code, as in tokenizers.
+        tokens: special tokens that the code writes by name.
     """
 
     source: str
@@ -43,7 +44,7 @@ _LLAMA_3 = """
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
 
-# The others have no place of their own for a system message: it opens the first question.
+# The templates below have no separate place for a system message, which opens the first question instead.
 _LLAMA_2 = """
 {%- set opening = namespace(text='') %}
 {%- for message in messages %}
@@ -87,7 +88,7 @@ _VICUNA = """
     {%- endif %}
 {%- endfor %}"""
 
-# Contents alone. The end-of-text token tells where an answer ends.
+# Contents alone; the end-of-text token ends an answer.
 _PLAIN = """
 {{- bos_token }}
 {%- for message in messages %}
@@ -112,22 +113,25 @@ TEMPLATES = {
 
 
 def with_template(tokenizer: Any, name: str | None = None) -> Any:
-    """A tokenizer like the one given, which stays as it is, with the named chat template.
+    """Return a copy of a tokenizer with the named chat template.
 
-    Answers end with what the template ends them with, which need not be the tokenizer's `eos_token` ("<|im_end|>",
-    "<|eot_id|>"): generation has to be told to stop there.
+    Answers end with the template's end-of-turn token, which may differ from the tokenizer's `eos_token` ("<|im_end|>",
+    "<|eot_id|>"): generation needs this token as a stop token.
 
-    name: one of `TEMPLATES`; None is the tokenizer's own template, and the tokenizer itself is returned
+    Args:
+        tokenizer: a Hugging Face tokenizer; stays unchanged.
+        name: one of `TEMPLATES`; None = the tokenizer's own template, and the tokenizer itself is returned.
 
-    Raises ValueError: no such template, neither a name nor a template of its own, or a template whose special tokens
-    the tokenizer does not have: they would be split into pieces and never stop a generation.
+    Raises:
+        ValueError: an unknown name, None for a tokenizer without a template, or a template whose special tokens the
+            tokenizer lacks: such tokens would be split and never stop a generation.
     """
     names = ", ".join(TEMPLATES)
     if name is None:
         if not tokenizer.chat_template:
             raise ValueError(
-                f"template=None needs a chat template, and the tokenizer {tokenizer.name_or_path!r} has none: "
-                f"for one that has no chat template of its own, template must be one of {names}"
+                f"template=None: the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; "
+                f"allowed for such a tokenizer: {names}"
             )
         return tokenizer
     if name not in TEMPLATES:
@@ -143,5 +147,5 @@ def with_template(tokenizer: Any, name: str | None = None) -> Any:
 
 
 def _is_one_token(token: str, tokenizer: Any) -> bool:
-    id = tokenizer.convert_tokens_to_ids(token)  # that of the unknown token, or None, where there is none
+    id = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if the vocabulary lacks the token
     return tokenizer.convert_ids_to_tokens(id or 0) == token and id in tokenizer.encode(token, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""Documents -> samples: tokenise text and conversations, keep what fits a length rule, count the rest by reason."""
+"""Documents -> samples: tokenises text and conversations, keeps what fits a length rule, counts the rest by reason."""
 
 import hashlib
 import json
@@ -10,25 +10,26 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from beacon_lit.data.chat import encode_chat
-from beacon_lit.data.records import BadRecord, BadRecords, Document
-from beacon_lit.data.sample import LengthRule, Sample, token_weights
+from beacon_lit.data.conversation import tokenize_conversation
+from beacon_lit.data.length_rule import LengthRule, text_pieces
+from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords
+from beacon_lit.data.sample import Sample, token_weights
 from beacon_lit.data.templates import with_template
-from beacon_lit.data.text import text_pieces
 
 CHUNK = 256  # documents tokenised in one call, in parallel
-CHUNK_CHARACTERS = 4_000_000  # or fewer: the memory that a call needs
+CHUNK_CHARACTERS = 4_000_000  # most characters of a call, which bound its memory
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
-class Encoded(NamedTuple):
-    """A document's tokens.
+class TokenizedDocument(NamedTuple):
+    """A document and its tokens.
 
-    document: what was encoded
-    ids: token ids
-    trained: (L,) bool, which are trained; None for plain text, of which all are
-    answer: (L,) bool, which of these are an answer
+    Attributes:
+        document: the document.
+        ids: (L,) int32, token ids.
+        trained: (L,) bool, the tokens with loss; None for plain text, which is trained as a whole.
+        answer: (L,) bool, the tokens of answers; None = none.
     """
 
     document: Document
@@ -37,40 +38,46 @@ class Encoded(NamedTuple):
     answer: np.ndarray | None
 
 
-def encode(
-    documents: Iterable[Document], tokenizer: Any, bad: BadRecords, special_tokens: bool = True
-) -> Iterator[Encoded]:
-    """Token ids of every document, in order. A conversation that the chat template refuses is a bad record.
+def tokenize_documents(
+    documents: Iterable[Document], tokenizer: Any, skipped: SkippedRecords, special_tokens: bool = True
+) -> Iterator[TokenizedDocument]:
+    """Tokenise documents in order; a conversation that the chat template refuses is a malformed record.
 
-    special_tokens: add those that the tokenizer puts around a text (a chat template brings its own)
-    Raises ValueError: a conversation, and no chat template; see also `BadRecords.skip`.
+    Args:
+        documents: of any kind.
+        tokenizer: a Hugging Face tokenizer.
+        skipped: where malformed records go.
+        special_tokens: whether to add the tokenizer's special tokens around text (chat templates write their own).
+
+    Raises:
+        ValueError: a conversation, and a tokenizer without a chat template; see also `SkippedRecords.skip`.
     """
-    # Left unset, forked data workers warn; they hold no tokenizer.
+    # Without this setting forked data workers warn, although they use no tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for chunk in chunks(documents, size, CHUNK, CHUNK_CHARACTERS):
+    for chunk in in_chunks(documents, size, CHUNK, CHUNK_CHARACTERS):
         texts = [document["text"] for document in chunk if "text" in document]
         ids = iter(tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"] if texts else [])
         for document in chunk:
             if "text" in document:
-                yield Encoded(document, np.array(next(ids), np.int32), None, None)
+                yield TokenizedDocument(document, np.array(next(ids), np.int32), None, None)
                 continue
-            encoded = (_encode_chat if "conversations" in document else _as_it_is)(document, tokenizer)
-            if isinstance(encoded, BadRecord):
-                bad.skip(encoded)
+            tokenized = (_conversation if "conversations" in document else _pretokenized)(document, tokenizer)
+            if isinstance(tokenized, MalformedRecord):
+                skipped.skip(tokenized)
             else:
-                yield encoded
+                yield tokenized
 
 
 def size(document: Document) -> int:
-    """Characters of a document, or its tokens."""
+    """Number of characters of a document, or of its tokens if it has no text."""
     if "conversations" in document:
         return sum(len(message["content"]) for message in document["conversations"])
     return len(document["text"] if "text" in document else document["input_ids"])
 
 
-def chunks(items: Iterable[Item], size: Callable[[Item], int], count: int, total: int) -> Iterator[list[Item]]:
-    """Items in lists of `count`; of fewer where their sizes sum to `total`, which bounds the memory of a list."""
-    chunk: list[Item] = []
+def in_chunks(items: Iterable[T], size: Callable[[T], int], count: int, total: int) -> Iterator[list[T]]:
+    """Group items into lists of `count`, or of fewer whose sizes reach `total`, which bounds the memory of a list."""
+    chunk: list[T] = []
     held = 0
     for item in items:
         chunk.append(item)
@@ -83,51 +90,57 @@ def chunks(items: Iterable[Item], size: Callable[[Item], int], count: int, total
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """Tells tokenizers apart by what they do to text: sha256 of vocabulary, rules and special tokens."""
+    """Return a key of what a tokenizer does to text: sha256 of vocabulary, rules and special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     parts = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _encode_chat(document: Document, tokenizer: Any) -> Encoded | BadRecord:
-    tokenizer = with_template(tokenizer)  # an error if there is none
+def _conversation(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
+    tokenizer = with_template(tokenizer)  # raises an error if there is none
     try:
-        ids, answer = encode_chat(document["conversations"], tokenizer)
+        ids, answer = tokenize_conversation(document["conversations"], tokenizer)
     except ValueError as error:
-        return BadRecord("template", document["id"], str(error))
-    return Encoded(document, np.array(ids, np.int32), answer, answer)
+        return MalformedRecord("template", document["id"], str(error))
+    return TokenizedDocument(document, np.array(ids, np.int32), answer, answer)
 
 
-def _as_it_is(document: Document, tokenizer: Any) -> Encoded | BadRecord:
+def _pretokenized(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
     ids = np.asarray(document["input_ids"], np.int32)
     if len(ids) and not 0 <= ids.min() <= ids.max() < len(tokenizer):
         wrong = ids[(ids < 0) | (ids >= len(tokenizer))][0]
         reason = f"token id {wrong}; allowed: 0 to {len(tokenizer) - 1}, the tokenizer's"
-        return BadRecord("vocabulary", document["id"], reason)
-    return Encoded(document, ids, document.get("trained", np.ones(len(ids), bool)), document.get("answer"))
+        return MalformedRecord("vocabulary", document["id"], reason)
+    trained = document.get("trained", np.ones(len(ids), bool))
+    return TokenizedDocument(document, ids, trained, document.get("answer"))
 
 
 def make_samples(
     documents: Iterable[Document],
     tokenizer: Any,
     rule: LengthRule,
-    bad: BadRecords,
+    skipped: SkippedRecords,
     answer_share: float | None = None,
 ) -> Iterator[Sample]:
-    """The samples of some documents; `bad.counts` counts the others by reason.
+    """Make the samples of some documents; `skipped.counts` counts documents that are left out, by reason.
 
-    Text ends with the tokenizer's end-of-text token and is cut, split or dropped where it is too long. Conversations
-    and ready tokens are never cut. Reasons: too_short, too_long, within_one_window (nothing to learn for beacons),
-    leftover (the end of a split document, too short for a piece), no_answer (nothing to train on behind the first
-    window).
+    Text ends with the tokenizer's end-of-text token, and is split, cut or dropped where it is too long. Conversations
+    and pre-tokenised documents are never cut. Reasons: too_short, too_long, within_one_window (nothing to learn for
+    beacons), leftover (the end of a split document, too short for a piece), no_answer (nothing to train on behind the
+    first window).
 
-    answer_share: see `sample.token_weights`
+    Args:
+        documents: of any kind.
+        tokenizer: with an end-of-text token; without one a ValueError is raised.
+        rule: lengths of samples.
+        skipped: where malformed records go.
+        answer_share: see `sample.token_weights`.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end-of-text token (eos_token)")
-    left_out = bad.counts
-    for document, ids, trained, answer in encode(documents, tokenizer, bad):
+    left_out = skipped.counts
+    for document, ids, trained, answer in tokenize_documents(documents, tokenizer, skipped):
         if trained is None:
             yield from _from_text(document["id"], ids, tokenizer, rule, left_out)
             continue

@@ -2,8 +2,8 @@
 
 from itertools import islice
 
-from beacon_lit.data.records import BadRecord, Document
-from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.data.records import Document, MalformedRecord
+from beacon_lit.data.sources.json_files import JsonSource
 
 FETCH = (
     "`long-llm:` is for the data published with the paper: unpack long-llm.tar.gz of the Hugging Face data set "
@@ -28,7 +28,7 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
         raise ValueError(f"{error}. {FETCH}") from error
     documents = []
     for record in islice(source.documents(), limit):
-        if isinstance(record, BadRecord):
+        if isinstance(record, MalformedRecord):
             raise ValueError(str(record))
         if "conversations" not in record:
             raise ValueError(f"path={path!r}: record {record['id']} has text; allowed: conversations")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beacon_lit.chat.template import ChatTemplate
-from beacon_lit.data.retrieval.tokens import token_ids
+from beacon_lit.data.retrieval.token_ids import token_ids
 from beacon_lit.evaluation.prompts import AUTO, CHAT, PLAIN, check_template
 
 # Characters of Unicode's private use area: in no text, and nothing that a template strips.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beacon_lit.chat.template import ChatTemplate
-from beacon_lit.chat.tokens import common_prefix
+from beacon_lit.chat.tokenizing import common_prefix
 from beacon_lit.data.answers import rendered_answers
 from beacon_lit.data.templates import with_template
 

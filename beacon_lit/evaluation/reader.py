@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from beacon_lit.arch import longest
-from beacon_lit.arch.config import as_tuple
 from beacon_lit.chat.template import ChatTemplate
+from beacon_lit.checks import as_tuple
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.prompts import CHAT, Prompt
 from beacon_lit.evaluation.stops import StopStrings

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beacon_lit.data.records import BadRecord
-from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.sources.json_files import JsonSource
 from beacon_lit.evaluation.hub import fetched
 
 Row = dict[str, Any]
@@ -17,10 +17,10 @@ class _Rows(JsonSource):
 
     max_bytes: int = 2**30  # some benchmarks have contexts of millions of words
 
-    def document(self, record: Any, where: str, default_id: str) -> Row | BadRecord:
+    def document(self, record: Any, where: str, default_id: str) -> Row | MalformedRecord:
         """See `Columns`."""
         if not isinstance(record, dict):
-            return BadRecord("not_an_object", where, f"a record must be an object, not {type(record).__name__}")
+            return MalformedRecord("not_an_object", where, f"a record must be an object, not {type(record).__name__}")
         return {"where": where, "row": record}
 
 
@@ -49,7 +49,7 @@ def read_rows(
     for number, record in enumerate(source.documents()):
         if limit is not None and number >= limit:
             return
-        if isinstance(record, BadRecord):
+        if isinstance(record, MalformedRecord):
             raise ValueError(str(record))
         where, row = record["where"], record["row"]
         if missing := [field for field in fields if field not in row]:

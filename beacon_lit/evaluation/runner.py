@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from beacon_lit.arch.config import is_count
+from beacon_lit.checks import is_count
 from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
 from beacon_lit.evaluation.lengths import check_lengths

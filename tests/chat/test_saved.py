@@ -7,7 +7,7 @@ import pytest
 
 from beacon_lit import BeaconChat, BeaconConfig
 from tests.arch.tiny import tiny
-from tests.chat.test_chat import DOCUMENT, GREEDY, chat_with, check, interrupt, saying
+from tests.chat.chats import DOCUMENT, GREEDY, chat_with, check, interrupt, saying
 from tests.chat.tokenizers import TEMPLATES, tokenizer
 
 
@@ -80,14 +80,14 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     chat.save(tmp_path / "chat")
     with pytest.raises(ValueError, match="holds no saved chat"):
         BeaconChat.load(tmp_path / "none", chat.lm, chat.tokenizer)
-    with pytest.raises(ValueError, match="held with another tokenizer: the vocabulary differs"):
+    with pytest.raises(ValueError, match="has another tokenizer: the vocabulary differs"):
         BeaconChat.load(tmp_path / "chat", chat.lm, tokenizer("metaspace"))
     other = tiny("llama", chat.lm.beacon, vocab_size=len(tokenizer("words")), seed=1).double()
     with pytest.raises(ValueError, match="another model"):
         BeaconChat.load(tmp_path / "chat", other, chat.tokenizer)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="holds something other"):
         chat.save(tmp_path / "other")
 
 

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beacon_lit.data.loader import BatchLoader, Share, TrainLoader
+from beacon_lit.data.loader import BatchLoader, TrainLoader
 from beacon_lit.data.order import BatchOrder
 from beacon_lit.data.sample import Sample
+from beacon_lit.data.share import Share
 
 SAMPLES = [
     Sample(str(i), np.arange(length, dtype=np.int32), np.ones(length, np.float32))

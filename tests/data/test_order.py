@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beacon_lit.data import order as module
-from beacon_lit.data.order import BatchOrder, Mixture
+from beacon_lit.data.order import BatchOrder, SampleOrder
 from beacon_lit.data.packing import pack
 
 LENGTHS = [np.random.default_rng(0).integers(257, 1025, size=300)]
@@ -26,7 +26,7 @@ def block(request, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_without_weights_every_epoch_has_all_samples_once(sizes: list[int], seed: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
-        mixture = Mixture(sizes, seed=seed)
+        mixture = SampleOrder(sizes, seed=seed)
         for epoch in range(3):
             numbers = range(epoch * mixture.blocks_in_epoch, (epoch + 1) * mixture.blocks_in_epoch)
             samples = np.concatenate([mixture.block(number) for number in numbers])
@@ -40,7 +40,7 @@ def test_weights_decide_how_fast_each_source_goes_round(
     weights = data.draw(st.lists(st.floats(0.1, 5), min_size=len(sizes), max_size=len(sizes)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
-        mixture = Mixture(sizes, weights, seed)
+        mixture = SampleOrder(sizes, weights, seed)
         samples = np.concatenate([mixture.block(number) for number in range(4 * mixture.blocks_in_epoch)])
     assert len(samples) == 4 * sum(sizes)
     ends = np.cumsum(sizes)
@@ -52,9 +52,9 @@ def test_weights_decide_how_fast_each_source_goes_round(
 
 
 def test_blocks_do_not_depend_on_those_before_them() -> None:
-    assert np.array_equal(Mixture([9, 5], [1, 2], 3).block(2), Mixture([9, 5], [1, 2], 3).block(2))
-    assert not np.array_equal(Mixture([50]).block(0), Mixture([50]).block(1))
-    assert not np.array_equal(Mixture([50]).block(0), Mixture([50], seed=1).block(0))
+    assert np.array_equal(SampleOrder([9, 5], [1, 2], 3).block(2), SampleOrder([9, 5], [1, 2], 3).block(2))
+    assert not np.array_equal(SampleOrder([50]).block(0), SampleOrder([50]).block(1))
+    assert not np.array_equal(SampleOrder([50]).block(0), SampleOrder([50], seed=1).block(0))
 
 
 def first(order: BatchOrder, count: int, start: int = 0) -> list[list[int]]:
@@ -93,7 +93,7 @@ def test_what_cannot_be_ordered_is_refused() -> None:
     with pytest.raises(ValueError, match=r"max_tokens=1023 must be at least .*1024"):
         BatchOrder([np.array([5, 1024])], 1023)
     with pytest.raises(ValueError, match="weight=0"):
-        Mixture([3, 3], [1, 0])
+        SampleOrder([3, 3], [1, 0])
 
 
 def test_a_block_is_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:

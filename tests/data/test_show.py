@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from beacon_lit.data.show import STYLES, Piece, colored, markdown, pieces
+from beacon_lit.data.show import STYLES, Segment, colored, markdown, segments
 from tests.data import families
 
 BYTES, WORDS = families.chatml(), families.llama_2()
@@ -44,17 +44,17 @@ PASSKEY = sample(
 
 
 def test_kinds_by_hand() -> None:
-    assert pieces(PASSKEY, BYTES, 100) == [
-        Piece("<|im_start|>", 0, special=True),
-        Piece("user↵\nHi there"),
-        Piece("<|im_end|>", 0, special=True),
-        Piece("↵\n"),
-        Piece("<|im_start|>", 0, special=True),
-        Piece("assistant↵\n"),
-        Piece("see ", 1),
-        Piece("48", 2),
-        Piece("<|im_end|>", 1, special=True),
-        Piece("↵\n"),
+    assert segments(PASSKEY, BYTES, 100) == [
+        Segment("<|im_start|>", 0, special=True),
+        Segment("user↵\nHi there"),
+        Segment("<|im_end|>", 0, special=True),
+        Segment("↵\n"),
+        Segment("<|im_start|>", 0, special=True),
+        Segment("assistant↵\n"),
+        Segment("see ", 1),
+        Segment("48", 2),
+        Segment("<|im_end|>", 1, special=True),
+        Segment("↵\n"),
     ]
 
 
@@ -64,7 +64,7 @@ def test_colors() -> None:
     assert styles["see "] == STYLES[1] and styles["48"] == STYLES[2] and styles["assistant↵\n"] == STYLES[0]
     assert styles["<|im_end|>"].startswith(STYLES[1]) and styles["<|im_start|>"].startswith(STYLES[0])
     first, *_, last = text.plain.splitlines()
-    assert first == "── a.json:3: 16 tokens, 5 with loss, 2 of them weighed up to 12.5 ".ljust(60, "─")
+    assert first == "── a.json:3: 16 tokens, 5 with loss, 2 of them with a weight of up to 12.5 ".ljust(60, "─")
     assert last == "─" * 60
     assert len({*STYLES}) == 3
 
@@ -85,27 +85,27 @@ def test_markup_of_rich_is_text() -> None:
 def test_characters_split_into_tokens_come_back_whole(tokenizer) -> None:
     text = "hello é😀 日本 x"
     for weight in (0, 1, 2):
-        (piece,) = pieces(sample((text, weight), tokenizer=tokenizer), tokenizer, 100)
-        assert piece == Piece(text, weight)
+        (segment,) = segments(sample((text, weight), tokenizer=tokenizer), tokenizer, 100)
+        assert segment == Segment(text, weight)
     shown = sample((text, 0), tokenizer=tokenizer)
     inside = next(at for at in range(len(shown.input_ids)) if "\ufffd" in tokenizer.decode(shown.input_ids[: at + 1]))
     shown.weights[inside] = 1  # loss on the first byte of a character alone
-    assert [piece.level for piece in pieces(shown, tokenizer, 100)] == [0, 1, 0]
-    assert "".join(piece.text for piece in pieces(shown, tokenizer, 100)) == text
+    assert [segment.level for segment in segments(shown, tokenizer, 100)] == [0, 1, 0]
+    assert "".join(segment.text for segment in segments(shown, tokenizer, 100)) == text
 
 
 def test_bytes_that_are_no_text_are_shown_as_such() -> None:
     broken = Shown("x", np.array(BYTES.convert_tokens_to_ids(["ð", "ð", "ð", "ð", "ð", "x"])), np.zeros(6))
-    (piece,) = pieces(broken, BYTES, 100)
-    assert "\ufffd" in piece.text and piece.text.endswith("x")
+    (segment,) = segments(broken, BYTES, 100)
+    assert "\ufffd" in segment.text and segment.text.endswith("x")
 
 
 def test_long_context_is_shortened_in_its_middle_and_answers_stay_whole() -> None:
     shown = sample(("hello " * 500, 0), ("fine " * 3, 1), ("there " * 400, 0), ("you too", 1))
-    found = pieces(shown, BYTES, 25)
-    assert [piece.level for piece in found if piece.level] == [1, 1]
-    texts = [piece.text if not piece.skipped else f"<{piece.skipped}>" for piece in found]
-    kept = 9  # of either long stretch: the answers have 4 and 2 tokens, of 25
+    found = segments(shown, BYTES, 25)
+    assert [segment.level for segment in found if segment.level] == [1, 1]
+    texts = [segment.text if not segment.skipped else f"<{segment.skipped}>" for segment in found]
+    kept = 9  # of either long segment: the answers have 4 and 2 tokens, of 25
     assert texts[0] == "hello" + " hello" * 4 and texts[1] == f"<{501 - kept}>"
     assert texts[2].strip() == " ".join(["hello"] * 3) and texts[3].strip() == "fine fine fine"
     assert texts[-1].strip() == "you too"
@@ -122,21 +122,22 @@ def test_long_context_is_shortened_in_its_middle_and_answers_stay_whole() -> Non
     max_tokens=st.integers(1, 60),
     tokenizer=st.sampled_from([BYTES, WORDS]),
 )
+@example(parts=[("é", 0.0)], max_tokens=1, tokenizer=BYTES)
 def test_every_token_is_shown_or_counted(parts: list, max_tokens: int, tokenizer) -> None:
     shown = sample(*parts, tokenizer=tokenizer)
-    found = pieces(shown, tokenizer, max_tokens)
-    skipped = sum(piece.skipped for piece in found)
+    found = segments(shown, tokenizer, max_tokens)
+    skipped = sum(segment.skipped for segment in found)
     assert max(len(shown.input_ids) - max_tokens - 3 * len(found), 0) <= skipped <= max(len(shown.input_ids) - 1, 0)
-    assert not any("\ufffd" in piece.text for piece in found)
+    assert not any("\ufffd" in segment.text for segment in found)
     if len(shown.input_ids) <= max_tokens:
         whole = tokenizer.decode(shown.input_ids)
-        assert "".join(piece.text for piece in found).replace("↵\n", "\n").replace("␛", "\x1b") == whole
+        assert "".join(segment.text for segment in found).replace("↵\n", "\n").replace("␛", "\x1b") == whole
 
 
-def test_more_stretches_than_tokens_to_show() -> None:
+def test_more_segments_than_tokens_to_show() -> None:
     shown = sample(*[("hello ", float(number % 2)) for number in range(100)])
-    found = pieces(shown, BYTES, 10)
-    assert sum(piece.skipped for piece in found) == len(shown.input_ids) - 10
+    found = segments(shown, BYTES, 10)
+    assert sum(segment.skipped for segment in found) == len(shown.input_ids) - 10
 
 
 def test_markdown_as_tensorboard_shows_it() -> None:

@@ -41,7 +41,7 @@ def test_more_trained_tokens_than_tokens(row: tuple[str, int, int]) -> None:
 def test_on_a_terminal_of_80_columns_nothing_is_cut() -> None:
     parts = [("long-llm:gpt/[red]one_detail_book.train.16K.json", np.full(50_000, 20_480), np.full(50_000, 12)), *PARTS]
     out = io.StringIO()
-    Console(file=out, width=80).print(rich_table(statistics(parts, LEFT_OUT), title="mixture"))
+    Console(file=out, width=80).print(rich_table(statistics(parts, LEFT_OUT)))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     text = "".join(line.split()[0] for line in lines if line.strip())

@@ -1,7 +1,6 @@
 """Samples on disk are those of the source, made once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beacon_lit.data.records import BadRecord, Tolerance
-from beacon_lit.data.sample import LengthRule
-from beacon_lit.data.samples import Corpus, drawn
-from beacon_lit.data.store import Store, make_store, spans
-
-RULE = LengthRule(min_length=4, max_length=64, window=3)
-
-
-@dataclass(frozen=True)
-class ListSource:
-    records: list
-    name: str = "list"
-    limit: int | None = None
-    weight: float | None = None
-    answer_share: float | None = None
-    read: list = field(default_factory=list)
-
-    def key(self) -> Any:
-        return [repr(record) for record in self.records]
-
-    def documents(self, tokenizer: Any) -> Iterator[Any]:
-        self.read.append(1)
-        yield from self.records
-
-
-def texts(count: int) -> list[dict]:
-    return [{"id": f"d{i}", "text": "the quick brown fox " * (1 + i % 7)} for i in range(count)]
-
-
-def store(source: ListSource, tokenizer, folder: Path, rule: LengthRule = RULE, **tolerance) -> Store:
-    return make_store(source, tokenizer, rule, Tolerance(**tolerance), folder)
+from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.store import spans
+from tests.data.lists import ListSource, store, texts
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.5]), max_size=20))
@@ -91,29 +63,12 @@ def test_an_interrupted_store_is_made_anew(tokenizer, tmp_path: Path) -> None:
     assert len(store(ListSource(records), tokenizer, tmp_path)) == 300
 
 
-def test_bad_records_are_skipped_and_counted_up_to_a_limit(tokenizer, tmp_path: Path, caplog) -> None:
-    bad = [BadRecord("invalid_json", f"a.jsonl, line {i}", "no JSON") for i in (3, 7)]
+def test_malformed_records_are_skipped_and_counted_up_to_a_limit(tokenizer, tmp_path: Path, caplog) -> None:
+    bad = [MalformedRecord("invalid_json", f"a.jsonl, line {i}", "no JSON") for i in (3, 7)]
     source = ListSource([*texts(5), *bad])
     assert store(source, tokenizer, tmp_path, max_bad=2).left_out["invalid_json"] == 2
     assert "a.jsonl, line 3: no JSON" in caplog.text
-    with pytest.raises(ValueError, match=r"line 7: no JSON; that is bad record 2 of list, max_bad=1"):
+    with pytest.raises(ValueError, match=r"line 7: no JSON; malformed record 2 of list, max_bad=1"):
         store(ListSource([*texts(4), *bad]), tokenizer, tmp_path, max_bad=1)
     with pytest.raises(ValueError, match=r"line 3: no JSON.*strict"):
         store(ListSource([*texts(3), *bad]), tokenizer, tmp_path, strict=True)
-
-
-def test_a_limit_draws_rows_by_the_seed(tokenizer, tmp_path: Path) -> None:
-    source = ListSource(texts(40), limit=5)
-    rows = drawn(40, source, 0)
-    assert len(set(rows)) == 5 and sorted(rows) == list(rows)
-    assert list(rows) == list(drawn(40, source, 0)) != list(drawn(40, source, 1))
-    assert list(drawn(4, source, 0)) == [0, 1, 2, 3]
-
-
-def test_a_corpus_is_its_stores_end_to_end(tokenizer, tmp_path: Path) -> None:
-    one, two = (store(ListSource(texts(count)), tokenizer, tmp_path) for count in (5, 9))
-    corpus = Corpus([(one, np.array([1, 3])), (two, np.array([0, 8])), (one, np.array([], int))])
-    assert [sample.id for sample in corpus] == ["d1", "d3", "d0", "d8"] and len(corpus) == 4
-    assert [part.tolist() for part in corpus.lengths] == [
-        one.lengths[[1, 3]].tolist(), two.lengths[[0, 8]].tolist(), []
-    ]  # fmt: skip

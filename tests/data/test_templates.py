@@ -3,7 +3,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from beacon_lit.data.chat import encode_chat
+from beacon_lit.data.conversation import tokenize_conversation
 from beacon_lit.data.templates import TEMPLATES, with_template
 from tests.data import families
 
@@ -54,7 +54,7 @@ VICUNA_SYSTEM = (
 
 
 def text_and_trained(conversation: list[dict], tokenizer) -> str:
-    ids, trained = encode_chat(conversation, tokenizer)
+    ids, trained = tokenize_conversation(conversation, tokenizer)
     encoded = tokenizer(tokenizer.apply_chat_template(conversation, tokenize=False), add_special_tokens=False)
     assert ids == encoded["input_ids"]
     text = tokenizer.apply_chat_template(conversation, tokenize=False)
@@ -78,7 +78,7 @@ def test_named_templates_as_written_by_hand(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_prompt_is_what_stands_before_an_answer(name: str) -> None:
     tokenizer = with_template(BY_HAND[name][0](), name)
-    ids, trained = encode_chat(CHAT[:2], tokenizer)
+    ids, trained = tokenize_conversation(CHAT[:2], tokenizer)
     prompt = tokenizer.apply_chat_template(CHAT[:1], add_generation_prompt=True)["input_ids"]
     assert ids[: len(prompt)] == prompt and trained.argmax() == len(prompt)
 
@@ -86,12 +86,12 @@ def test_a_prompt_is_what_stands_before_an_answer(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_marks_of_the_template_and_the_places_of_the_contents_agree(name: str) -> None:
     tokenizer = with_template(BY_HAND[name][0](), name)
-    by_marks = encode_chat(SYSTEM + CHAT, tokenizer)
+    by_marks = tokenize_conversation(SYSTEM + CHAT, tokenizer)
     unmarked = tokenizer.chat_template.replace("{%- generation %}", "{%- if true %}").replace(
         "{% endgeneration %}", "{% endif %}"
     )
     tokenizer.chat_template = unmarked
-    by_contents = encode_chat(SYSTEM + CHAT, tokenizer)
+    by_contents = tokenize_conversation(SYSTEM + CHAT, tokenizer)
     assert "generation %" not in unmarked and by_marks[0] == by_contents[0]
     np.testing.assert_array_equal(by_marks[1], by_contents[1])
 

@@ -6,9 +6,10 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from beacon_lit.data.records import BadRecords, Tolerance
-from beacon_lit.data.sample import LengthRule, Sample, token_weights
-from beacon_lit.data.tokenize import encode, make_samples
+from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.records import SkippedRecords, Tolerance
+from beacon_lit.data.sample import Sample
+from beacon_lit.data.tokenize import make_samples, tokenize_documents
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
@@ -35,8 +36,8 @@ def samples_of(documents: list[dict], tokenizer, of: LengthRule, **options) -> t
     return list(make_samples(documents, tokenizer, of, bad, **options)), bad.counts
 
 
-def none_bad() -> BadRecords:
-    return BadRecords(Tolerance(strict=True), "list", Counter())
+def none_bad() -> SkippedRecords:
+    return SkippedRecords(Tolerance(strict=True), "list", Counter())
 
 
 def test_text_ends_once_with_the_end_of_text(tokenizer) -> None:
@@ -71,7 +72,7 @@ def test_mixed_kinds_keep_their_order_over_many_chunks(tokenizer) -> None:
         chat(f"c{i}", f"hello {i}", "fine") if i % 3 else text(f"t{i}", f"hello {i}, how are you?") for i in range(600)
     ]
     documents[7] = {"id": "r7", "input_ids": np.array(tokenizer.encode("hello 7"), np.int32)}
-    encoded = list(encode(documents, tokenizer, none_bad()))
+    encoded = list(tokenize_documents(documents, tokenizer, none_bad()))
     assert [found.document["id"] for found in encoded] == [document["id"] for document in documents]
     for i, (document, ids, trained, _) in enumerate(encoded):
         assert f"hello {i}" in tokenizer.decode(ids)
@@ -87,16 +88,6 @@ def test_ready_tokens_keep_their_masks(tokenizer) -> None:
         samples_of([{"id": "bad", "input_ids": np.full(20, 100_000)}], tokenizer, rule())
 
 
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [(None, [1, 1, 1, 0, 1]), (0.25, [1, 1, 1, 0, 1]), (0.9, [1, 1, 1, 0, 27]), (1, [0, 0, 0, 0, 1])],
-)
-def test_an_answer_has_its_share_of_the_loss(share: float | None, expected: list[float]) -> None:
-    trained, answer = np.array([1, 1, 1, 0, 1], bool), np.array([0, 0, 0, 1, 1], bool)
-    np.testing.assert_allclose(token_weights(trained, answer, share), expected, rtol=1e-6)
-    assert token_weights(answer, answer, share).tolist() == [0, 0, 0, 1, 1], "nothing else is trained"
-
-
 def test_split_pieces_are_named_reproducible_and_independent_of_other_documents(tokenizer) -> None:
     alone, _ = samples_of([text("a", LONG)], tokenizer, rule())
     both, _ = samples_of([text("b", LONG), text("a", LONG)], tokenizer, rule())
@@ -108,13 +99,13 @@ def test_split_pieces_are_named_reproducible_and_independent_of_other_documents(
 
 
 def test_errors_name_the_document(tokenizer) -> None:
-    with pytest.raises(ValueError, match="template=None needs a chat template"):
-        list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
+    with pytest.raises(ValueError, match=r"template=None: .* has no chat template of its own"):
+        list(tokenize_documents([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
     tokenizer.chat_template = "{{ raise_exception('no roles') }}"
     with pytest.raises(ValueError, match=r"books\.json:7: .*no roles"):
-        list(encode([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
-    bad = BadRecords(Tolerance(), "list", Counter())
-    assert not list(encode([chat("a", "x", "y")], tokenizer, bad)) and bad.counts == {"template": 1}
+        list(tokenize_documents([chat("books.json:7", "x", "y")], tokenizer, none_bad()))
+    bad = SkippedRecords(Tolerance(), "list", Counter())
+    assert not list(tokenize_documents([chat("a", "x", "y")], tokenizer, bad)) and bad.counts == {"template": 1}
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end-of-text token"):
         samples_of([text("a", "x")], tokenizer, rule())

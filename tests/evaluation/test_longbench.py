@@ -300,7 +300,7 @@ def test_bad_prompts_are_named(text, message, tmp_path):
 
 
 def test_missing_data_are_named_with_what_to_fetch(tmp_path):
-    with pytest.raises(ValueError, match=r"narrativeqa.jsonl.* is none. Fetch LongBench's data.zip \(https://"):
+    with pytest.raises(ValueError, match=r"narrativeqa.jsonl.* does not. Fetch LongBench's data.zip \(https://"):
         score(LongBench(str(tmp_path)))
 
 

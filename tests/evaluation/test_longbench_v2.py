@@ -129,7 +129,7 @@ def test_a_bad_record_is_named(fields, message, tmp_path):
 
 
 def test_missing_files_are_named(tmp_path, file):
-    with pytest.raises(ValueError, match=r"data.json is none. Fetch data.json of https://"):
+    with pytest.raises(ValueError, match=r"data.json does not. Fetch data.json of https://"):
         results(LongBenchV2(f"{tmp_path}/none/data.json"))
     with pytest.raises(ValueError, match=r"prompts_file='none.txt' cannot be read"):
         results(LongBenchV2(file, prompts_file="none.txt"))

@@ -180,7 +180,7 @@ def test_a_malformed_record_is_named(tmp_path, record, message):
 
 
 def test_missing_files_and_bad_settings_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"mmlu/test.json is none.*unpack long-llm.tar.gz .* set `data_root`"):
+    with pytest.raises(ValueError, match=r"mmlu/test.json does not.*unpack long-llm.tar.gz .* set `data_root`"):
         read_questions("long-llm:mmlu/test.json", str(tmp_path))
     with pytest.raises(ValueError, match=r"there is no SUBJECT_test\.csv in it"):
         read_questions(str(tmp_path))

@@ -1,6 +1,6 @@
 import pytest
 
-from beacon_lit.data.passkey import passkey_sample
+from beacon_lit.data.retrieval.passkey import passkey_sample
 from beacon_lit.evaluation import Passkey, Subject, parse_mode, run
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 from tests.evaluation.finding import tokenizer
@@ -88,5 +88,5 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_a_length_without_room_for_the_text_is_an_error():
-    with pytest.raises(ValueError, match="length: got 8; a passkey prompt needs at least"):
+    with pytest.raises(ValueError, match="length=8 is too short for a passkey prompt; must be at least"):
         evaluate(Passkey(lengths=(8,)), "dense")

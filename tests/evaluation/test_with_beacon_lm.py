@@ -53,7 +53,7 @@ def test_the_first_window_reads_no_memory(results):
 
 @pytest.mark.parametrize("mode", ["dense", "window-only", "ratio 2", "ratio 4"])
 def test_passkey_answers_are_the_argmax_of_whole_passes(lm, results, mode):
-    from beacon_lit.data.passkey import passkey_sample
+    from beacon_lit.data.retrieval.passkey import passkey_sample
 
     tokenizer = byte_tokenizer()
     record = results[1]["passkey"][mode].predictions[3]

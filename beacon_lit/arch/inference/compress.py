@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.config import is_count
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.lockstep import check_alike
@@ -19,6 +18,7 @@ from beacon_lit.arch.plan.rows import Rows, check_ids
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratio, Ratios
+from beacon_lit.checks import is_count
 
 CHUNK_WINDOWS = 8  # windows that are read at once, of all rows together
 Progress = Callable[[BeaconCache, float], None]

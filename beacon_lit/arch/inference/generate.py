@@ -9,7 +9,6 @@ from transformers import GenerationMixin, MaxLengthCriteria
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.sharded import is_spread
-from beacon_lit.arch.config import as_tuple
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining, start_decoding
@@ -19,6 +18,7 @@ from beacon_lit.arch.plan.call import totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
 from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratios, RowWindows
+from beacon_lit.checks import as_tuple
 
 
 class BeaconGeneration(BeaconModel, GenerationMixin):

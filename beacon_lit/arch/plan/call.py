@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from beacon_lit.arch.config import BeaconConfig, as_tuple, is_count
+from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.plan.ratios import passed_ratios, policy_in
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.plan.windows import Row, advance, check_positions, plan, sizes
 from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios, RowWindows
+from beacon_lit.checks import as_tuple, is_count
 
 
 @dataclass(frozen=True)

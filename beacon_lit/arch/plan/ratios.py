@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from beacon_lit.arch.config import BeaconConfig, as_tuple, check_ratio
+from beacon_lit.arch.config import BeaconConfig, check_ratio
 from beacon_lit.arch.ratios import Ratio, RatioPolicy, Ratios
 from beacon_lit.arch.ratios.fixed import Fixed
+from beacon_lit.checks import as_tuple
 
 
 def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[list[Ratio]]:

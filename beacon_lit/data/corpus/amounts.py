@@ -1,4 +1,4 @@
-"""How many pieces of which length each source of a corpus has to give, and in which order."""
+"""Number, lengths and order of the pieces that each source of a corpus provides."""
 
 import re
 import zlib
@@ -13,9 +13,13 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def parse_amounts(text: str) -> dict[int, int]:
-    """Tokens by length of the pieces, of "8192:500M 20480:1.5B": 500 million in pieces of 8,192, and so on.
+    """Parse amounts such as "8192:500M 20480:1.5B": 500 million tokens in pieces of 8,192 tokens, and so on.
 
-    Raises ValueError: anything else, a length given twice, a fraction of a token.
+    Returns:
+        Tokens by length of the pieces.
+
+    Raises:
+        ValueError: another form, a length given twice, a fraction of a token.
     """
     amounts: dict[int, int] = {}
     for item in str(text).split():
@@ -26,7 +30,7 @@ def parse_amounts(text: str) -> dict[int, int]:
                 f"amounts={text!r}: {item!r} must be LENGTH:AMOUNT in whole tokens, such as 8192:500M (K, M, B or T)"
             )
         if int(match[1]) in amounts:
-            raise ValueError(f"amounts={text!r}: each length must be given once, {match[1]} is there twice")
+            raise ValueError(f"amounts={text!r}: each length must be given once, {match[1]} is given twice")
         amounts[int(match[1])] = int(tokens)
     if not amounts:
         raise ValueError(f"amounts={text!r} must name at least one LENGTH:AMOUNT, such as 8192:500M")
@@ -34,9 +38,10 @@ def parse_amounts(text: str) -> dict[int, int]:
 
 
 def parse_mixture(names: Sequence[str], mixture: Mapping[str, float] | None) -> dict[str, Fraction]:
-    """Share of each source, 0..1. `mixture` is in per cent; None = as much of each.
+    """Convert shares in per cent to the share of each source, 0 to 1; None = equal shares.
 
-    Raises ValueError: a source without a share, a share without a source or below 0, a sum other than 100.
+    Raises:
+        ValueError: a source without a share, a share without a source or below 0, a sum other than 100.
     """
     if mixture is None:
         return {name: Fraction(1, len(names)) for name in names}
@@ -52,26 +57,30 @@ def parse_mixture(names: Sequence[str], mixture: Mapping[str, float] | None) -> 
 
 
 def allot(amounts: Mapping[int, int], shares: Mapping[str, Fraction]) -> dict[str, dict[int, int]]:
-    """Pieces by source and length: the fewest that hold the amounts, and each share of them to less than one piece."""
+    """Allot pieces to sources: as few as hold the amounts, and each source's share exact to less than one piece.
+
+    Returns:
+        Number of pieces by source and length.
+    """
     allotted: dict[str, dict[int, int]] = {name: {} for name in shares}
     for length, tokens in amounts.items():
         pieces = -(-tokens // length)
         exact = {name: share * pieces for name, share in shares.items()}
         left = pieces - sum(floor(value) for value in exact.values())
-        by_remainder = sorted(exact, key=lambda name: floor(exact[name]) - exact[name])  # the largest comes first
+        by_remainder = sorted(exact, key=lambda name: floor(exact[name]) - exact[name])  # the largest first
         for name, value in exact.items():
             allotted[name][length] = floor(value) + (name in by_remainder[:left])
     return allotted
 
 
 def piece_lengths(needed: Mapping[int, int], seed: int, name: str) -> np.ndarray:
-    """The lengths of a source's pieces in their order, (pieces,) int64: each drawn among those still needed."""
+    """Shuffle the lengths of a source's pieces, (pieces,) int64: the order in which the pieces are cut."""
     lengths = np.repeat(np.array(list(needed), np.int64), list(needed.values()))
     return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(lengths)
 
 
 def shard_bounds(lengths: np.ndarray, shard_tokens: int) -> list[tuple[int, int]]:
-    """(first, behind the last) piece of each shard: as many as fit into `shard_tokens`, but at least one."""
+    """Divide pieces into shards: [first, last) of as many as fit into `shard_tokens`, but at least one piece each."""
     ends = np.cumsum(lengths)
     bounds: list[tuple[int, int]] = []
     first = 0

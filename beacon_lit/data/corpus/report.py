@@ -1,4 +1,4 @@
-"""What a corpus holds, for people: a table and a figure."""
+"""Reports the contents of a corpus to people: a table and a figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ FIGURE = "lengths.png"
 
 
 def write_report(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """Write report.md and the figure beside a corpus; returns the text."""
+    """Write report.md and the figure into a corpus's folder, and return the text."""
     text = report(manifest)
     (folder / "report.md").write_text(text, encoding="utf-8")
     lengths_figure(manifest).savefig(folder / FIGURE, dpi=120, metadata={"Software": None})
@@ -19,7 +19,7 @@ def write_report(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def report(manifest: Mapping[str, Any]) -> str:
-    """Markdown: tokens, documents and pieces by source, and what is missing or left over."""
+    """Summarise a manifest in Markdown: tokens, documents and pieces by source, and what is missing or left over."""
     sources = manifest["sources"]
     total = sum(source["tokens"] for source in sources.values())
     lengths = list(next(iter(sources.values()))["pieces"])
@@ -52,14 +52,14 @@ def report(manifest: Mapping[str, Any]) -> str:
 
 def _notes(name: str, source: Mapping[str, Any]) -> list[str]:
     missing = [f"{tokens:,} tokens in pieces of {int(n):,}" for n, tokens in source["missing_tokens"].items()]
-    bad = [f"{count:,} {kind}" for kind, count in source["bad_records"].items()]
-    notes = [f"{name}: {source['left_over_tokens']:,} tokens of documents begun are left over"]
+    malformed = [f"{count:,} {kind}" for kind, count in source["bad_records"].items()]
+    notes = [f"{name}: {source['left_over_tokens']:,} tokens of unfinished documents are left over"]
     notes += [f"{name}: missing {', '.join(missing)}"] if missing else []
-    return notes + ([f"{name}: bad records skipped: {', '.join(bad)}"] if bad else [])
+    return notes + ([f"{name}: malformed records skipped: {', '.join(malformed)}"] if malformed else [])
 
 
 def lengths_figure(manifest: Mapping[str, Any]) -> Figure:
-    """Histograms by source: lengths of the documents that were used, and of the pieces."""
+    """Draw histograms by source: lengths of the documents used, and of the pieces."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""Shards of a corpus: folders that `datasets` reads, each written whole or not at all."""
+"""Corpus shards: folders that `datasets` reads, each written whole or not at all."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.table import InMemoryTable
 
-from beacon_lit.data.corpus.stream import Position
+from beacon_lit.data.corpus.token_stream import TokenPosition
 
 RECORD = "shard.json"
 _FEATURES = Features({"input_ids": List(Value("int32")), "length": Value("int32"), "source": Value("string")})
@@ -22,30 +22,34 @@ _FEATURES = Features({"input_ids": List(Value("int32")), "length": Value("int32"
 
 @dataclass(frozen=True)
 class Shard:
-    """What a shard holds.
+    """Contents of a corpus shard.
 
-    name: of its folder
-    source: name of the source
-    pieces: their number by length
-    tokens: of all pieces
-    end: the source's position behind it
-    exhausted: whether the source has nothing more
-    files: sha256 of each
+    Attributes:
+        name: of the folder.
+        source: name of the source.
+        pieces: number of pieces by length.
+        tokens: of all pieces.
+        end: the source's position behind the shard.
+        exhausted: whether the source ends here.
+        files: sha256 of each file.
     """
 
     name: str
     source: str
     pieces: Mapping[str, int]
     tokens: int
-    end: Position
+    end: TokenPosition
     exhausted: bool
     files: Mapping[str, str]
 
 
 def write_shard(
-    folder: Path, name: str, source: str, pieces: Sequence[np.ndarray], end: Position, exhausted: bool
+    folder: Path, name: str, source: str, pieces: Sequence[np.ndarray], end: TokenPosition, exhausted: bool
 ) -> Shard:
-    """Write pieces, (length,) int32 each, as `folder/name`, which is there when it is complete; an old one goes."""
+    """Write pieces, (length,) int32 each, as the folder `folder/name`, which appears when complete.
+
+    A folder of this name is replaced.
+    """
     temporary = folder / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     lengths = np.array([len(piece) for piece in pieces], np.int32)
@@ -55,7 +59,7 @@ def write_shard(
         "length": pa.array(lengths),
         "source": pa.array([source] * len(pieces)),
     }
-    # A fingerprint of its own would be random, and the files others each time.
+    # The default fingerprint is random, and the files would differ each time.
     fingerprint = hashlib.sha256(b"".join(piece.tobytes() for piece in pieces)).hexdigest()[:16]
     table = InMemoryTable(pa.table(columns))
     Dataset(table, info=DatasetInfo(features=_FEATURES), fingerprint=fingerprint).save_to_disk(temporary)
@@ -76,17 +80,17 @@ def write_shard(
 
 
 def find_shard(folder: Path, name: str) -> Shard | None:
-    """The shard `folder/name`, or None if it is not there or its files are not those that were written."""
+    """Read the shard `folder/name`; None if the folder is missing or its files have changed since they were written."""
     try:
         record = json.loads((folder / name / RECORD).read_text())
-        shard = Shard(**record | {"end": Position(**record["end"])})
+        shard = Shard(**record | {"end": TokenPosition(**record["end"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return shard if shard.files == _checksums(folder / name) else None
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON, so that the file is never seen half written."""
+    """Write JSON to a temporary file that replaces `file` when complete."""
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(file)

@@ -1,5 +1,12 @@
-"""Samples that ask for something said far before, made from a seed and exact to the token.
+"""Makes retrieval samples: long texts with statements in them, and questions about these, exact to the token.
 
-`kinds` words what is told and asked, `haystack` holds the text it is hidden in, `frame` the prompt around it, and
-`sample` puts the tokens together.
+    kind, seed ──► words of a sample: announcement, statements, questions, answers       drafts (phrases, made_up)
+                        │
+    a text source ──► pool of tokens, or made-up filler                                  haystack
+                        │
+                   tokens around the document: plain text, or a conversation             prompt_format
+                        │
+                   sample of an exact length, with the statements in the document        assembly (token_ids)
+
+`passkey` makes the samples of the passkey task, whose wording never changes.
 """

@@ -1,4 +1,4 @@
-"""The text that samples are cut from: a bounded pool, drawn once, of a source of any size."""
+"""The text that samples are cut from: a bounded pool of tokens, drawn once from a source of any size."""
 
 import heapq
 import json
@@ -11,62 +11,74 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.records import BadRecord, Document, Source
+from beacon_lit.data.records import Document, MalformedRecord, Source
 from beacon_lit.data.tokenize import tokenizer_key
 
-POOL_CHARACTERS = 16_000_000  # the most text that is kept, 4 million tokens or so
-_PARTS = 16  # no document has more than this part of the pool
+POOL_CHARACTERS = 16_000_000  # most text of a pool, about 4 million tokens
+_PARTS = 16  # no document has more than 1/16 of the pool
 
-Bad = Generator[BadRecord, None, "Pool"]
+PoolReader = Generator[MalformedRecord, None, "Pool"]  # yields malformed records, returns the pool
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
     """Tokens of many documents, one behind the other, in a ring.
 
-    ids: (T,) int32
-    bad: records of the source that are no documents
+    Attributes:
+        ids: (T,) int32, token ids.
+        malformed: malformed records of the source.
     """
 
     ids: np.ndarray
-    bad: tuple[BadRecord, ...] = ()
+    malformed: tuple[MalformedRecord, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def cut(self, start: int, count: int) -> list[int]:
-        """`count` ids from `start` on, which goes on at the beginning behind the end; `count` is at most T."""
+        """Cut `count` ids from `start` on, at most T; behind the end the ring continues at its beginning."""
         return self.ids.take(range(start, start + count), mode="wrap").tolist()
 
 
 _RECENT: deque[tuple[str, Pool]] = deque(maxlen=2)
 
 
-def shared_pool(source: Source, tokenizer: Any, seed: int) -> Bad:
-    """As `read_pool`, but the last two pools are kept: the sources of a mixture mostly share a haystack."""
+def shared_pool(source: Source, tokenizer: Any, seed: int) -> PoolReader:
+    """Read a pool, or reuse one of the last two: the sources of a mixture mostly share a haystack."""
     key = json.dumps([source.key(), tokenizer_key(tokenizer), seed], default=str)
     for known, pool in _RECENT:
         if known == key:
-            yield from pool.bad
+            yield from pool.malformed
             return pool
     pool = yield from read_pool(source, tokenizer, seed)
     _RECENT.append((key, pool))
     return pool
 
 
-def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_CHARACTERS) -> Bad:
-    """A pool of a source's documents: all of them, or as many of them, drawn at random, as `characters` allow.
+def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_CHARACTERS) -> PoolReader:
+    """Read a pool of a source's documents: all of them, or as many random ones as `characters` allow.
 
-    The source is read once from end to end, so that every document is as likely as any other; what is kept meanwhile
-    is at most `characters`, of a long document an excerpt from a random place. Only what is kept is tokenised.
-    Yields the source's bad records; returns the pool. Raises ValueError at a document without text.
+    The source is read once from end to end, so that all documents are equally likely; at most `characters` are kept at
+    a time, and of a long document an excerpt from a random place. Only the kept text is tokenised.
+
+    Args:
+        source: documents of text.
+        tokenizer: a Hugging Face tokenizer.
+        seed: of the random choices.
+        characters: most characters of the pool.
+
+    Returns:
+        A generator that yields the source's malformed records and returns the pool.
+
+    Raises:
+        ValueError: a document without text.
     """
-    kept: list[tuple[float, int, str]] = []  # a heap: the document with the lowest draw goes first
-    bad: list[BadRecord] = []
+    kept: list[tuple[float, int, str]] = []  # a heap: the document with the lowest random number is removed first
+    malformed: list[MalformedRecord] = []
     size = 0
     for number, document in enumerate(source.documents(tokenizer)):
-        if isinstance(document, BadRecord):
-            bad.append(document)
+        if isinstance(document, MalformedRecord):
+            malformed.append(document)
             yield document
             continue
         rng = Random(f"pool/{seed}/{number}")
@@ -76,22 +88,22 @@ def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_
         while size > characters:
             size -= len(heapq.heappop(kept)[2])
     texts = (text for _, _, text in sorted(kept, key=lambda entry: entry[1]))
-    return replace(tokenised(texts, tokenizer), bad=tuple(bad))
+    return replace(tokenised(texts, tokenizer), malformed=tuple(malformed))
 
 
 def made_up_pool(line: Callable[[Random], str], tokenizer: Any, seed: int, tokens: int) -> Pool:
-    """A pool of at least `tokens` tokens of made-up lines."""
+    """Make a pool of at least `tokens` tokens from made-up lines."""
     rng = Random(f"filler/{seed}")
     ids = np.zeros(0, np.int32)
     while len(ids) < tokens:
-        # Paragraphs of lines; about as many as are still needed, at some characters per token.
+        # About as many paragraphs as are still needed.
         paragraphs = (" ".join(line(rng) for _ in range(12)) for _ in range(1 + (tokens - len(ids)) // 150))
         ids = np.concatenate([ids, tokenised(paragraphs, tokenizer).ids])
     return Pool(ids)
 
 
 def tokenised(texts: Iterable[str], tokenizer: Any) -> Pool:
-    """The pool of some texts, with an empty line between two."""
+    """Tokenise texts into a pool, with an empty line between two texts."""
     parts = [np.zeros(0, np.int32)]
     remaining = iter(texts)
     while chunk := [text + "\n\n" for text in islice(remaining, 32)]:
@@ -110,7 +122,7 @@ def _text(document: Document, source: Source) -> str:
 
 
 def _excerpt(text: str, characters: int, rng: Random) -> str:
-    """At most `characters` of a text; where it is cut, at a blank if there is one near."""
+    """Cut at most `characters` from a random place of a text, starting at a blank if there is one near."""
     if len(text) <= characters:
         return text
     start = rng.randint(0, len(text) - characters)

@@ -1,4 +1,4 @@
-"""A file's bytes in chunks, plain, gzip or Zstandard, up to where it is broken."""
+"""Reads the bytes of a plain, gzip or Zstandard file in chunks, up to the place where the file is broken."""
 
 import gzip
 import sys
@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from beacon_lit.data.records import MalformedError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -16,33 +18,30 @@ _CHUNK = 2**18
 _OPENERS = {".gz": gzip.open, ".zst": zstd.open}
 
 
-class BrokenFileError(Exception):
-    """The rest of a file cannot be read. `kind` and `reason`: see `beacon_lit.data.records.BadRecord`."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind, self.reason = kind, reason
+class BrokenFileError(MalformedError):
+    """The rest of a file cannot be read."""
 
 
-def chunks(file: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file, a few hundred KiB at a time; its suffix (.gz, .zst) tells the compression.
+def read_chunks(file: Path) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file, some hundred KiB at a time; the suffix (.gz, .zst) tells the compression.
 
-    Raises, after all that could be read: BrokenFileError, of kind truncated or corrupt; ValueError if the file could
-    not be read at all.
+    Raises:
+        BrokenFileError: the file is truncated or corrupt; raised behind all bytes that could be read.
+        ValueError: the file cannot be opened.
     """
     size = file.stat().st_size
     if not size:
         return
     try:
         with _open(file) as stream:
-            # Not read(): where the file ends too early that loses what it has already decompressed.
+            # read() would lose the bytes that are already decompressed where the file ends too early.
             while chunk := stream.read1(_CHUNK):
                 yield chunk
     except EOFError as error:
-        raise BrokenFileError("truncated", "the compressed file is cut off; what was in the rest is lost") from error
+        raise BrokenFileError("truncated", "the compressed file is cut off, and the rest is lost") from error
     except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
-        kind = "corrupt" if size > 1 else "truncated"  # within the two bytes that tell gzip
-        reason = f"the compressed file is damaged: {error}; the rest is lost, and records before may be wrong"
+        kind = "corrupt" if size > 1 else "truncated"  # one byte is less than the magic number of gzip
+        reason = f"the compressed file is damaged: {error}; the rest is lost, and earlier records may be wrong"
         raise BrokenFileError(kind, reason) from error
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Which files a path stands for: globs, the `long-llm:` prefix, and a number of samples in brackets."""
+"""Sources of files: paths with globs, the prefix `long-llm:`, and a number of samples in brackets."""
 
 import glob
 import re
@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.data.records import Record, Shard
-from beacon_lit.data.sources.settings import check_shares, check_text
+from beacon_lit.data.checks import check_shares, check_text
+from beacon_lit.data.records import Partition, Record
+from beacon_lit.data.sources.columns import Columns
 
 DATA_ROOT_PREFIX = "long-llm:"
 _LIMIT = re.compile(r"\[(\d+)\]$")
@@ -18,14 +19,16 @@ _LIMIT = re.compile(r"\[(\d+)\]$")
 
 @dataclass(frozen=True)
 class FileSource:
-    """What sources of files have in common.
+    """Base of sources that read files; a subclass provides `read_file` and `key`.
 
-    path: a file or a glob (`**` crosses folders). A leading `long-llm:` stands for `data_root`. A number in brackets at
-        the end, as in `books.jsonl[5000]`, is the source's limit and no part of a glob
-    data_root: the folder that `long-llm:` stands for
-    weight, answer_share: see `beacon_lit.data.records.Source`
+    Args:
+        path: a file or a glob (`**` matches any folders). A leading `long-llm:` stands for `data_root`. A number in
+            brackets at the end, as in `books.jsonl[5000]`, is the source's limit.
+        data_root: the folder that `long-llm:` stands for.
+        weight, answer_share: see `Source`.
 
-    Raises ValueError if nothing is there, or a setting is out of range.
+    Raises:
+        ValueError: no such file, or a setting is out of range.
     """
 
     path: str
@@ -43,7 +46,7 @@ class FileSource:
             )
         if self.limit == 0:
             raise ValueError(f"path={self.path!r}: the number in brackets must be at least 1")
-        _ = self.files  # a missing file is an error now, not after a model was loaded
+        _ = self.files  # so that a missing file is an error before a model is loaded
 
     @property
     def name(self) -> str:
@@ -56,7 +59,7 @@ class FileSource:
 
     @property
     def files(self) -> list[Path]:
-        """What `path` stands for, sorted."""
+        """The files that `path` stands for, sorted."""
         path = _LIMIT.sub("", self.path)
         if path.startswith(DATA_ROOT_PREFIX):
             path = str(Path(str(self.data_root)) / path.removeprefix(DATA_ROOT_PREFIX))
@@ -64,31 +67,44 @@ class FileSource:
         found = [literal] if literal.exists() else [Path(name) for name in glob.glob(str(literal), recursive=True)]
         accepted = sorted({file for file in found if self.accepts(file)})
         if not accepted:
-            raise ValueError(f"path={self.path!r} must name {self.wanted} or match some: {literal} is none")
+            raise ValueError(f"path={self.path!r} must name {self.wanted} or match some; {literal} does not")
         return accepted
 
     @property
     def wanted(self) -> str:
-        """What `path` must name, in words."""
+        """What `path` must name, for an error message."""
         return "an existing file"
 
     def accepts(self, file: Path) -> bool:
-        """Whether something that is there is what this source reads."""
+        """Whether this source can read an existing path."""
         return file.is_file()
 
     def documents(self, tokenizer: Any = None) -> Iterator[Record]:
-        """All records of all files, in order."""
-        return chain.from_iterable(shard() for shard in self.shards(tokenizer))
+        """Yield all records of all files, in order."""
+        return chain.from_iterable(partition() for partition in self.partitions(tokenizer))
 
-    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
-        """The files, each to be read apart."""
+    def partitions(self, tokenizer: Any = None) -> Sequence[Partition]:
+        """Return one partition per file."""
         return [partial(self.read_file, file) for file in self.files]
 
     def read_file(self, file: Path) -> Iterator[Record]:
-        """All records of one file."""
+        """Yield all records of one file."""
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class RecordFileSource(Columns, FileSource):
+    """Base of sources whose files consist of records, one document each; a subclass provides `read_file`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_columns()
+
+    def key(self) -> dict[str, Any]:
+        """See `Source`. The limit, weight and answer_share change no document and are left out."""
+        return {"source": type(self).__name__, **self.columns, "files": file_key(self.files)}
+
+
 def file_key(files: Iterable[Path]) -> list[list[str | int]]:
-    """[name, size in bytes, time of the last change in ns] of files: changes when their content does."""
+    """Return [name, size in bytes, time of the last change in ns] of files, which changes with their content."""
     return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]

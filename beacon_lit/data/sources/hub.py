@@ -1,4 +1,4 @@
-"""Any dataset of Hugging Face, by its name or in a folder, streamed."""
+"""Documents in a Hugging Face dataset, on the hub or in a folder, which is streamed."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,31 +7,35 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beacon_lit.data.records import Record, Shard
+from beacon_lit.data.checks import check_limit, check_shares, check_text
+from beacon_lit.data.records import Partition, Record
 from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.files import file_key
-from beacon_lit.data.sources.settings import check_limit, check_shares, check_text
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-_ROWS = 64  # read at a time
+_ROWS = 64  # rows that are read together
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class HubSource(Columns):
-    """A Hugging Face dataset, streamed: nothing is downloaded as a whole.
+    """Documents in a Hugging Face dataset, which is streamed instead of downloaded.
 
-    dataset: its name on the hub ("owner/name"), or a folder of files that `datasets.load_dataset` can read
-    config: one of the dataset's configurations (subsets)
-    split: one of its splits
-    revision: commit, branch or tag on the hub. Without one the newest counts, and tokens that were kept of an older
-        one are not recognised as old: name a commit
-    limit, weight, answer_share: see `beacon_lit.data.records.Source`
-    text_column, conversations_column, max_bytes: see `Columns`
+    The hub is contacted when records are read, not before.
 
-    Raises ValueError: a setting out of range, no such folder. The hub is first asked when records are.
+    Args:
+        dataset: name on the hub ("owner/name"), or a folder of files that `datasets.load_dataset` can read.
+        config: one of the dataset's configurations (subsets).
+        split: one of the dataset's splits.
+        revision: commit, branch or tag on the hub. Default: the newest; give a commit, since cached tokens of an older
+            revision are not recognised as old.
+        limit, weight, answer_share: see `Source`.
+        text_column, conversations_column, max_bytes: see `Columns`.
+
+    Raises:
+        ValueError: a setting is out of range, or the folder does not exist.
     """
 
     dataset: str
@@ -59,44 +63,44 @@ class HubSource(Columns):
         return " ".join([self.dataset, *([self.config] if self.config else []), f"({self.split})"])
 
     def key(self) -> dict[str, Any]:
-        """JSON-able. Of a folder: its files; of a dataset on the hub: its name and revision."""
+        """See `Source`. A dataset on the hub is known by name and revision, a folder by its files."""
         files = (file for file in sorted(Path(self.dataset).rglob("*")) if file.is_file())
         settings = {name: getattr(self, name) for name in ("dataset", "config", "split", "revision")}
         return {"source": type(self).__name__, **settings, **self.columns, "files": file_key(files)}
 
     def documents(self, tokenizer: Any = None) -> Iterator[Record]:
-        """All records, in the order of the files. `tokenizer` is not used.
+        """Yield all records, in the order of the files.
 
-        Raises ValueError naming the dataset and the record if it cannot be reached or read, or not any more: the rest
-        of it is more than a bad record. So do shards.
+        Raises:
+            ValueError: the dataset cannot be reached or read, or reading stops; the message names dataset and record.
         """
-        for shard in self.shards():
-            yield from shard()
+        for partition in self.partitions():
+            yield from partition()
 
-    def shards(self, tokenizer: Any = None) -> Sequence[Shard]:
-        """The files, each to be read apart."""
+    def partitions(self, tokenizer: Any = None) -> Sequence[Partition]:
+        """Return one partition per file; see `documents` for errors."""
         dataset = self._open()
         return [partial(self._read, dataset, number) for number in range(dataset.num_shards)]
 
-    def _read(self, dataset: "IterableDataset", shard: int) -> Iterator[Record]:
+    def _read(self, dataset: "IterableDataset", file: int) -> Iterator[Record]:
         number = 0
         try:
-            # Not the iterator of single rows: within a DataLoader's worker that leaves out what it deems the others'.
-            for columns in dataset.shard(dataset.num_shards, shard).iter(_ROWS):
+            # In a DataLoader's worker, the iterator of single rows would leave out rows for other workers.
+            for columns in dataset.shard(dataset.num_shards, file).iter(_ROWS):
                 for row in zip(*columns.values(), strict=True):
                     record, number = dict(zip(columns, row, strict=True)), number + 1
-                    where = f"{self.name}, file {shard + 1}, record {number}"
-                    yield self.document(record, where, f"{self.dataset}:{shard + 1}:{number}")
-        except Exception as error:  # of many libraries: of the network, file systems and formats
-            where = f"{self.name}, file {shard + 1}, after record {number}"
+                    where = f"{self.name}, file {file + 1}, record {number}"
+                    yield self.document(record, where, f"{self.dataset}:{file + 1}:{number}")
+        except Exception as error:  # from many libraries: network, file systems, formats
+            where = f"{self.name}, file {file + 1}, after record {number}"
             raise ValueError(f"{where}: cannot be read: {type(error).__name__}: {error}") from error
 
     def _open(self) -> "IterableDataset":
-        from datasets import load_dataset  # here: it takes a second to import
+        from datasets import load_dataset  # imported here, since the import takes a second
 
         try:
             dataset = load_dataset(self.dataset, self.config, split=self.split, revision=self.revision, streaming=True)
-        except Exception as error:  # of many libraries: of the network, the hub, file systems and formats
+        except Exception as error:  # from many libraries: network, hub, file systems, formats
             raise ValueError(
                 f"dataset={self.dataset!r} (config={self.config!r}, split={self.split!r}, revision={self.revision!r}) "
                 f"cannot be opened or reached: {type(error).__name__}: {error}"

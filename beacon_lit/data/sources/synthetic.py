@@ -1,4 +1,4 @@
-"""Synthetic retrieval data: something is told in a long text and asked for at its end."""
+"""Synthetic retrieval data: a long text with statements in it, and questions about them at its end."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.records import Record, Shard, Source
-from beacon_lit.data.retrieval.frame import Frame, chat_frame, plain_frame
+from beacon_lit.data.checks import check_int, check_limit, check_shares
+from beacon_lit.data.records import Partition, Record, Source
+from beacon_lit.data.retrieval.assembly import RetrievalSample, least_length, retrieval_sample
+from beacon_lit.data.retrieval.drafts import EXCERPT, KINDS
 from beacon_lit.data.retrieval.haystack import Pool, made_up_pool, shared_pool
-from beacon_lit.data.retrieval.kinds import EXCERPT, KINDS
-from beacon_lit.data.retrieval.sample import RetrievalSample, least_length, retrieval_sample
-from beacon_lit.data.sample import check_int
-from beacon_lit.data.sources.settings import check_limit, check_shares
+from beacon_lit.data.retrieval.prompt_format import PromptFormat, chat_format, plain_format
 
 TRAIN_ON = ("answer", "all")
 DISTRIBUTIONS: dict[str, Callable[[int, int, Random], int]] = {
@@ -27,30 +26,32 @@ DISTRIBUTIONS: dict[str, Callable[[int, int, Random], int]] = {
 class SyntheticSource:
     """Retrieval samples, made from (seed, index) alone and exact to the token.
 
-    kind: "passkey": a five-digit number in filler; "needle": a sentence in running text, asked for the fact in it;
-        "key-value": a document of pairs, one is asked for; "multi-needle": two to six needles, one to four asked for;
-        "copy": a passage to repeat, the words the text begins with, or those after a phrase. With several questions:
-        pass keys of several people, several needles, pairs, passages; two more needles for each further question
-    count: samples
-    lengths: least and most tokens of a sample, answers and special tokens included. Every length between occurs, so
-        that samples, and their questions, end anywhere in a window
-    length_distribution: "uniform": every length is as likely; "log-uniform": every doubling is, so that short samples,
-        of which more questions fit into a step, are more frequent
-    questions: how many are asked about a document, one behind the other; [least, most] draws a number for each sample.
-        Each is about another statement. Where a sample is too short for its number it has fewer, but at least `least`
-    seed: samples of other seeds are others, in words, text and places
-    haystack: any source of text. Samples are cut at random places from a bounded pool of its documents (see
-        `read_pool`), so it may be of any size. None = made-up sentences
-    chat: as a conversation in the tokenizer's chat template, document and first question in the user's first turn;
-        False = text
-    train_on: "all": the loss is on every token, and half of it is the answers' (`answer_share`); "answer": on the
-        answers and the token that ends each alone, which then weigh as much as so few tokens of any text
-    weight, answer_share, limit: see `Source`
+    The documents are `input_ids` with `trained` and `answer` masks; an answer includes the token that ends the answer.
 
-    Documents: `input_ids`, with `trained` and `answer` masks; an answer includes the token that ends it.
+    Args:
+        kind: "passkey" (a five-digit number in filler), "needle" (a fact in running text), "key-value" (a document of
+            pairs, asked for a value), "multi-needle" (two to six facts, asked for one to four of them) or "copy" (asked
+            to repeat a passage, the document's first words, or the words after a phrase). Several questions are about
+            several people's pass keys, needles, pairs or passages; each further question adds two multi-needles.
+        count: number of samples.
+        lengths: least and most tokens of a sample, answers and special tokens included. All lengths between occur, so
+            that samples and questions end anywhere in a window.
+        length_distribution: "uniform" (all lengths are equally likely) or "log-uniform" (all doublings are equally
+            likely, so that there are more short samples, of which a step has more questions).
+        questions: number of questions about a document, or [least, most] for a random number per sample. Each is about
+            another statement. A sample that is too short for its number has fewer questions, but at least `least`.
+        seed: of all random choices.
+        haystack: a source of text of any size; samples are cut at random places from a bounded pool of its documents
+            (see `read_pool`). None = made-up sentences.
+        chat: whether samples are conversations in the tokenizer's chat template, with document and first question in
+            the user's first turn, instead of plain text.
+        train_on: "all" (all tokens are trained, and answers have `answer_share` of the loss) or "answer" (only answers
+            are trained, each token with the weight of a token of text).
+        weight, answer_share, limit: see `Source`.
 
-    Raises ValueError: a setting out of range; on `documents`: lengths too short for the kind, a haystack shorter than
-    the longest sample, a tokenizer without an end-of-text token or, with chat, without a chat template.
+    Raises:
+        ValueError: a setting is out of range. On `documents`: lengths too short for the kind, a haystack shorter than
+            the longest sample, a tokenizer without an end-of-text token or, with `chat`, without a chat template.
     """
 
     kind: str
@@ -65,7 +66,7 @@ class SyntheticSource:
     weight: float | None = None
     answer_share: float | None = 0.5
     limit: int | None = None
-    asked: tuple[int, int] = field(init=False, repr=False)  # questions: the least and the most
+    asked: tuple[int, int] = field(init=False, repr=False)  # least and most questions
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -95,12 +96,12 @@ class SyntheticSource:
         return ["SyntheticSource", settings, None if self.haystack is None else self.haystack.key()]
 
     def documents(self, tokenizer: Any) -> Iterator[Record]:
-        """See `Source`. The haystack's bad records come first, then the samples."""
-        frame = self.frame(tokenizer)
+        """Yield the haystack's malformed records, then the samples."""
+        prompt_format = self.prompt_format(tokenizer)
         pool = yield from self.pool(tokenizer)
-        self._check_lengths(frame, pool)
+        self._check_lengths(prompt_format, pool)
         for index in range(self.count):
-            sample = self.sample(frame, pool, index)
+            sample = self.sample(prompt_format, pool, index)
             yield {
                 "id": f"{self.kind}-{self.seed}-{index}",
                 "input_ids": np.array(sample.ids, np.int32),
@@ -108,16 +109,16 @@ class SyntheticSource:
                 "answer": sample.answers,
             }
 
-    def shards(self, tokenizer: Any) -> Sequence[Shard]:
-        """All in one: samples share a haystack."""
+    def partitions(self, tokenizer: Any) -> Sequence[Partition]:
+        """Return one partition of all samples, since they share a haystack."""
         return [partial(self.documents, tokenizer)]
 
-    def frame(self, tokenizer: Any) -> Frame:
-        """What is around the documents."""
-        return (chat_frame if self.chat else plain_frame)(tokenizer)
+    def prompt_format(self, tokenizer: Any) -> PromptFormat:
+        """Return the format of questions and answers."""
+        return (chat_format if self.chat else plain_format)(tokenizer)
 
     def pool(self, tokenizer: Any) -> Any:
-        """A generator of the haystack's bad records, which returns the text that samples are cut from."""
+        """Return a generator that yields the haystack's malformed records and returns its pool of tokens."""
         needed = self.lengths[1] + self.asked[1] * EXCERPT
         if self.haystack is None:
             return made_up_pool(KINDS[self.kind].filler, tokenizer, self.seed, 4 * needed)
@@ -129,29 +130,29 @@ class SyntheticSource:
             )
         return pool
 
-    def _check_lengths(self, frame: Frame, pool: Pool) -> None:
+    def _check_lengths(self, prompt_format: PromptFormat, pool: Pool) -> None:
         questions = self.asked[0]
-        least = least_length(KINDS[self.kind], frame, pool, self.seed, questions)
+        least = least_length(KINDS[self.kind], prompt_format, pool, self.seed, questions)
         if self.lengths[0] < least:
             raise ValueError(
                 f"lengths={self.lengths}: {self.kind} needs at least {least} tokens with this tokenizer and "
                 f"questions={questions}, so the least must be {least} or more"
             )
 
-    def sample(self, frame: Frame, pool: Pool, index: int) -> RetrievalSample:
-        """Sample number `index`."""
+    def sample(self, prompt_format: PromptFormat, pool: Pool, index: int) -> RetrievalSample:
+        """Make sample number `index`."""
         seed = f"{self.kind}/{self.seed}/{index}"
-        # Never redrawn, or short ones would get rare.
+        # The length is never drawn again, or short samples would be rare.
         length = DISTRIBUTIONS[self.length_distribution](*self.lengths, Random(f"{seed}/length"))
         questions = Random(f"{seed}/questions").randint(*self.asked)
         try:
-            return retrieval_sample(KINDS[self.kind], frame, pool, length, seed, questions, self.asked[0])
+            return retrieval_sample(KINDS[self.kind], prompt_format, pool, length, seed, questions, self.asked[0])
         except ValueError as error:
             raise ValueError(f"{self.name}, sample {index}: {error}") from error
 
 
 def _range(name: str, value: Any) -> tuple[int, int]:
-    """(least, most). Raises ValueError unless these are integers of at least 1 in this order."""
+    """Check a range and return (least, most); a ValueError is raised unless these are ascending integers >= 1."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"{name}={value!r} must be two numbers: the least and the most")
     least, most = value

@@ -1,6 +1,12 @@
-"""Training on data that is tokenised as it is read, for what is too large to be tokenised first.
+"""Training on text that is tokenised while training runs, for data too large to be tokenised first.
 
-Every process that reads (a worker of a rank, or a rank without workers) has a share of every source: `reader` makes it
-an endless stream of samples. `blocks` draws these from the sources by weight, a block at a time, and packs each block;
-`loader` serves the batches and keeps the position.
+    sources
+       │         each reader (a worker, or a rank without workers) reads its share of every source   reader
+       ▼
+    samples
+       │         samples are drawn from the sources by weight, and packed block by block             blocks
+       ▼
+    batches      the loader serves them and keeps the position of every reader                       loader
+
+`data.stream=N` sets the number of samples in a block.
 """

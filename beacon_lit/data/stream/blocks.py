@@ -1,4 +1,4 @@
-"""Samples of a mixture -> blocks of batches, each with the position it begins at."""
+"""Samples of a mixture -> blocks of batches, each with the position of its start."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,61 +9,68 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from beacon_lit.data.checks import check_int
+from beacon_lit.data.length_rule import LengthRule
 from beacon_lit.data.order import interleaved
-from beacon_lit.data.packing import pack
-from beacon_lit.data.records import Shard, Source, Tolerance
-from beacon_lit.data.sample import LengthRule, Sample, check_int
+from beacon_lit.data.packing import Batch, pack
+from beacon_lit.data.records import Partition, Source, Tolerance
+from beacon_lit.data.sample import Sample
 from beacon_lit.data.statistics import SourceStatistics, statistics
-from beacon_lit.data.stream.reader import Position, SourceReader
+from beacon_lit.data.stream.reader import RecordPosition, SourceReader
 
 
-class Place(NamedTuple):
+class BatchPosition(NamedTuple):
     """How far a reader has come.
 
-    block: blocks it has finished
-    sources: where the next block begins in each source
-    done: batches of that block it has made
+    Attributes:
+        block: blocks that are finished.
+        sources: where the next block begins in each source.
+        done: batches of the next block that are made.
     """
 
     block: int
-    sources: tuple[Position, ...]
+    sources: tuple[RecordPosition, ...]
     done: int = 0
 
 
 class Block(NamedTuple):
-    """samples: in the order in which they were drawn
-    sources: (samples,) int64, the number of each one's source
-    batches: which samples are in each, in the order of training
-    left_out: what became no sample on the way to these, by source and reason
+    """Samples that are shuffled and packed together.
+
+    Attributes:
+        samples: in the order in which they were drawn.
+        sources: (samples,) int64, the number of each sample's source.
+        batches: indices of the samples of each batch, in the order of training.
+        left_out: documents that were left out so far, by source and reason.
     """
 
     samples: list[Sample]
     sources: np.ndarray
-    batches: list[list[int]]
+    batches: list[Batch]
     left_out: Mapping[str, Counter[str]]
 
     def statistics(self, names: Sequence[str]) -> list[SourceStatistics]:
-        """What the block is made of, source by source; they say that it is one block."""
+        """Summarise the block, source by source; the names say that these are the first samples of a stream."""
         lengths = np.array([len(sample) for sample in self.samples])
         trained = np.array([np.count_nonzero(sample.weights) for sample in self.samples])
         titles = {name: f"{name} (first {len(lengths):,} samples of the stream)" for name in names}
-        parts = [(title, self.sources == number) for number, title in enumerate(map(titles.__getitem__, names))]
+        parts = [(titles[name], self.sources == number) for number, name in enumerate(names)]
         left_out = {titles[name]: reasons for name, reasons in self.left_out.items()}
         return statistics(((title, lengths[own], trained[own]) for title, own in parts), left_out)
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
-    """Sources mixed by weight into blocks, as one of several readers reads them.
+class StreamMixture:
+    """Sources that are mixed by weight into blocks, each reader for itself.
 
-    sources: one or more
-    weights: of each; None: there is only one
-    tokenizer, rule, tolerance: see `SourceReader`; `rule.seed` is the seed of all orders, too
-    size: samples of a block. They are shuffled, and packed into batches: the larger, the better it does both, and the
-        more memory it takes
-    max_tokens: the most tokens of a batch
+    Args:
+        sources: one or more.
+        weights: of the sources; None is allowed for a single source.
+        tokenizer, rule, tolerance: see `SourceReader`; `rule.seed` is the seed of all orders, too.
+        size: samples of a block. Larger blocks are shuffled and packed better, and take more memory.
+        max_tokens: most tokens of a batch.
 
-    Raises ValueError: a size below 1, several sources without weights, a source with a limit.
+    Raises:
+        ValueError: a size below 1, several sources without weights, a source with a limit.
     """
 
     sources: Sequence[Source]
@@ -81,41 +88,51 @@ class Mixture:
                 raise ValueError(f"limit={source.limit} of {source.name!r} must be null in a stream")
             if self.weights is None and len(self.sources) > 1:
                 raise ValueError(
-                    f"weight=null of {source.name!r} must be a number in a stream of several sources: how large they "
-                    "are is not known"
+                    f"weight=null of {source.name!r} must be a number in a stream of several sources, whose sizes are "
+                    "unknown"
                 )
 
     @cached_property
-    def shards(self) -> list[Sequence[Shard]]:
-        """Of each source. Opens the sources: a dataset that cannot be reached is an error now."""
-        return [source.shards(self.tokenizer) for source in self.sources]
+    def partitions(self) -> list[Sequence[Partition]]:
+        """The partitions of each source. Opens the sources, so that an unreachable dataset is an error here."""
+        return [source.partitions(self.tokenizer) for source in self.sources]
 
     @property
-    def start(self) -> Place:
+    def start(self) -> BatchPosition:
         """Where every reader begins."""
-        return Place(0, tuple(Position() for _ in self.sources))
+        return BatchPosition(0, tuple(RecordPosition() for _ in self.sources))
 
     def description(self, readers: int) -> str:
-        """For the log: how many read, and which sources have too few shards to be dealt out among them."""
-        short = [source.name for source, shards in zip(self.sources, self.shards, strict=True) if len(shards) < readers]
-        ways = [f"; all of them go through {name}, which has fewer files, and take a record in turn" for name in short]
-        return f"a stream in blocks of {self.size:,} samples, read by {readers} processes{''.join(ways)}"
+        """Describe the stream for the log: readers, and sources with too few partitions for all of them."""
+        named = zip(self.sources, self.partitions, strict=True)
+        short = [source.name for source, partitions in named if len(partitions) < readers]
+        way = "has fewer files: every process reads all of them, and takes a share of the records"
+        notes = "".join(f"; {name} {way}" for name in short)
+        return f"a stream in blocks of {self.size:,} samples, read by {readers} processes{notes}"
 
-    def blocks(self, reader: int, readers: int, start: Place, log_bad: bool = True) -> Iterator[tuple[Place, Block]]:
-        """A reader's blocks from the one on that `start` is in, each with its place; without end.
+    def blocks(
+        self, reader: int, readers: int, start: BatchPosition, log_malformed: bool = True
+    ) -> Iterator[tuple[BatchPosition, Block]]:
+        """Yield a reader's blocks from the block of `start` on, without end, each with the position of its start.
 
-        The batches already made of the first are still in it. `log_bad`: see `SourceReader`.
+        The first block is whole: it has the batches before `start`, too.
 
-        Raises ValueError: see `SourceReader.samples`.
+        Args:
+            reader, readers: number of the reader, and how many read.
+            start: where to begin.
+            log_malformed: see `SourceReader`.
+
+        Raises:
+            ValueError: see `SourceReader.samples`.
         """
-        shares = [
-            SourceReader(source, shards, self.tokenizer, self.rule, self.tolerance, reader, readers, log_bad)
-            for source, shards in zip(self.sources, self.shards, strict=True)
+        source_readers = [
+            SourceReader(source, partitions, self.tokenizer, self.rule, self.tolerance, reader, readers, log_malformed)
+            for source, partitions in zip(self.sources, self.partitions, strict=True)
         ]
-        streams = [share.samples(at) for share, at in zip(shares, start.sources, strict=True)]
+        streams = [own.samples(position) for own, position in zip(source_readers, start.sources, strict=True)]
         positions = list(start.sources)
         for number in count(start.block):
-            place = start if number == start.block else Place(number, tuple(positions))
+            position = start if number == start.block else BatchPosition(number, tuple(positions))
             sources = interleaved(self.weights or [1.0], number * self.size, (number + 1) * self.size)
             samples = []
             for source in sources:
@@ -123,5 +140,5 @@ class Mixture:
                 samples.append(sample)
             rng = np.random.default_rng([self.rule.seed, reader, number])
             batches = pack(np.array([len(sample) for sample in samples]), self.max_tokens, rng)
-            left_out = {share.source.name: Counter(share.left_out) for share in shares}
-            yield place, Block(samples, sources, [batches[k] for k in rng.permutation(len(batches))], left_out)
+            left_out = {own.source.name: Counter(own.left_out) for own in source_readers}
+            yield position, Block(samples, sources, [batches[k] for k in rng.permutation(len(batches))], left_out)

@@ -1,4 +1,4 @@
-"""A reader's share of a source: samples without end, each with the position behind it."""
+"""A reader's share of a source: endless samples, each with the position behind the sample."""
 
 import logging
 import zlib
@@ -11,107 +11,110 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from beacon_lit.data.records import BadRecord, BadRecords, Document, Shard, Source, Tolerance
-from beacon_lit.data.sample import LengthRule, Sample
-from beacon_lit.data.tokenize import CHUNK, CHUNK_CHARACTERS, chunks, make_samples, size
+from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.records import Document, MalformedRecord, Partition, SkippedRecords, Source, Tolerance
+from beacon_lit.data.sample import Sample
+from beacon_lit.data.tokenize import CHUNK, CHUNK_CHARACTERS, in_chunks, make_samples, size
 
 log = logging.getLogger(__name__)
 
 
-class Position(NamedTuple):
+class RecordPosition(NamedTuple):
     """How far a reader has come in a source.
 
-    epoch: passes it has made
-    shard: of this pass, shards it has read to their end
-    record: of the next shard, records it has read or left to others
-    bad: bad records of this pass
-    used: of the documents that come next and are tokenised together, samples that are used
+    Attributes:
+        epoch: passes that are finished.
+        partition: partitions of this pass that are finished.
+        record: records of the next partition that were read or left to other readers.
+        malformed: malformed records of this pass.
+        used: samples that were used of the next documents that are tokenised together.
     """
 
     epoch: int = 0
-    shard: int = 0
+    partition: int = 0
     record: int = 0
-    bad: int = 0
+    malformed: int = 0
     used: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class SourceReader:
-    """What one of several readers reads of a source, pass after pass.
+    """Reads one reader's share of a source, pass after pass.
 
-    In every pass the shards come in another order and are dealt out anew. Where there are fewer shards than readers,
-    each reader goes through all of them, and takes a record in turn. In either case no two readers have a record in
-    common in a pass, and together they have all.
+    Every pass shuffles the partitions and shares them out among the readers. If there are fewer partitions than
+    readers, every reader goes through all partitions and takes every `readers`-th record. Either way, the readers share
+    no record in a pass, and together they read all.
 
-    source, tokenizer, rule, tolerance: as for `make_store`; bad records are counted in each pass and by each reader
-    shards: the source's, in the same order for all readers
-    reader, readers: which one of how many
-    log_bad: log bad records (those of the first pass, so that each is logged once)
-    left_out: counts what becomes no sample, by reason, in all passes
+    Args:
+        source, tokenizer, rule, tolerance: see `make_store`; every reader counts malformed records for itself, anew in
+            each pass.
+        partitions: all of the source, in the same order for all readers.
+        reader, readers: number of this reader, and how many read.
+        log_malformed: whether to log malformed records, in the first pass only, so that each is logged once.
+        left_out: counts documents that are left out in all passes, by reason.
     """
 
     source: Source
-    shards: Sequence[Shard]
+    partitions: Sequence[Partition]
     tokenizer: Any
     rule: LengthRule
     tolerance: Tolerance
     reader: int = 0
     readers: int = 1
-    log_bad: bool = True
+    log_malformed: bool = True
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def samples(self, start: Position) -> Iterator[tuple[Sample, Position]]:
-        """Samples from a position on, without end.
+    def samples(self, start: RecordPosition) -> Iterator[tuple[Sample, RecordPosition]]:
+        """Yield samples from a position on, without end.
 
-        Raises ValueError: see `records.BadRecords`; a whole pass without a sample.
+        Raises:
+            ValueError: too many malformed records (see `SkippedRecords`), or a whole pass without a sample.
         """
         for epoch in count(start.epoch):
-            begin, found = start if epoch == start.epoch else Position(epoch), False
-            for item in self._pass(begin):
+            begin, found = start if epoch == start.epoch else RecordPosition(epoch), False
+            for sample, position in self._pass(begin):
                 found = True
-                yield item
-            if not found and begin == Position(epoch):
+                yield sample, position
+            if not found and begin == RecordPosition(epoch):
                 raise ValueError(
                     f"{self.source.name}: no text fits min_length={self.rule.min_length}, "
                     f"max_length={self.rule.max_length}, window={self.rule.window} in the share of reader "
                     f"{self.reader + 1} of {self.readers}; left out: {dict(self.left_out) or 'nothing'}. A source must "
-                    "have samples for every reader: num_workers times ranks"
+                    "have samples for all readers, num_workers times ranks"
                 )
             if not self.reader:
-                log.info(f"{self.source.name}: pass {epoch + 1} is over, the next begins")
+                log.info(f"{self.source.name}: pass {epoch + 1} is finished, the next begins")
 
-    def _pass(self, start: Position) -> Iterator[tuple[Sample, Position]]:
-        bad = BadRecords(
-            self.tolerance, self.source.name, self.left_out, start.bad, log=self.log_bad and not start.epoch
-        )
-        own = self._own_shards(start.epoch)
-        for number in range(start.shard, len(own)):
-            at = start if number == start.shard else Position(start.epoch, number, bad=bad.total)
-            for chunk in chunks(
-                self._documents(own[number], at, bad), lambda item: size(item[1]), CHUNK, CHUNK_CHARACTERS
-            ):
+    def _pass(self, start: RecordPosition) -> Iterator[tuple[Sample, RecordPosition]]:
+        log_malformed = self.log_malformed and not start.epoch
+        skipped = SkippedRecords(self.tolerance, self.source.name, self.left_out, start.malformed, log_malformed)
+        own = self._own_partitions(start.epoch)
+        for number in range(start.partition, len(own)):
+            at = start if number == start.partition else RecordPosition(start.epoch, number, malformed=skipped.total)
+            placed = self._documents(own[number], at, skipped)
+            for chunk in in_chunks(placed, lambda item: size(item[1]), CHUNK, CHUNK_CHARACTERS):
                 documents = (document for _, document in chunk)
-                samples = list(make_samples(documents, self.tokenizer, self.rule, bad, self.source.answer_share))
+                samples = list(make_samples(documents, self.tokenizer, self.rule, skipped, self.source.answer_share))
                 for used, sample in enumerate(samples[at.used :], at.used + 1):
                     yield sample, at._replace(used=used)
-                at = Position(start.epoch, number, chunk[-1][0] + 1, bad.total)
+                at = RecordPosition(start.epoch, number, chunk[-1][0] + 1, skipped.total)
 
-    def _documents(self, shard: int, at: Position, bad: BadRecords) -> Iterator[tuple[int, Document]]:
-        """(place in the shard, document) of those that are this reader's."""
-        for place, record in islice(enumerate(self.shards[shard]()), at.record, None):
-            # Counted from the shard's number on: the first records of many small shards are not all the first reader's.
-            if not self._shards_suffice and (place + at.shard) % self.readers != self.reader:
+    def _documents(self, partition: int, at: RecordPosition, skipped: SkippedRecords) -> Iterator[tuple[int, Document]]:
+        """Yield (place in the partition, document) of this reader's documents."""
+        for place, record in islice(enumerate(self.partitions[partition]()), at.record, None):
+            # Offset by the partition's number, or the first reader would get the first record of every small partition.
+            if not self._partitions_suffice and (place + at.partition) % self.readers != self.reader:
                 continue
-            if isinstance(record, BadRecord):
-                bad.skip(record)
+            if isinstance(record, MalformedRecord):
+                skipped.skip(record)
             else:
                 yield place, record
 
-    def _own_shards(self, epoch: int) -> list[int]:
+    def _own_partitions(self, epoch: int) -> list[int]:
         rng = np.random.default_rng([self.rule.seed, zlib.crc32(self.source.name.encode()), epoch])
-        order = rng.permutation(len(self.shards)).tolist()
-        return order[self.reader :: self.readers] if self._shards_suffice else order
+        order = rng.permutation(len(self.partitions)).tolist()
+        return order[self.reader :: self.readers] if self._partitions_suffice else order
 
     @cached_property
-    def _shards_suffice(self) -> bool:
-        return len(self.shards) >= self.readers
+    def _partitions_suffice(self) -> bool:
+        return len(self.partitions) >= self.readers

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beacon_lit.data.answers import Message
-from beacon_lit.data.chat import encode_chat
+from beacon_lit.data.conversation import tokenize_conversation
 from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
@@ -101,6 +101,6 @@ class MultiTurnPerplexity(Task):
 
 
 def _spoken(messages: Sequence[Message], tokenizer: Any) -> Spoken:
-    ids, is_answer = encode_chat(list(messages), tokenizer)
+    ids, is_answer = tokenize_conversation(list(messages), tokenizer)
     edges = np.flatnonzero(np.diff(is_answer, prepend=False, append=False)).tolist()
     return Spoken(ids[: max(edges, default=0)], list(zip(edges[::2], edges[1::2], strict=True)))

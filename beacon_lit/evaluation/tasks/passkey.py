@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from beacon_lit.data.passkey import STEM, PasskeySample, passkey_sample
+from beacon_lit.data.retrieval.passkey import STEM, PasskeySample, passkey_sample
 from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell, score_by_depth
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt, check_template

@@ -46,7 +46,7 @@ def test_a_path_with_a_glob_s_characters_is_taken_as_it_is(tmp_path: Path) -> No
     ("path", "message"),
     [
         ("missing.json[5]", r"path='.*missing\.json\[5\]' must name an existing file or match some"),
-        ("*.json", r"must name an existing file or match some: .*\*\.json is none"),
+        ("*.json", r"must name an existing file or match some; .*\*\.json does not"),
         ("set", "must name an existing file"),
         ("set/a.jsonl[0]", "the number in brackets must be at least 1"),
         ("set/a.jsonl[]", "must name an existing file"),

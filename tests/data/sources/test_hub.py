@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from beacon_lit.data.records import BadRecord, Record, Shard
+from beacon_lit.data.records import MalformedRecord, Partition, Record
 from beacon_lit.data.sources import HubSource
 from tests.data.sources.writing import as_lines, turns, write, write_parquet
 
@@ -29,7 +29,7 @@ def test_documents_come_in_the_order_of_the_files(folder: str) -> None:
     assert next(iter(source.documents())) == {"id": "0", "text": "text 0"}
 
 
-def test_parquet_conversations_splits_and_bad_records(tmp_path: Path) -> None:
+def test_parquet_conversations_splits_and_malformed_records(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     records = [{"conversations": turns("a", "b")}, {"text": "x"}, {"text": "x", "conversations": turns("a")}]
     write_parquet(tmp_path / "set" / "validation.parquet", records)
@@ -39,7 +39,7 @@ def test_parquet_conversations_splits_and_bad_records(tmp_path: Path) -> None:
         {"id": f"{tmp_path}/set:1:1", "conversations": turns("a", "b")},
         {"id": f"{tmp_path}/set:1:2", "text": "x"},
     ]
-    assert isinstance(found[2], BadRecord)
+    assert isinstance(found[2], MalformedRecord)
     assert (found[2].kind, found[2].where) == ("both_kinds", f"{tmp_path}/set (validation), file 1, record 3")
     with pytest.raises(ValueError, match=r"split='train'.*cannot be opened or reached"):
         list(HubSource(str(tmp_path / "set")).documents())
@@ -60,7 +60,7 @@ def test_a_dataset_that_cannot_be_reached_is_a_value_error() -> None:
     ):
         next(source.documents())
     with pytest.raises(ValueError, match="cannot be opened or reached"):
-        source.shards()
+        source.partitions()
 
 
 def test_a_stream_that_breaks_is_a_value_error(tmp_path: Path) -> None:
@@ -93,22 +93,22 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str
 
 
 def test_shards_are_the_files_and_read_alike_in_a_worker(folder: str) -> None:
-    shards = HubSource(folder).shards()
-    assert [[document["id"] for document in shard()] for shard in shards] == [
+    partitions = HubSource(folder).partitions()
+    assert [[document["id"] for document in partition()] for partition in partitions] == [
         IDS[file * EACH : (file + 1) * EACH] for file in range(FILES)
     ]
-    loader = DataLoader(Whole(shards[1]), batch_size=None, num_workers=2, collate_fn=lambda record: record)
+    loader = DataLoader(Whole(partitions[1]), batch_size=None, num_workers=2, collate_fn=lambda record: record)
     assert sorted(document["id"] for document in loader) == sorted(2 * IDS[EACH : 2 * EACH])
 
 
 class Whole(IterableDataset):
-    """A shard, read from its start to its end by every worker."""
+    """A partition, read from its start to its end by every worker."""
 
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
 
     def __iter__(self) -> Iterator[Record]:
-        return self.shard()
+        return self.partition()
 
 
 def test_the_key_is_of_settings_and_of_a_folder_s_files(folder: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
-from beacon_lit.data.retrieval.tokens import token_ids
+from beacon_lit.data.retrieval.token_ids import token_ids
 from beacon_lit.data.sources.files import FileSource
 from beacon_lit.evaluation.task import Subject
 

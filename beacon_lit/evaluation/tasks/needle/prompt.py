@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beacon_lit.data.retrieval.sample import sentence_start
-from beacon_lit.data.retrieval.tokens import insert, token_ids
+from beacon_lit.data.retrieval.assembly import sentence_start
+from beacon_lit.data.retrieval.token_ids import insert, token_ids
 from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.tasks.needle.haystack import Haystack
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from random import Random
 from textwrap import wrap
 
-from beacon_lit.data.records import BadRecord
-from beacon_lit.data.retrieval import words
-from beacon_lit.data.sources.json import JsonSource
+from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.retrieval import made_up
+from beacon_lit.data.sources.json_files import JsonSource
 from beacon_lit.evaluation.task import Subject
 
 MADE_UP, DOCUMENTS = "made-up", "documents"
@@ -33,7 +33,7 @@ def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: i
     """
     if essays == MADE_UP:
         rng = Random(f"essays/{seed}")
-        return [words.sentence(rng) for _ in range(20_000)]
+        return [made_up.sentence(rng) for _ in range(20_000)]
     if essays == DOCUMENTS:
         decode = subject.tokenizer.decode
         texts: Iterable[str] = (decode(list(ids), skip_special_tokens=True) for _, ids in subject.documents)
@@ -55,8 +55,10 @@ def _read(path: str, data_root: str | None) -> Iterator[str]:
             yield file.read_text()
             continue
         for record in source.read_file(file):
-            if isinstance(record, BadRecord) or "text" not in record:
-                raise ValueError(f"essays={path!r}: {record if isinstance(record, BadRecord) else f'{file}: no text'}")
+            if isinstance(record, MalformedRecord) or "text" not in record:
+                raise ValueError(
+                    f"essays={path!r}: {record if isinstance(record, MalformedRecord) else f'{file}: no text'}"
+                )
             yield record["text"]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from beacon_lit.data.retrieval import words
-from beacon_lit.data.retrieval.words import FACTS
+from beacon_lit.data.retrieval import made_up
+from beacon_lit.data.retrieval.phrases import FACTS
 from beacon_lit.evaluation.tasks.ruler.item import Item
 from beacon_lit.evaluation.tasks.ruler.words import distinct
 
@@ -58,7 +58,7 @@ class MadeUp:
 
     def __call__(self, rng: Random, size: int) -> Item:
         """A sample; its size is the number of documents that do not help."""
-        names = distinct(lambda: words.name(rng), size + self.hops)
+        names = distinct(lambda: made_up.name(rng), size + self.hops)
         people = [_person(rng, name) for name in names]
         number = rng.choice([i for i in range(len(FACTS)) if i != _FRIEND])
         asked, told = names[0], people[self.hops - 1][number]
@@ -80,7 +80,7 @@ def _person(rng: Random, name: str) -> Person:
 
 def _document(rng: Random, person: Person) -> str:
     told = [rng.choice(fact.statements).format(**blanks) for fact, blanks in zip(FACTS, person, strict=True)]
-    lines = told + [words.sentence(rng) for _ in range(3)]
+    lines = told + [made_up.sentence(rng) for _ in range(3)]
     rng.shuffle(lines)
     return f"{person[0]['name']}\n{' '.join(lines)}"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from uuid import UUID
 
-from beacon_lit.data.passkey import FILLER
+from beacon_lit.data.retrieval.passkey import FILLER
 
 NOISE = [f"{line}." for line in FILLER.strip().rstrip(".").split(". ")]
 

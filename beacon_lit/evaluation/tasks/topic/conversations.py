@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from beacon_lit.data.retrieval import words
+from beacon_lit.data.retrieval import made_up
 from beacon_lit.evaluation.rows import Row, read_rows
 
 _FIELDS = ("context", "topics", "num_topics")
@@ -65,7 +65,7 @@ def made_up_conversations(wanted: Sequence[int], samples: int, seed: int) -> Ite
 def _made_up(number: int, rng: Random) -> Conversation:
     topics: dict[str, str] = {}
     while len(topics) < number:
-        topic = f"the {rng.choice(_SUBJECTS)} of {words.town(rng)}"
+        topic = f"the {rng.choice(_SUBJECTS)} of {made_up.town(rng)}"
         topics[topic] = _talk(topic, rng)
     head = f"Here is a record of our talk on {number} topics. Each of them is named at its start.\n\n"
     return Conversation(head + "\n".join(topics.values()) + f"\n{_END.strip()}", list(topics))
@@ -73,5 +73,5 @@ def _made_up(number: int, rng: Random) -> Conversation:
 
 def _talk(topic: str, rng: Random) -> str:
     asked = [f"I would like to discuss the topic of {topic}.", *["Go on, please."] * (_EXCHANGES - 1)]
-    told = [" ".join(words.sentence(rng) for _ in range(_SENTENCES)) for _ in asked]
+    told = [" ".join(made_up.sentence(rng) for _ in range(_SENTENCES)) for _ in asked]
     return "\n".join(f"USER: {question}\nASSISTANT: {answer}" for question, answer in zip(asked, told, strict=True))

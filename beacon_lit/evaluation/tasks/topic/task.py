@@ -6,7 +6,7 @@ from random import Random
 
 from matplotlib.figure import Figure
 
-from beacon_lit.data.sample import check_int
+from beacon_lit.data.checks import check_int
 from beacon_lit.evaluation.metrics import qa_f1
 from beacon_lit.evaluation.plots import score_by_amount
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt

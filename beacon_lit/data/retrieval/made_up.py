@@ -1,0 +1,62 @@
+"""Made-up words for retrieval samples: names, keys, numbers, sentences and other words that fill a fact's blanks."""
+
+from random import Random
+
+
+def _list(text: str) -> list[str]:
+    return text.split("|" if "|" in text else " ")
+
+
+_SYLLABLES = _list(
+    "ba be bo da del do fa fen ga gor ha hel ja jo ka kel la len lo ma mer mi na nor pa per qua ra rin ro sa sel so ta "
+    "ten to tra va vel vi wa wen ya yor za zel"
+)
+_FIRST_NAMES = _list(
+    "Ada Bruno Clara Darius Edith Felix Greta Hugo Irene Jonas Klara Leo Mira Nils Olga Pavel Rosa Simon Tilda Vera"
+)
+_ADJECTIVES = _list("old quiet green narrow early bright heavy tall pale soft empty broad cold grey plain round")
+_NOUNS = _list(
+    "garden road mill harbour forest teacher kitchen letter window farmer market bridge meadow lantern cart village "
+    "stream baker field wagon orchard tower barn ferry"
+)
+_VERBS = _list(
+    "waits behind|stands near|leads to|looks like|belongs to|is older than|lies beyond|was painted after|passes|"
+    "faces|is larger than|was built beside"
+)
+_TIMES = _list("In spring|By noon|After the rain|On most days|Every autumn|Before dawn|In those years|Late at night")
+PLACES = _list(
+    "under the stone bridge|behind the third bookcase|in the cellar of the town hall|on top of the lighthouse|"
+    "inside a hollow oak|beside the frozen lake|in a blue tin box|below the kitchen floor|at the end of the pier|"
+    "between two church bells|in the glove maker's attic|next to the northern gate"
+)
+THINGS = _list(
+    "compass|violin|chess board|silver spoon|map|telescope|lamp|pocket watch|wooden flute|coin|diary|music box"
+)
+
+
+def name(rng: Random) -> str:
+    """Make up a person's name: a real first name and an invented last name."""
+    return f"{rng.choice(_FIRST_NAMES)} {town(rng)}"
+
+
+def town(rng: Random) -> str:
+    """Make up the name of a town: three syllables."""
+    return "".join(rng.choices(_SYLLABLES, k=3)).capitalize()
+
+
+def key(rng: Random) -> str:
+    """Make up a key: two invented words with a hyphen between."""
+    return f"{''.join(rng.choices(_SYLLABLES, k=2))}-{''.join(rng.choices(_SYLLABLES, k=3))}"
+
+
+def number(rng: Random) -> str:
+    """Draw a number of five digits."""
+    return str(rng.randint(10_000, 99_999))
+
+
+def sentence(rng: Random) -> str:
+    """Make up one of a few million meaningless sentences."""
+    first, second = rng.sample(_NOUNS, 2)
+    adjectives = rng.sample(_ADJECTIVES, 2)
+    verb, time = rng.choice(_VERBS), rng.choice(_TIMES)
+    return f"{time} the {adjectives[0]} {first} {verb} the {adjectives[1]} {second}."
