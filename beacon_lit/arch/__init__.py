@@ -11,11 +11,12 @@ from beacon_lit.arch.config import BeaconConfig, check_ratio
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.observe import Observe
+from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.ratios import adapt_ratio, longest
 from beacon_lit.arch.ratios import Draw, Ratio, Ratios
 from beacon_lit.arch.scoring import Teacher
 
 __all__ = [
-    "BeaconCache", "BeaconConfig", "BeaconLM", "Draw", "Observe", "Ratio", "Ratios", "Teacher", "adapt_ratio",
-    "check_cache", "check_ratio", "longest",
+    "BeaconCache", "BeaconConfig", "BeaconLM", "BeaconOutput", "Draw", "Observe", "Ratio", "Ratios", "Teacher",
+    "adapt_ratio", "check_cache", "check_ratio", "longest",
 ]  # fmt: skip

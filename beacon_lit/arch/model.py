@@ -3,7 +3,7 @@
 What it does is in `core` (layers), `scoring` (losses), `inference` (caches, generation) and `checkpoint` (files).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,8 @@ from beacon_lit.arch import checkpoint, scoring
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.core import read
-from beacon_lit.arch.inference import compress, dense
+from beacon_lit.arch.inference import compress as reading
+from beacon_lit.arch.inference import dense
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
@@ -181,51 +182,8 @@ class BeaconLM(BeaconGeneration):
             output.logits = self.lm_head(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
         return output if return_dict else output.to_tuple()
 
-    def compress(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: BeaconCache | None = None,
-        ratios: Ratios | None = None,
-        skip: int = 0,
-        total_length: int | Sequence[int] | None = None,
-        progress: compress.Progress | None = None,
-    ) -> BeaconCache:
-        """Read text into a cache, without logits, a few windows at a time; see `compress_iter`.
-
-        `progress` is called with the cache so far and the share of the text that it has read, after every chunk.
-        """
-        return compress.compress(self, input_ids, attention_mask, cache, ratios, skip, total_length, progress)
-
-    def compress_iter(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: BeaconCache | None = None,
-        ratios: Ratios | None = None,
-        skip: int = 0,
-        total_length: int | Sequence[int] | None = None,
-    ) -> Iterator[tuple[BeaconCache, float]]:
-        """Read text into a cache, without logits, a few windows at a time.
-
-        Args:
-            input_ids: (B, L) int64.
-            attention_mask: (B, L) of 0 and 1.
-            cache: continue that sequence.
-            ratios: as for `forward`, for all windows that the text touches.
-            skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
-            total_length: for policies that plan ahead, of all rows or of each; default, and at least: what the
-                sequence has at the end of this text.
-
-        Yields:
-            The cache so far, and the share of the text that it has read.
-
-        Raises:
-            ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text; texts of other lengths
-                on one rank than on another, where the model is spread over them. What interrupts the reading carries
-                the cache so far in its attribute `cache`.
-        """
-        return compress.compress_iter(self, input_ids, attention_mask, cache, ratios, skip, total_length)
+    compress = reading.compress
+    compress_iter = reading.compress_iter
 
     def dense(self, *args: Any, **kwargs: Any) -> Any:
         """Run the backbone's forward: without beacons, and without an adapter."""

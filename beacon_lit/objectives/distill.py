@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from beacon_lit.arch import BeaconLM, Ratios, Teacher
+from beacon_lit.arch import BeaconLM, BeaconOutput, Observe, Ratios, Teacher
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class Distillation:
 
     def __call__(self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective`. Parts: "cross_entropy", and "kl", at the temperature and without its square."""
+        return self.compare(lm, batch, ratios)[:2]
+
+    def compare(
+        self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None, observe: Observe | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], BeaconOutput]:
+        """Run model and teacher: the token losses, their parts, and the model's output with what is observed."""
         out = lm(
             batch["input_ids"],
             batch["attention_mask"],
@@ -39,7 +45,8 @@ class Distillation:
             ratios=ratios,
             return_logits=False,
             teacher=self.teacher,
+            observe=observe,
         )
         alpha = self.alpha * out.taught
         token_loss = (1 - alpha) * out.token_loss + alpha * self.teacher.temperature**2 * out.token_kl
-        return token_loss, {"cross_entropy": out.token_loss.detach(), "kl": out.token_kl.detach()}
+        return token_loss, {"cross_entropy": out.token_loss.detach(), "kl": out.token_kl.detach()}, out

@@ -25,7 +25,7 @@ def batch() -> dict[str, Any]:
 
 def test_without_weight_it_is_distillation() -> None:
     lm = tiny("qwen2", BEACON)
-    actual, parts = AttentionDistillation((0, 1), weight=0)(lm, batch(), 2)
+    actual, parts = AttentionDistillation(layers=(0, 1), weight=0)(lm, batch(), 2)
     expected, others = Distillation()(lm, batch(), 2)
     assert torch.equal(actual, expected) and parts["attention"].any()
     assert all(torch.equal(parts[name], value) for name, value in others.items())
@@ -37,7 +37,7 @@ def test_without_weight_it_is_distillation() -> None:
 @pytest.mark.parametrize("limit", [1e9, 0.3])
 def test_the_difference_is_that_of_attention_outputs(limit: float) -> None:
     lm, given = tiny("llama", BEACON, dtype=torch.float64), batch()
-    loss, parts = AttentionDistillation((1,), weight=3.0, limit=limit, teacher=Teacher(length=25))(lm, given, 2)
+    loss, parts = AttentionDistillation(layers=(1,), weight=3.0, limit=limit, teacher=Teacher(length=25))(lm, given, 2)
     plain, _ = Distillation(teacher=Teacher(length=25))(lm, given, 2)
     lm.requires_grad_(False)
     own = lm(given["input_ids"], given["attention_mask"], ratios=2, observe=Observe(attention=(1,))).observed
@@ -56,12 +56,12 @@ def test_the_difference_is_that_of_attention_outputs(limit: float) -> None:
 @pytest.mark.parametrize("name", ["weight", "limit", "alpha"])
 def test_numbers_out_of_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=-1"):
-        AttentionDistillation((0,), **{name: -1})
+        AttentionDistillation(layers=(0,), **{name: -1})
 
 
 def test_a_layer_is_needed() -> None:
     with pytest.raises(ValueError, match=r"layers=\[\]"):
-        AttentionDistillation(())
+        AttentionDistillation(layers=())
 
 
 def test_it_is_composed() -> None:

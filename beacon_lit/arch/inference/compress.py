@@ -34,7 +34,10 @@ def compress(
     total_length: int | Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> BeaconCache:
-    """Do what `BeaconLM.compress` says."""
+    """Read text into a cache, without logits, a few windows at a time; see `compress_iter`.
+
+    `progress` is called with the cache so far and the share of the text that it has read, after every chunk.
+    """
     with _handing_over(lambda: cache):
         for reached, share in compress_iter(lm, input_ids, attention_mask, cache, ratios, skip, total_length):
             cache = reached
@@ -54,7 +57,25 @@ def compress_iter(
     skip: int = 0,
     total_length: int | Sequence[int] | None = None,
 ) -> Iterator[tuple[BeaconCache, float]]:
-    """Do what `BeaconLM.compress_iter` says."""
+    """Read text into a cache, without logits, a few windows at a time.
+
+    Args:
+        input_ids: (B, L) int64.
+        attention_mask: (B, L) of 0 and 1.
+        cache: continue that sequence.
+        ratios: as for `forward`, for all windows that the text touches.
+        skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
+        total_length: for policies that plan ahead, of all rows or of each; default, and at least: what the
+            sequence has at the end of this text.
+
+    Yields:
+        The cache so far, and the share of the text that it has read.
+
+    Raises:
+        ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text; texts of other lengths
+            on one rank than on another, where the model is spread over them. What interrupts the reading carries
+            the cache so far in its attribute `cache`.
+    """
     if attention_mask is not None and cache is not None:
         attention_mask = attention_mask[:, -input_ids.shape[1] :]
     rows, window = Rows.of(input_ids, attention_mask), lm.beacon.window

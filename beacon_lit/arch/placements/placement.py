@@ -75,6 +75,16 @@ class Placement(Protocol):
         """
 
 
+class Causal:
+    """What placements share in which tokens see all that is before them in the order."""
+
+    masked = False
+
+    def sees(self, query: Tokens, key: Tokens) -> Tensor:
+        """See `Placement`."""
+        raise AssertionError("the causal rule is all there is")
+
+
 def interleaved(tokens: int, beacons: int, ratio: int, past: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of raw tokens, and of beacons, where each beacon comes right behind its unit."""
     lead = past % ratio  # raw tokens since the last beacon
