@@ -27,7 +27,10 @@ def register() -> None:
 
 
 def _command() -> str:
-    """Return the command as the user typed it: "beacon-train", or "python train.py"."""
+    """Return the command as the user typed it: "beacon-train", "python train.py", "python -m beacon_lit.cli.train"."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None:
+        return f"python -m {spec.name}"
     name = Path(sys.argv[0]).name
     return f"python {name}" if name.endswith(".py") else name
 
