@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,9 +55,6 @@ class SampleDataset(Sequence[Sample]):
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         part = self.parts[number]
         return part.store[part.rows[index - self._starts[number]]]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
 
     @cached_property
     def lengths(self) -> list[np.ndarray]:

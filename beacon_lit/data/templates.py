@@ -130,8 +130,8 @@ def with_template(tokenizer: Any, name: str | None = None) -> Any:
     if name is None:
         if not tokenizer.chat_template:
             raise ValueError(
-                f"template=None: the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; "
-                f"allowed for such a tokenizer: {names}"
+                f"template=None needs a chat template, and the tokenizer {tokenizer.name_or_path!r} has none: "
+                f"choose one of {names}"
             )
         return tokenizer
     if name not in TEMPLATES:

@@ -21,7 +21,7 @@ def test_token_by_token(tokenizer) -> None:
 
 
 def test_no_template(tokenizer) -> None:
-    with pytest.raises(ValueError, match=r"has no chat template.*chatml, llama-2, llama-3, mistral, vicuna, plain"):
+    with pytest.raises(ValueError, match=r"has none: .*chatml, llama-2, llama-3, mistral, vicuna, plain"):
         tokenize_conversation(TWO_TURNS, tokenizer)
 
 

@@ -101,10 +101,7 @@ def _pieces(stream: TokenStream, lengths: np.ndarray, later: np.ndarray) -> tupl
         piece = stream.take(length)
         if piece is None:
             rest = [*lengths[i:].tolist(), *later.tolist()]
-            return pieces + [last for each in rest if (last := _take_available(stream, each)) is not None], True
+            fitting = (stream.take(each) for each in rest if stream.available >= each)
+            return pieces + [last for last in fitting if last is not None], True
         pieces.append(piece)
     return pieces, False
-
-
-def _take_available(stream: TokenStream, length: int) -> np.ndarray | None:
-    return stream.take(length) if stream.available >= length else None

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -78,9 +77,7 @@ class TokenizerPool(AbstractContextManager):
             context = multiprocessing.get_context("spawn")  # forked processes would inherit locks of other threads
             self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(tokenizer,))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
