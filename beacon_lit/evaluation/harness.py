@@ -19,10 +19,12 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from beacon_lit.arch.ratio import longest
+from beacon_lit.arch import longest
+from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
 from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate, ScoreOptions, ScoreText
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.task import Subject
 from beacon_lit.runs import quiet, subject
@@ -47,7 +49,7 @@ class HarnessLM(TemplateLM):
     """What `lm_eval` asks of a model, answered by a `Reader`.
 
     Contexts and continuations are tokenised as the harness does it with Hugging Face models, chat templates included.
-    Likelihoods are those of `Reader.continuation_losses`, answers greedy. A text that is longer than `max_length` loses
+    Likelihoods are those of `ScoreOptions`, answers greedy. A text that is longer than `max_length` loses
     its start; in `loglikelihood_rolling` it is cut into pieces of that length, of which each but the first begins with
     the last token of the one before. One process asks; the harness gives it all requests.
 
@@ -151,9 +153,10 @@ class HarnessLM(TemplateLM):
         totals = [0.0] * len(requests)
         for texts, about in self._batches(pieces, "loglikelihood_rolling", disable_tqdm):
             with evaluating(self.reader.subject.lm):
-                losses, _ = self.reader.token_losses(texts)
-            for (number, scored), loss in zip(about, losses, strict=True):
-                totals[number] -= loss[len(loss) - scored :].sum().item()
+                answers = execute(self.reader, [ScoreText(ids) for ids in texts])
+            for (number, scored), answer in zip(about, answers, strict=True):
+                losses = answer["losses"]
+                totals[number] -= losses[len(losses) - scored :].sum().item()
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
@@ -170,7 +173,7 @@ class HarnessLM(TemplateLM):
         for (most, until), group in groups.items():
             for texts, numbers in self._batches(group, "generate_until", disable_tqdm):
                 with evaluating(self.reader.subject.lm):
-                    said = self.reader.generate([Prompt(list(ids), template) for ids in texts], most, until)
+                    said = execute(self.reader, [Generate(Prompt(list(ids), template), most, until) for ids in texts])
                 for number, record in zip(numbers, said, strict=True):
                     answers[number] = record["prediction"]
                     self.cache_hook.add_partial("generate_until", requests[number].args, answers[number])
@@ -192,9 +195,11 @@ class HarnessLM(TemplateLM):
         for _, parts in self._batches(list(groups.items()), "loglikelihood", disable_tqdm):
             batch = [part for group in parts for part in group]
             with evaluating(self.reader.subject.lm):
-                losses = self.reader.continuation_losses([(prompt, requests[number][2]) for number, prompt in batch])
-            for (number, _), loss in zip(batch, losses, strict=True):
-                found[number] = -loss["nll"], loss["greedy"]
+                answers = execute(
+                    self.reader, [ScoreOptions(prompt, [requests[number][2]]) for number, prompt in batch]
+                )
+            for (number, _), answer in zip(batch, answers, strict=True):
+                found[number] = -answer["nll"][0], answer["greedy"][0]
                 self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
         return [found[number] for number in range(len(requests))]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beacon_lit.arch.ratio import adapt_ratio
+from beacon_lit.arch import adapt_ratio
 
 Model = Any  # a BeaconLM, or whatever has the methods of it that `Reader` calls
 

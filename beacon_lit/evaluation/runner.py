@@ -11,10 +11,9 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from beacon_lit.arch.config import is_count
 from beacon_lit.evaluation.costs import by_mode, costs
+from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
-from beacon_lit.evaluation.lengths import check_lengths
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
@@ -35,23 +34,26 @@ def run(
     journal: Journal | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Score]]:
-    """Scores by task name and mode name.
+    """Evaluate a model on tasks under modes.
 
     The model is put into eval mode and back, module by module; no gradients are recorded, no random numbers drawn.
 
     Args:
         tasks: by the name that tables, metrics and files give them.
         subject: the model, its tokenizer, held-out texts.
-        modes: how to read.
-        batch_size: examples that are asked at once. What the model computes may depend on it in the last bits; on the
-            number of ranks it does not.
-        ranks: those that share the batches. Every rank gets all scores.
-        journal: where records are written as they come, and found if they are there already.
-        progress: show a bar.
+        modes: how the model reads.
+        batch_size: examples that are asked at once. The last bits of what the model computes may depend on it, but not
+            on the number of ranks.
+        ranks: the processes that share the batches. Every rank gets all scores.
+        journal: keeps records as they come, and has those of an earlier run that was killed.
+        progress: whether to show a bar.
+
+    Returns:
+        Scores by task name and mode name.
 
     Raises:
-        ValueError: a batch size below 1, a task without examples, one with two examples of one id, or a text that is
-            too long for a mode's ratio, before the model is asked anything.
+        ValueError: a batch size below 1, a task without examples, a task with two examples of one id, or a text that is
+            too long for the ratio of a mode; all before the model is asked anything.
     """
     check_batch_size(batch_size)
     with evaluating(subject.lm):
@@ -62,7 +64,7 @@ def run(
             for name, task in tasks.items():
                 bar.set_description(f"{name}, lengths")
                 own = [example for index in ranks.own(len(batches[name])) for example in batches[name][index]]
-                check_lengths(name, task, subject, modes, own)
+                _check_lengths(name, task, subject, modes, own)
             for name, task in tasks.items():
                 for mode in modes:
                     bar.set_description(f"{name}, {mode.name}")
@@ -76,8 +78,8 @@ def run(
 
 
 def check_batch_size(batch_size: int) -> None:
-    """ValueError unless it is an integer of at least 1."""
-    if not is_count(batch_size, 1):
+    """Raise a ValueError unless the batch size is an integer of at least 1."""
+    if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not allowed; allowed: an integer, at least 1")
 
 
@@ -86,25 +88,34 @@ def _batches(name: str, examples: Sequence[Example], size: int) -> Batches:
     if not ids:
         raise ValueError(f"task={name} has no examples")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"task={name} has two examples of the id {next(id for id in ids if ids.count(id) > 1)!r}")
+        raise ValueError(f"task={name} has two examples with the id {next(id for id in ids if ids.count(id) > 1)!r}")
     return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _check_lengths(name: str, task: Task, subject: Subject, modes: Sequence[Mode], examples: Sequence[Example]) -> None:
+    """Raise a ValueError for an example that is too long for a mode: at the start of a run, not hours into it."""
+    readers = [Reader(subject, mode) for mode in modes if mode.uses_beacons]
+    for example in examples if readers else ():
+        lengths = task.request(subject, example).lengths
+        for reader in readers:
+            try:
+                reader.ratios_of(lengths)
+            except TooLong as error:
+                raise ValueError(f"task={name}, {reader.mode.name}, example {example.id}: {error}") from None
 
 
 def _records(
     name: str, task: Task, reader: Reader, batch: Sequence[Example], journal: Journal | None
 ) -> Sequence[Record]:
-    """The records of a batch, made now or found."""
-    found = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
-    if found:
-        return found
-    try:
-        answers = task.predict(reader, batch)
-    except TooLong as error:
-        ids = ", ".join(example.id for example in batch)
-        raise ValueError(f"task={name}, {reader.mode.name}, example {ids}: {error}") from None
+    """Ask a batch and grade the answers, or take its records from the journal."""
+    known = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
+    if known:
+        return known
+    answers = execute(reader, [task.request(reader.subject, example) for example in batch])
     records = []
-    for example, said in zip(batch, answers, strict=True):
-        record = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about, **said}
+    for example, answer in zip(batch, answers, strict=True):
+        about = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about}
+        record = {**about, **task.record(example, answer)}
         records.append({**record, **task.grade(record)})
     if journal:
         journal.add(records)

@@ -5,7 +5,17 @@ import torch
 from transformers import LlamaConfig
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.evaluation import Prompt, Reader, Subject, make_options, parse_mode
+from beacon_lit.evaluation import (
+    Generate,
+    Prompt,
+    Reader,
+    ScoreOptions,
+    ScoreText,
+    Subject,
+    execute,
+    make_options,
+    parse_mode,
+)
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.tiny import byte_tokenizer
 from tests.evaluation.fakes import byte_tokenizer as plain_tokenizer
@@ -41,9 +51,12 @@ def pairs():
     ]
 
 
-def losses(lm, mode, given, tokenizer=None):
+def losses(lm, mode, given):
+    """The answers about pairs of a prompt and one continuation, with the two numbers taken out of their lists."""
+    reader = Reader(Subject(lm, plain_tokenizer()), parse_mode(mode))
     with evaluating(lm):
-        return Reader(Subject(lm, tokenizer or plain_tokenizer()), parse_mode(mode)).continuation_losses(given)
+        answers = execute(reader, [ScoreOptions(prompt, [continuation]) for prompt, continuation in given])
+    return [{**answer, "nll": answer["nll"][0], "greedy": answer["greedy"][0]} for answer in answers]
 
 
 def logits_of(lm, mode, ids):
@@ -83,11 +96,10 @@ def test_what_is_generated_is_greedy_and_nothing_else_is(lm, mode):
         prompt = Prompt(list(range(100, 100 + length)))
         best = logits_of(lm, mode, prompt.ids)[-1].argmax().item()
         with evaluating(lm):
-            first = reader.generate([prompt], 1)[0]
+            (first,) = execute(reader, [Generate(prompt, 1)])
             assert first["prediction"] == plain_tokenizer().decode([best], skip_special_tokens=True)
-            right, wrong, partly = reader.continuation_losses(
-                [(prompt, [best]), (prompt, [(best + 1) % 400]), (prompt, [best, 3, 4])]
-            )
+        given = [(prompt, [best]), (prompt, [(best + 1) % 400]), (prompt, [best, 3, 4])]
+        right, wrong, partly = losses(lm, mode, given)
         assert right["greedy"] and not wrong["greedy"] and not partly["greedy"]
         assert right["nll"] < wrong["nll"]
 
@@ -104,8 +116,13 @@ def test_options_of_one_token_are_read_once(lm, monkeypatch):
     prompt = Prompt(list(range(40)))
     found = losses(lm, 2, [(prompt, [token]) for token in (7, 8, 9, 10)])
     assert rows == [1] and len({one["nll"] for one in found}) == 4
+    with evaluating(lm):
+        (answer,) = execute(
+            Reader(Subject(lm, plain_tokenizer()), parse_mode(2)), [ScoreOptions(prompt, [[7], [8], [9], [10]])]
+        )
+    assert rows == [1, 1] and answer["nll"] == [one["nll"] for one in found]
     losses(lm, 2, [(prompt, [7, 8]), (prompt, [7, 9]), (prompt, [8, 8])])
-    assert rows == [1, 2]
+    assert rows == [1, 1, 2]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -114,9 +131,9 @@ def test_one_token_options_agree_with_losses_of_the_whole_text(lm, mode):
     reader = Reader(Subject(lm, plain_tokenizer()), parse_mode(mode))
     for length in (10, WINDOW + 5, 3 * WINDOW - 1):
         prompt = Prompt(list(range(50, 50 + length)))
+        (found,) = losses(lm, mode, [(prompt, [9])])
         with evaluating(lm):
-            (found,) = reader.continuation_losses([(prompt, [9])])
-            whole = reader.token_losses([[*prompt.ids, 9]])[0][0][-1].item()
+            whole = execute(reader, [ScoreText([*prompt.ids, 9])])[0]["losses"][-1].item()
         assert found["nll"] == pytest.approx(whole, rel=1e-4)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from beacon_lit import BeaconConfig, BeaconLM, resolvers
-from beacon_lit.evaluation import Reader, Subject, parse_mode, run
+from beacon_lit.evaluation import Converse, Reader, Subject, execute, parse_mode, run
 from beacon_lit.evaluation.tasks import MultiNeedle, MultiTurnNeedle
 from beacon_lit.runs import of_earlier_run
 from evaluate import evaluate
@@ -86,7 +86,8 @@ def test_a_conversation_over_a_cache_is_that_of_whole_passes(backbone, mode):
     turns = [torch.arange(40) % 50 + 40, torch.arange(7) + 60, torch.arange(21) + 70]
     mode = parse_mode(mode)
     reader = Reader(Subject(lm, byte_tokenizer()), mode)
-    said = reader.converse([turn.tolist() for turn in turns], 6, "plain")
+    (found,) = execute(reader, [Converse([turn.tolist() for turn in turns], 6)])
+    said = found["turns"]
     ids = torch.zeros(1, 0, dtype=torch.int64)
     for turn, output in zip(turns, said, strict=True):
         ids = torch.cat([ids, turn[None]], 1)

@@ -7,7 +7,20 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from beacon_lit import BeaconConfig
-from beacon_lit.evaluation import Example, Score, Subject, Task, parse_mode, run
+from beacon_lit.evaluation import (
+    Converse,
+    Example,
+    Generate,
+    Score,
+    ScoreOptions,
+    ScoreText,
+    Subject,
+    Task,
+    execute,
+    parse_mode,
+    run,
+)
+from beacon_lit.evaluation.generating import end_tokens
 from beacon_lit.evaluation.prompts import CHAT, Prompt
 from beacon_lit.evaluation.reader import Reader
 from beacon_lit.tiny import byte_tokenizer
@@ -33,7 +46,8 @@ def prompts(lengths=LENGTHS, template="plain"):
 
 def generate(subject, mode, asked, *args, **settings):
     with torch.no_grad():
-        found = Reader(subject, parse_mode(mode)).generate(asked, *args, **settings)
+        requests = [Generate(prompt, *args, **settings) for prompt in asked]
+        found = execute(Reader(subject, parse_mode(mode)), requests)
     assert len({record.pop("seconds") for record in found}) == 1
     return found
 
@@ -152,10 +166,9 @@ def test_a_stop_string_counts_in_the_answer_alone(subject):
 
 def test_the_end_of_a_turn_ends_an_answer_in_a_chat(subject):
     subject.lm.generation_config.eos_token_id = None
-    reader = Reader(subject, parse_mode(2))
-    assert reader._ends(CHAT, [7]) == (257, 7) and reader._ends("plain", []) == (257,)
+    assert end_tokens(subject, CHAT, [7]) == (257, 7) and end_tokens(subject, "plain") == (257,)
     subject.tokenizer.eos_token = "<|im_start|>"
-    assert Reader(subject, parse_mode(2))._ends(CHAT, []) == (256, 257)
+    assert end_tokens(subject, CHAT) == (256, 257)
     subject.tokenizer.eos_token = "<|im_end|>"
 
 
@@ -197,12 +210,9 @@ def test_too_long_a_text_names_the_ratio_that_would_fit(subject):
     with pytest.raises(ValueError, match=r"2020 tokens.* at ratio 8; allowed: at most 335.*; no ratio fits them"):
         generate(subject, "adapt-16", prompts((2000,)), NEW)
     reader = Reader(subject, parse_mode(2))
-    with pytest.raises(ValueError, match="80 tokens"):
-        reader.token_losses([[5] * 80])
-    with pytest.raises(ValueError, match="80 tokens"):
-        reader.continuation_losses([(Prompt([5] * 79), [1, 2])])
-    with pytest.raises(ValueError, match="80 tokens"):
-        reader.converse([[5] * 10, [5] * 30], NEW, "plain")
+    for request in (ScoreText([5] * 80), ScoreOptions(Prompt([5] * 79), [[1, 2]]), Converse([[5] * 10, [5] * 30], NEW)):
+        with pytest.raises(ValueError, match="80 tokens"):
+            execute(reader, [request])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +224,8 @@ class Asked(Task):
     def examples(self, subject):
         return [Example(f"of {length}", content=prompts((length,))[0]) for length in self.lengths]
 
-    def predict(self, reader, examples):
-        return reader.generate([example.content for example in examples], NEW)
+    def request(self, subject, example):
+        return Generate(example.content, NEW)
 
     def score(self, records):
         return Score(float(len(records)))
@@ -239,7 +249,8 @@ def test_turns_over_one_cache_are_the_texts_read_at_once(subject):
     first, *_, second = prompts((6, 6, 6, 6, 4))
     for mode in ("dense", 2):
         with torch.no_grad():
-            said = Reader(subject, parse_mode(mode)).converse([first.ids, second.ids], 3, "plain")
+            (found,) = execute(Reader(subject, parse_mode(mode)), [Converse([first.ids, second.ids], 3)])
+            said = found["turns"]
         answer = greedy(subject, mode, first.ids, said[0]["tokens_out"])
         kept = [token for token in answer if token != 257]  # without what ended it
         (whole,) = generate(subject, mode, [Prompt([*first.ids, *kept, *second.ids])], 3)

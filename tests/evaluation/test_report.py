@@ -62,7 +62,7 @@ class Told(Task):
     def examples(self, subject):
         raise NotImplementedError
 
-    def predict(self, reader, examples):
+    def request(self, subject, example):
         raise NotImplementedError
 
     def score(self, records):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
 
 
@@ -69,11 +69,9 @@ class Generation(Task):
             examples.append(Example(str(number), about, content))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        tokenizer = reader.subject.tokenizer
-        prompts = [make_prompt(tokenizer, example.content, self.template) for example in examples]
-        return reader.generate(prompts, self.max_new_tokens)
+        return Generate(make_prompt(subject.tokenizer, example.content, self.template), self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

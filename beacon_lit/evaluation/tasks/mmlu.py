@@ -10,7 +10,7 @@ from typing import Any
 
 from beacon_lit.evaluation.conversations import FETCH, check_max_examples
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_options
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Answer, ScoreOptions
 from beacon_lit.evaluation.rows import Row, read_rows
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
 
@@ -101,20 +101,14 @@ class Mmlu(Task):
             examples.append(Example(row["id"], about, "".join([head, *shots, row["text"]])))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """See Task. Records have "nll", by letter."""
-        asked = [
-            make_options(reader.subject.tokenizer, example.content, LETTERS, self.template) for example in examples
-        ]
-        losses = reader.continuation_losses([(prompt, option) for prompt, options in asked for option in options])
-        records = []
-        for start in range(0, len(losses), len(LETTERS)):
-            of_letter = losses[start : start + len(LETTERS)]
-            nll = {letter: loss["nll"] for letter, loss in zip(LETTERS, of_letter, strict=True)}
-            seconds = sum(loss["seconds"] for loss in of_letter)
-            costs = {name: of_letter[0][name] for name in ("tokens_in", "template", "ratio", "cache_bytes")}
-            records.append({"nll": nll, **costs, "seconds": seconds})
-        return records
+    def request(self, subject: Subject, example: Example) -> ScoreOptions:
+        """See Task."""
+        return ScoreOptions(*make_options(subject.tokenizer, example.content, LETTERS, self.template))
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """See Task. The loss of each letter."""
+        costs = {name: answer[name] for name in ("tokens_in", "template", "ratio", "cache_bytes", "seconds")}
+        return {"nll": dict(zip(LETTERS, answer["nll"], strict=True)), **costs}
 
     def grade(self, record: Record) -> Record:
         """See Task. The earlier letter wins a tie; of what are no numbers none does."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from beacon_lit.evaluation.conversations import FETCH, check_max_examples
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import PLAIN, Prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import read_rows
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
 
@@ -56,9 +56,9 @@ class MultiSessionChat(Task):
             examples.append(Example(str(len(examples)), about, f"{row['context']}\n{row['input']}"))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        return reader.generate([self._prompt(reader.subject, example) for example in examples], self.max_new_tokens)
+        return Generate(self._prompt(subject, example), self.max_new_tokens)
 
     def _prompt(self, subject: Subject, example: Example) -> Prompt:
         ids = subject.tokenizer(example.content, add_special_tokens=False, verbose=False)["input_ids"]

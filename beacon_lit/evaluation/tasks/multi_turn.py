@@ -9,7 +9,7 @@ import numpy as np
 from beacon_lit.data.answers import Message
 from beacon_lit.data.chat import encode_chat
 from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import COSTS, Answer, ScoreText
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
 from beacon_lit.evaluation.tasks.perplexity import perplexity
 
@@ -70,18 +70,16 @@ class MultiTurnPerplexity(Task):
             examples.append(Example(str(number), {"document": document["id"]}, spoken))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """See Task. Records have the sum of token losses and the number of tokens of each answer."""
-        texts: list[Spoken] = [example.content for example in examples]
-        losses, outputs = reader.token_losses([text.ids for text in texts])
-        return [
-            {
-                "nll_by_turn": [loss[first:last].sum().item() for first, last in text.answers],
-                "tokens_by_turn": [last - first for first, last in text.answers],
-                **output,
-            }
-            for text, loss, output in zip(texts, losses, outputs, strict=True)
-        ]
+    def request(self, subject: Subject, example: Example) -> ScoreText:
+        """See Task."""
+        return ScoreText(example.content.ids)
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """See Task. The sum of token losses and the number of tokens of each answer."""
+        losses, answers = answer["losses"], example.content.answers
+        nll = [losses[first:last].sum().item() for first, last in answers]
+        costs = {name: answer[name] for name in COSTS}
+        return {"nll_by_turn": nll, "tokens_by_turn": [last - first for first, last in answers], **costs}
 
     def grade(self, record: Record) -> Record:
         """See Task."""

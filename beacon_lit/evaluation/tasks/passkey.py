@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from beacon_lit.data.passkey import STEM, PasskeySample, passkey_sample
+from beacon_lit.data.passkey import STEM, passkey_sample
 from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell, score_by_depth
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt, check_template
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 
 # What an answer may have beyond the key's tokens; an assistant may say a sentence first.
@@ -74,11 +74,10 @@ class Passkey(Task):
             for index, sample in made
         ]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        asked: list[tuple[str, PasskeySample]] = [example.content for example in examples]
-        prompts = [Prompt(sample.ids[: sample.length], template) for template, sample in asked]
-        return reader.generate(prompts, max(len(sample.answer) for _, sample in asked) + _MORE_TOKENS[asked[0][0]])
+        template, sample = example.content
+        return Generate(Prompt(sample.ids[: sample.length], template), len(sample.answer) + _MORE_TOKENS[template])
 
     def grade(self, record: Record) -> Record:
         """See Task."""

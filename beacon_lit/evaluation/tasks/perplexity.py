@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.plots import perplexity_by_position, score_by_mode
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import COSTS, Answer, ScoreText
 from beacon_lit.evaluation.task import Document, Example, ModeScores, Record, Score, Subject, Task
 
 
@@ -68,20 +68,26 @@ class Perplexity(Task):
         documents = subject.documents[: self.max_documents]
         pieces = cut_pieces(documents, self.length, subject.prefix, self.stride, self.rest)
         return [
-            Example(f"{piece.id}@{piece.start}", {"document": piece.id, "start": piece.start}, piece)
+            Example(
+                f"{piece.id}@{piece.start}",
+                {"document": piece.id, "start": piece.start},
+                (piece, subject.lm.beacon.window),
+            )
             for piece in pieces[: self.max_pieces]
         ]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """See Task. Records have the sum of token losses and the number of scored tokens of each window."""
-        pieces: list[Piece] = [example.content for example in examples]
-        losses, outputs = reader.token_losses([piece.ids for piece in pieces])
-        records = []
-        for piece, loss, output in zip(pieces, losses, outputs, strict=True):
-            window = torch.arange(piece.scored, len(piece.ids)) // reader.subject.lm.beacon.window
-            nll, tokens = window.bincount(weights=loss[piece.scored :]), window.bincount()
-            records.append({"nll_by_window": nll.tolist(), "tokens_by_window": tokens.tolist(), **output})
-        return records
+    def request(self, subject: Subject, example: Example) -> ScoreText:
+        """See Task."""
+        piece, _ = example.content
+        return ScoreText(piece.ids)
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """See Task. The sum of token losses and the number of scored tokens of each window."""
+        piece, size = example.content
+        window = torch.arange(piece.scored, len(piece.ids)) // size
+        nll, tokens = window.bincount(weights=answer["losses"][piece.scored :]), window.bincount()
+        costs = {name: answer[name] for name in COSTS}
+        return {"nll_by_window": nll.tolist(), "tokens_by_window": tokens.tolist(), **costs}
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.plots import bars
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import read_rows
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks.infinitebench.prompts import write_prompt
@@ -72,14 +71,10 @@ class InfiniteBench(Task):
             examples.append(Example(f"{name}/{number}", about, write_prompt(name, row, where)))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        records: list[Record] = []
-        for name, group in groupby(examples, lambda example: example.about["subset"]):
-            texts = [example.content for example in group]
-            prompts = [make_prompt(reader.subject.tokenizer, text, self.template, self.max_length) for text in texts]
-            records += reader.generate(prompts, SUBSETS[name].new_tokens)
-        return records
+        prompt = make_prompt(subject.tokenizer, example.content, self.template, self.max_length)
+        return Generate(prompt, SUBSETS[example.about["subset"]].new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.plots import bars
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import Row, read_rows
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task
 from beacon_lit.evaluation.tasks.longbench.prompts import read_prompts, write_prompt
@@ -99,23 +98,14 @@ class LongBench(Task):
                 examples.append(Example(f"{subset.name}/{number}", about, text))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        records: list[Record] = []
-        for name, group in groupby(examples, key=lambda example: example.about["subset"]):
-            records += self._ask(reader, SUBSETS[name], [example.content for example in group])
-        return records
-
-    def _ask(self, reader: Reader, subset: Subset, texts: Sequence[str]) -> list[dict[str, Any]]:
-        tokenizer, template = reader.subject.tokenizer, subset.template(self.template)
-        prompts = [make_prompt(tokenizer, text, template, self.max_length) for text in texts]
-        newline = subset.name in self.newline_ends
-        return reader.generate(
-            prompts,
-            subset.max_new_tokens,
-            end_tokens=tokenizer.encode("\n", add_special_tokens=False)[-1:] if newline else (),
-            min_new_tokens=int(newline),
-        )
+        tokenizer, subset = subject.tokenizer, SUBSETS[example.about["subset"]]
+        prompt = make_prompt(tokenizer, example.content, subset.template(self.template), self.max_length)
+        if subset.name not in self.newline_ends:
+            return Generate(prompt, subset.max_new_tokens)
+        newline = tokenizer.encode("\n", add_special_tokens=False)[-1:]
+        return Generate(prompt, subset.max_new_tokens, end_tokens=newline, min_new_tokens=1)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.plots import bars
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import Row, read_rows
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks.longbench.prompts import OWN
@@ -96,11 +96,10 @@ class LongBenchV2(Task):
                 examples.append(Example(str(row["_id"]), about | {"prompts": source}, text))
         return examples[: self.max_examples]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        texts = [example.content for example in examples]
-        prompts = [make_prompt(reader.subject.tokenizer, text, self.template, self.max_length) for text in texts]
-        return reader.generate(prompts, self.max_new_tokens)
+        prompt = make_prompt(subject.tokenizer, example.content, self.template, self.max_length)
+        return Generate(prompt, self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

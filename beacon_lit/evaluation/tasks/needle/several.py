@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import Prompt
-from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.task import Example, Record, Score, mean_score
+from beacon_lit.evaluation.requests import Generate
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, mean_score
 from beacon_lit.evaluation.tasks.needle.drawn import DrawnNeedles, listed, mean
 from beacon_lit.evaluation.tasks.needle.facts import Fact
 from beacon_lit.evaluation.tasks.needle.grading import contains, summed_up
@@ -27,10 +27,10 @@ class MultiNeedle(DrawnNeedles):
         cities = listed([fact.about for fact in facts])
         return [f"What are the best things to do on a free afternoon in {cities}?"]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        prompts = [Prompt(turns[0], template) for template, turns in (example.content for example in examples)]
-        return reader.generate(prompts, self.max_new_tokens)
+        template, turns = example.content
+        return Generate(Prompt(turns[0], template), self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -11,7 +11,7 @@ from beacon_lit.evaluation.judge import NO_JUDGE, Judge
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell
 from beacon_lit.evaluation.prompts import Prompt, check_template
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task
 from beacon_lit.evaluation.tasks.needle.facts import Fact, draw_facts
 from beacon_lit.evaluation.tasks.needle.grading import (
@@ -110,9 +110,9 @@ class Needle(Task):
             return draw_facts(Random(f"needle/{seed}"), 1)[0]
         return Fact(self.needle, "", str(self.question), str(self.answer))
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        return reader.generate([example.content for example in examples], self.max_new_tokens)
+        return Generate(example.content, self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

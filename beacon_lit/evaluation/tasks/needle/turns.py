@@ -6,8 +6,8 @@ from typing import Any
 
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import PLAIN
-from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.task import Example, Record, Score
+from beacon_lit.evaluation.requests import Converse
+from beacon_lit.evaluation.task import Example, Record, Score, Subject
 from beacon_lit.evaluation.tasks.needle.drawn import DrawnNeedles, mean
 from beacon_lit.evaluation.tasks.needle.facts import Fact
 from beacon_lit.evaluation.tasks.needle.grading import METRICS, contains, first_line, summed_up
@@ -29,14 +29,10 @@ class MultiTurnNeedle(DrawnNeedles):
     def _questions(self, facts: Sequence[Fact]) -> list[str]:
         return [fact.question for fact in facts]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Converse:
         """See Task."""
-        return [self._converse(reader, *example.content) for example in examples]
-
-    def _converse(self, reader: Reader, template: str, turns: Sequence[Sequence[int]]) -> Record:
-        said = reader.converse(turns, self.max_new_tokens, template, stop=("\n",) if template == PLAIN else ())
-        sums = {name: sum(turn[name] for turn in said) for name in ("tokens_in", "tokens_out", "seconds")}
-        return {**said[-1], **sums, "turns": said}
+        template, turns = example.content
+        return Converse(turns, self.max_new_tokens, template, stop=("\n",) if template == PLAIN else ())
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from random import Random
 from typing import Any
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.plots import bars, score_by_mode
 from beacon_lit.evaluation.prompts import CHAT, Prompt, check_template, choose_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP
 from beacon_lit.evaluation.tasks.ruler.fitting import largest
@@ -113,14 +112,10 @@ class Ruler(Task):
         about = {"subset": name, "length": length, "source": subset.source, "any_answer": subset.any_answer}
         return Example(id, {**about, "answers": sample(size).answers}, sample(size))
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        records: list[Record] = []
-        samples: list[Sample] = [example.content for example in examples]
-        for new_tokens, group in groupby(samples, lambda sample: sample.subset.new_tokens):
-            prompts = [sample.prompt(reader.subject.tokenizer, self.template) for sample in group]
-            records += reader.generate(prompts, new_tokens)
-        return records
+        sample: Sample = example.content
+        return Generate(sample.prompt(subject.tokenizer, self.template), sample.subset.new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -10,7 +10,7 @@ from beacon_lit.data.sample import check_int
 from beacon_lit.evaluation.metrics import qa_f1
 from beacon_lit.evaluation.plots import score_by_amount
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks.topic.conversations import Conversation, made_up_conversations, read_conversations
 
@@ -77,11 +77,9 @@ class TopicRetrieval(Task):
         }
         return Example(f"{count}/{index}", about, f"{conversation.context} {question}")
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        tokenizer = reader.subject.tokenizer
-        prompts = [make_prompt(tokenizer, example.content, self.template) for example in examples]
-        return reader.generate(prompts, _NEW_TOKENS)
+        return Generate(make_prompt(subject.tokenizer, example.content, self.template), _NEW_TOKENS)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
