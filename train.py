@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from beacon_lit import BeaconLM, resolvers
 from beacon_lit.arch.checkpoint import Shard, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
-from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.options import check_options
 from beacon_lit.record import optimized, recorded
 from beacon_lit.runs import (

@@ -1,25 +1,20 @@
-"""Runs tasks on a model without leaving a trace in it, names the numbers, writes them down."""
+"""Runs tasks on a model, and leaves the model as it was."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from beacon_lit.evaluation.costs import by_mode, costs
+from beacon_lit.evaluation.costs import costs
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
 from beacon_lit.evaluation.modes import Mode
-from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader, TooLong
-from beacon_lit.evaluation.report import write_report
-from beacon_lit.evaluation.task import Example, ModeScores, Record, Results, Score, Subject, Task
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
 
 Batches = Sequence[Sequence[Example]]
 
@@ -123,15 +118,22 @@ def _records(
 
 
 def scored(task: Task, records: Sequence[Record]) -> Score:
-    """The score of a task's records under one mode, with what they took."""
+    """Score the records of a task under one mode, with costs and the records themselves."""
     return replace(task.score(records), costs=costs(records), predictions=records)
 
 
 def rescore(tasks: Mapping[str, Task], folder: Path) -> dict[str, dict[str, Score]]:
-    """Grade and score the records in a run's folder anew, without the model.
+    """Grade and score the records of a finished run again, without the model.
+
+    Args:
+        tasks: tasks by name.
+        folder: the folder of the run.
+
+    Returns:
+        Scores by task name and mode name.
 
     Raises:
-        ValueError: there are none, or one is of a task that is not among `tasks`.
+        ValueError: there are no records, or a record is of a task that is not among `tasks`.
     """
     path = folder / RECORDS_FILE
     if not path.is_file():
@@ -149,8 +151,10 @@ def rescore(tasks: Mapping[str, Task], folder: Path) -> dict[str, dict[str, Scor
 
 @contextmanager
 def evaluating(lm: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module gets back its own mode. (Not inference mode: tensors that a model
-    keeps for later, such as layouts, would be unusable in training.)"""
+    """Put a model into eval mode without gradients within the block; afterwards every module has its own mode again.
+
+    This is not torch's inference mode: tensors that a model keeps, such as layouts, would be unusable in training.
+    """
     training = {module: module.training for module in lm.modules()}
     lm.eval()
     try:
@@ -159,63 +163,3 @@ def evaluating(lm: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-
-
-def flat_metrics(results: Results, details: bool = True) -> dict[str, float]:
-    """Numbers by name: "perplexity/ratio_8", and with `details` also "perplexity/ratio_8/window_3"."""
-    metrics = {}
-    for task, scores in results.items():
-        for mode, score in scores.items():
-            name = f"{task}/{mode.replace(' ', '_')}"
-            metrics[name] = score.value
-            if details:
-                metrics |= {f"{name}/{detail}": value for detail, value in score.details.items()}
-    return metrics
-
-
-def flat_costs(results: Results) -> dict[str, float]:
-    """What it took, by name: "costs/perplexity/ratio_8/seconds"."""
-    return {
-        f"costs/{task}/{mode.replace(' ', '_')}/{name}": value
-        for task, scores in results.items()
-        for mode, score in scores.items()
-        for name, value in score.costs.items()
-    }
-
-
-def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict[str, Figure]:
-    """Figures by name ("perplexity_by_ratio"). `runs` maps labels to results; the last is the newest."""
-    figures: dict[str, Figure] = {}
-    for name, task in tasks.items():
-        of_task = {label: results[name] for label, results in runs.items() if name in results}
-        figures |= {f"{name}_{kind}": figure for kind, figure in task.figures(of_task).items()}
-    spread = {name: _spread(scores) for name, scores in list(runs.values())[-1].items()}
-    widest = max(spread, key=lambda name: spread[name], default=None)
-    if widest is not None and spread[widest] > 1:  # tasks ask for answers of different lengths: one alone is compared
-        figures["costs_by_length"] = costs_by_length(by_mode({widest: runs[list(runs)[-1]][widest]}), widest)
-    return figures
-
-
-def _spread(scores: ModeScores) -> float:
-    """The longest of a task's texts, in lengths of the shortest."""
-    lengths = [record["tokens_in"] for score in scores.values() for record in score.predictions]
-    return max(lengths) / max(min(lengths), 1) if lengths else 0.0
-
-
-def save(
-    folder: str | Path,
-    tasks: Mapping[str, Task],
-    runs: Mapping[str, Results],
-    figures: Mapping[str, Figure],
-    settings: Mapping[str, Any],
-) -> None:
-    """Write the newest of the runs into `folder`, which is made if need be: `metrics.json`, `predictions.jsonl`, a PNG
-    per figure, and `report.html` with all of it. `settings` are the config, resolved; {} if it is not known."""
-    folder = Path(folder)
-    results = list(runs.values())[-1]
-    scores = [score for of_task in results.values() for score in of_task.values()]
-    Journal.close(folder, (record for score in scores for record in score.predictions))
-    (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
-    write_report(folder, tasks, runs, figures, settings)

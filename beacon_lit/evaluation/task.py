@@ -1,7 +1,7 @@
 """A task: what it asks a model, how it grades the answers, and what it makes of all grades."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -135,9 +135,15 @@ def mean_score(records: Sequence[Record], name: str = "score", by: Sequence[str]
         key = "/".join(f"{field}_{_short(record[field])}" for field in by)
         groups.setdefault(key, []).append(record[name])
     return Score(
-        value=sum(record[name] for record in records) / len(records),
-        details={key: sum(values) / len(values) for key, values in groups.items()},
+        value=mean(record[name] for record in records),
+        details={key: mean(values) for key, values in groups.items()},
     )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Average numbers; NaN if empty."""
+    values = list(values)
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _short(value: Any) -> str:

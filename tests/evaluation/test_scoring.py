@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
-from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.evaluation import (
     Generate,
     Prompt,
@@ -13,31 +11,18 @@ from beacon_lit.evaluation import (
     ScoreText,
     Subject,
     execute,
-    make_options,
     parse_mode,
 )
 from beacon_lit.evaluation.runner import evaluating
-from beacon_lit.tiny import byte_tokenizer
+from tests.evaluation.fakes import WINDOW, tiny_lm
 from tests.evaluation.fakes import byte_tokenizer as plain_tokenizer
 
-WINDOW = 16
 MODES = ("dense", "window-only", 2, 4)
 
 
 @pytest.fixture(scope="module")
 def lm():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-    )
-    lm = BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
+    lm = tiny_lm(400)
     lm.generation_config.eos_token_id = None  # not Llama's: the tokenizer has its own
     return lm
 
@@ -135,31 +120,3 @@ def test_one_token_options_agree_with_losses_of_the_whole_text(lm, mode):
         with evaluating(lm):
             whole = execute(reader, [ScoreText([*prompt.ids, 9])])[0]["losses"][-1].item()
         assert found["nll"] == pytest.approx(whole, rel=1e-4)
-
-
-def test_options_stand_where_a_model_writes_them():
-    prompt, options = make_options(plain_tokenizer(True), "The river. Answer:", "AB")
-    assert prompt.ids == plain_tokenizer(True)("The river. Answer:")["input_ids"] and prompt.template == "plain"
-    assert [plain_tokenizer().decode(option) for option in options] == [" A", " B"]
-    tokenizer = byte_tokenizer()
-    prompt, options = make_options(tokenizer, "Which?", ["yes", "no"])
-    assert prompt.template == "chat" and [tokenizer.decode(option) for option in options] == ["yes", "no"]
-    assert tokenizer.decode(prompt.ids) == "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_a_space_that_a_template_writes_is_part_of_an_answer():
-    tokenizer = plain_tokenizer()
-    tokenizer.chat_template = (
-        "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
-        "{% else %} {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
-    )
-    prompt, options = make_options(tokenizer, "Which?", "AB", "chat")
-    assert tokenizer.decode(prompt.ids) == "[INST] Which? [/INST]"
-    assert [tokenizer.decode(option) for option in options] == [" A", " B"]
-
-
-def test_a_template_that_is_not_there_is_an_error():
-    with pytest.raises(ValueError, match="needs a chat template"):
-        make_options(plain_tokenizer(), "Which?", "AB", "chat")
-    with pytest.raises(ValueError, match="template='chatty' is not allowed; allowed: auto, chat, plain"):
-        make_options(plain_tokenizer(), "Which?", "AB", "chatty")

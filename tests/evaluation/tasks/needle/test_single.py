@@ -3,21 +3,15 @@ import random
 import pytest
 
 from beacon_lit.evaluation import Subject, choose_modes, make_prompt, parse_mode, run
-from beacon_lit.evaluation.frame import Frame
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.tasks import Needle
 from beacon_lit.evaluation.tasks.needle.facts import MOST_FACTS, draw_facts
 from beacon_lit.evaluation.tasks.needle.grading import contains
 from beacon_lit.evaluation.tasks.needle.haystack import TextFiles, read_haystack
-from tests.evaluation.finding import FindingLM, tokenizer
+from beacon_lit.evaluation.turn_markup import TurnMarkup
+from tests.evaluation.finding import FindingLM, documents, tokenizer
 
-SENTENCES = "The river runs wide. It is cold! Was the mill old? "
 TASK = Needle(lengths=(700, 900), depths=(0, 50, 100), samples=2, max_new_tokens=99)
-
-
-def documents(tokens):
-    texts = [f"Text {name} begins here. " + SENTENCES * 30 for name in ("one", "two", "three")]
-    return [(text[:9], tokens(text)["input_ids"]) for text in texts]
 
 
 def evaluate(task, modes, chat=False, bos=False, batch_size=3, **model):
@@ -175,16 +169,16 @@ def test_a_haystack_without_text_or_files_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(lengths=()), "lengths: got"),
-        (dict(lengths=(9, 9)), "lengths: got"),
-        (dict(depths=()), "depths: got"),
-        (dict(depths=(50, 101)), r"depths: got \[50, 101\]"),
-        (dict(samples=0), "samples: got 0; must be at least 1"),
-        (dict(max_new_tokens=0), "max_new_tokens: got 0"),
+        (dict(lengths=()), "lengths="),
+        (dict(lengths=(9, 9)), "lengths="),
+        (dict(depths=()), "depths="),
+        (dict(depths=(50, 101)), r"depths=\[50, 101\]"),
+        (dict(samples=0), "samples=0 is not allowed; allowed: at least 1"),
+        (dict(max_new_tokens=0), "max_new_tokens=0"),
         (dict(template="raw"), "template='raw' is not allowed"),
         (dict(metric="f1"), "metric='f1' is not allowed; allowed: accuracy, rouge, judge"),
         (dict(metric="judge"), "metric=judge is not allowed without judge.url"),
-        (dict(needle="A b.", question="?"), "answer: must be given, too"),
+        (dict(needle="A b.", question="?"), "answer is missing; allowed: all of needle, question and answer, or none"),
         (dict(needle="A b.", question="?", answer="c"), "answer='c' is not allowed; allowed: words of the needle"),
     ],
 )
@@ -197,7 +191,7 @@ def test_a_length_without_room_is_an_error_that_says_what_would_do():
     tokens = tokenizer()
     subject = Subject(None, tokens, lambda: documents(tokens))
     own = dict(needle="A b.", question="What?", answer="b")
-    with pytest.raises(ValueError, match=r"lengths: got 8; this needs at least \d+ tokens") as error:
+    with pytest.raises(ValueError, match=r"lengths=8 is not allowed; allowed: at least \d+ tokens") as error:
         Needle(lengths=(8,), depths=(0,), **own).examples(subject)
     least = int(str(error.value).split()[-2])
     assert len(Needle(lengths=(least,), depths=(0,), **own).examples(subject)[0].content.ids) == least
@@ -207,8 +201,8 @@ def test_a_length_without_room_is_an_error_that_says_what_would_do():
 
 def test_a_chat_needs_a_template():
     with pytest.raises(ValueError, match="has no chat template"):
-        Frame.of(tokenizer(), "chat")
-    assert Frame.of(tokenizer(chat=True), "plain").head == ""
+        TurnMarkup.of(tokenizer(), "chat")
+    assert TurnMarkup.of(tokenizer(chat=True), "plain").head == ""
 
 
 def test_heat_maps_have_a_panel_per_mode():

@@ -125,7 +125,7 @@ def test_prompts_ask_what_records_ask():
         ("passkey", dict(answer=[]), "answer must be a string or a list"),
         ("passkey", dict(context=3), "context and input must be strings"),
         ("math_find", dict(answer="two"), "answer must be a number"),
-        ("math_find", dict(input="Which?"), "input must tell what is wanted"),
+        ("math_find", dict(input="Which?"), "input must name what is wanted"),
         ("code_run", dict(input="Which?"), "input must have a call"),
         ("code_debug", dict(options=["a"]), "options must be a list of four"),
         ("code_debug", dict(answer=["E"]), "answer must be one of the options"),
@@ -145,10 +145,10 @@ def test_missing_files_say_what_to_fetch(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(subsets=[]), "subsets: got"),
-        (dict(subsets=["passkeys"]), r"subsets: got \['passkeys'\]; allowed: all, paper, passkey, "),
-        (dict(max_examples=0), "max_examples: got 0"),
-        (dict(max_length=1), "max_length: got 1"),
+        (dict(subsets=[]), "subsets="),
+        (dict(subsets=["passkeys"]), r"subsets=\['passkeys'\] is not allowed; allowed: all, paper, passkey, "),
+        (dict(max_examples=0), "max_examples=0"),
+        (dict(max_length=1), "max_length=1"),
         (dict(template="none"), "template='none'"),
     ],
 )

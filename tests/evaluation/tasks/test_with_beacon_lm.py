@@ -2,29 +2,14 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
-from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.evaluation import Passkey, Perplexity, Subject, choose_modes, run
-from tests.evaluation.fakes import byte_tokenizer
-
-WINDOW = 16
+from tests.evaluation.fakes import byte_tokenizer, tiny_lm
 
 
 @pytest.fixture(scope="module")
 def lm():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-    )
-    return BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
+    return tiny_lm(400)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from beacon_lit.runs import of_earlier_run
 from evaluate import evaluate
 from tests.configs import composed, small_backbone, small_text
 from tests.evaluation.fakes import byte_tokenizer
-from tests.evaluation.finding import FindingLM, tokenizer
+from tests.evaluation.finding import FindingLM, documents, tokenizer
 from tests.evaluation.judges import judging
-from tests.evaluation.test_needle import documents
 
 
 def scores_of(task, chat=False, **model):
@@ -70,7 +69,7 @@ def test_needles_lie_in_parts_of_their_own():
 @pytest.mark.parametrize("kind", [MultiNeedle, MultiTurnNeedle])
 @pytest.mark.parametrize("count", [1, 99])
 def test_a_count_of_needles_that_cannot_be_is_named(kind, count):
-    with pytest.raises(ValueError, match=f"needles: got {count}; must be between 2 and"):
+    with pytest.raises(ValueError, match=f"needles={count} is not allowed; allowed: between 2 and"):
         kind(lengths=(900,), needles=count)
 
 

@@ -101,11 +101,11 @@ def test_a_long_text_loses_its_middle_and_answers_are_short(file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(lengths=["tiny"]), r"lengths: got \['tiny'\]; allowed: some of short, medium, long"),
-        (dict(lengths=[]), r"lengths: got \[\]"),
-        (dict(max_examples=0), "max_examples: got 0"),
-        (dict(max_length=1), "max_length: got 1"),
-        (dict(max_new_tokens=0), "max_new_tokens: got 0"),
+        (dict(lengths=["tiny"]), r"lengths=\['tiny'\] is not allowed; allowed: short, medium, long"),
+        (dict(lengths=[]), r"lengths=\[\]"),
+        (dict(max_examples=0), "max_examples=0"),
+        (dict(max_length=1), "max_length=1"),
+        (dict(max_new_tokens=0), "max_new_tokens=0"),
         (dict(template="raw"), "template='raw'"),
     ],
 )
@@ -134,7 +134,7 @@ def test_missing_files_are_named(tmp_path, file):
     with pytest.raises(ValueError, match=r"prompts_file='none.txt' cannot be read"):
         results(LongBenchV2(file, prompts_file="none.txt"))
     (tmp_path / "p.txt").write_text("$DOC$ $Q$ $C_A$ $C_B$ $C_C$")
-    with pytest.raises(ValueError, match=r"p.txt' lacks \$C_D\$; it must have \$DOC\$"):
+    with pytest.raises(ValueError, match=r"p.txt' lacks \$C_D\$; allowed: a prompt with \$DOC\$"):
         results(LongBenchV2(file, prompts_file=f"{tmp_path}/p.txt"))
 
 

@@ -3,7 +3,7 @@ from math import exp
 import pytest
 
 from beacon_lit.evaluation import Perplexity, Subject, parse_mode, run
-from beacon_lit.evaluation.tasks.perplexity import cut_pieces
+from beacon_lit.evaluation.tasks.perplexity import cut_excerpts
 from tests.evaluation.fakes import WINDOW, FakeLM, byte_tokenizer
 
 DOCUMENTS = [("a", list(range(100))), ("short", [1, 2]), ("b", list(range(200, 270)))]
@@ -18,14 +18,14 @@ def evaluate(task, mode, documents=DOCUMENTS, bos=False):
 
 
 def test_pieces_take_turns_over_documents_and_do_not_overlap():
-    pieces = cut_pieces(DOCUMENTS, 30)
+    pieces = cut_excerpts(DOCUMENTS, 30)
     assert [(piece.id, piece.start) for piece in pieces] == [("a", 0), ("b", 0), ("a", 30), ("b", 30), ("a", 60)]
     assert all(len(piece.ids) == 30 for piece in pieces)
     assert pieces[2].ids == list(range(30, 60))
 
 
 def test_a_prefix_heads_each_piece_and_is_not_doubled():
-    pieces = cut_pieces([("a", [0, *range(1, 41)])], 11, prefix=[0])
+    pieces = cut_excerpts([("a", [0, *range(1, 41)])], 11, prefix=[0])
     assert [piece.ids for piece in pieces] == [[0, *range(i, i + 10)] for i in (1, 11, 21, 31)]
     assert [piece.start for piece in pieces] == [1, 11, 21, 31]
 
@@ -65,9 +65,9 @@ def test_the_tokenizers_bos_heads_each_piece():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(length=1), "length: got 1; a piece needs at least 2 tokens"),
-        (dict(max_pieces=0), "max_pieces: got 0; must be at least 1"),
-        (dict(max_documents=-1), "max_documents: got -1; must be at least 1"),
+        (dict(length=1), "length=1 is not allowed; allowed: at least 2"),
+        (dict(max_pieces=0), "max_pieces=0 is not allowed; allowed: at least 1"),
+        (dict(max_documents=-1), "max_documents=-1 is not allowed; allowed: at least 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -76,5 +76,8 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_documents_that_are_too_short_are_an_error():
-    with pytest.raises(ValueError, match=r"length: got 101, but the longest of the 3 documents has 100 tokens"):
+    with pytest.raises(
+        ValueError,
+        match=r"length=101 is not allowed; allowed: at most 100, the tokens of the longest of the 3 documents",
+    ):
         evaluate(Perplexity(length=101), "dense")

@@ -1,4 +1,7 @@
-"""What is around a long text that is asked about, as token ids: so that a prompt can be made exact to the token."""
+"""What a chat template, or plain text, writes around a long document and the questions about it, as token ids.
+
+With it a prompt of several parts can be made exact to the token.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,21 +10,21 @@ from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.data.retrieval.tokens import token_ids
 from beacon_lit.evaluation.prompts import AUTO, CHAT, PLAIN, check_template
 
-# Characters of Unicode's private use area: in no text, and nothing that a template strips.
+# Characters of Unicode's private use area, which no text contains and no chat template strips.
 _FIRST, _ANSWER, _SECOND = "\ue0b7", "\ue0b8", "\ue0b9"
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The text around a document and its questions.
+class TurnMarkup:
+    """The parts of a chat template, or of plain text, around user turns and answers.
 
     Attributes:
-        tokenizer: the model's.
-        template: "chat" or "plain", which of them this is.
-        prefix: ids before all text, such as the bos token; a chat template writes its own.
-        head: text before the user's first words.
-        ask: text between a question and the answer; in plain text the answer's stem is there.
-        again: text between an answer and the user's next words.
+        tokenizer: the model's tokenizer.
+        template: "chat" or "plain".
+        prefix: ids before all text, such as the bos token; empty in a chat, whose template writes its own.
+        head: text before the first words of the user.
+        ask: text between a question and the answer; in plain text the beginning of the answer.
+        again: text between an answer and the next words of the user.
     """
 
     tokenizer: Any
@@ -32,16 +35,16 @@ class Frame:
     again: str
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str = AUTO, stem: str = " Answer:") -> "Frame":
-        """What `make_prompt` would write around a text.
+    def of(cls, tokenizer: Any, template: str = AUTO, stem: str = " Answer:") -> "TurnMarkup":
+        """Take apart what `make_prompt` would write around a text.
 
         Args:
-            tokenizer: the model's.
-            template: "chat" for the tokenizer's chat template, "plain" for none, "auto" for a chat where there is one.
-            stem: what a plain text's answer begins with; an assistant speaks without.
+            tokenizer: the model's tokenizer.
+            template: "chat" for the tokenizer's chat template, "plain" for none, "auto" for a chat if there is one.
+            stem: beginning of the answer in plain text; a chat has none.
 
         Raises:
-            ValueError: another template, a chat without a template, or one that refuses two questions.
+            ValueError: unknown template, "chat" without a chat template, or a chat template that refuses two questions.
         """
         check_template(template)
         if template == PLAIN or (template == AUTO and not tokenizer.chat_template):
@@ -56,13 +59,13 @@ class Frame:
         return cls(tokenizer, CHAT, (), head, ask, again)
 
     def opening(self, announcement: str) -> list[int]:
-        """Ids up to the document."""
+        """Return the ids before the document."""
         return [*self.prefix, *token_ids(self.tokenizer, self.head + announcement)]
 
     def question(self, question: str) -> list[int]:
-        """Ids from the document's end to where the answer begins."""
+        """Return the ids from the end of the document to the beginning of the answer."""
         return token_ids(self.tokenizer, f"\n\n{question}{self.ask}")
 
     def next_question(self, question: str) -> list[int]:
-        """Ids from an answer's end (without the token that ends it) to where the next answer begins."""
+        """Return the ids from the end of an answer, without its end token, to the beginning of the next answer."""
         return token_ids(self.tokenizer, f"{self.again}{question}{self.ask}")

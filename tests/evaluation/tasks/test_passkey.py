@@ -74,12 +74,12 @@ def test_the_first_number_of_an_answer_counts(said, guess, score, similarity):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(lengths=()), "lengths: got"),
-        (dict(lengths=(9, 9)), "lengths: got"),
-        (dict(lengths=(9,), depths=()), "depths: got"),
-        (dict(lengths=(9,), depths=(50, 120)), r"depths: got \[120\]; must be between 0 and 100"),
+        (dict(lengths=()), "lengths="),
+        (dict(lengths=(9, 9)), "lengths="),
+        (dict(lengths=(9,), depths=()), "depths="),
+        (dict(lengths=(9,), depths=(50, 120)), r"depths=\[50, 120\] is not allowed; .* between 0 and 100"),
         (dict(lengths=(9,), template="raw"), "template='raw' is not allowed"),
-        (dict(lengths=(9,), samples=0), "samples: got 0; must be at least 1"),
+        (dict(lengths=(9,), samples=0), "samples=0 is not allowed; allowed: at least 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -110,7 +110,9 @@ def test_solved_questions_of_the_subject_come_first(tmp_path):
     choices = "\nA. one\nB. two\nC. three\nD. four\nAnswer:"
     _, read = asked(task, RIGHT, batch_size=1)
     assert read[0].rstrip() == f"{HEAD}Solved 0?{choices} A\n\nSolved 1?{choices} B\n\nWhat is 1 + 1?{choices}"
-    with pytest.raises(ValueError, match=r"shots=4: dev='.*dev.json' has 3 of 'abstract_algebra'"):
+    with pytest.raises(
+        ValueError, match=r"shots=4 is not allowed with dev='.*dev.json'; allowed: at most 3, its .* 'abstract_algebra'"
+    ):
         asked(Mmlu(task.path, task.dev, shots=4), RIGHT)
 
 
@@ -182,11 +184,11 @@ def test_a_malformed_record_is_named(tmp_path, record, message):
 def test_missing_files_and_bad_settings_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"mmlu/test.json is none.*unpack long-llm.tar.gz .* set `data_root`"):
         read_questions("long-llm:mmlu/test.json", str(tmp_path))
-    with pytest.raises(ValueError, match=r"there is no SUBJECT_test\.csv in it"):
+    with pytest.raises(ValueError, match=r"there is no SUBJECT_test\.csv in this folder"):
         read_questions(str(tmp_path))
-    with pytest.raises(ValueError, match="shots: got -1"):
+    with pytest.raises(ValueError, match="shots=-1"):
         Mmlu(shots=-1)
-    with pytest.raises(ValueError, match="max_examples: got 0; must be at least 1"):
+    with pytest.raises(ValueError, match="max_examples=0 is not allowed; allowed: at least 1"):
         Mmlu(max_examples=0)
 
 
