@@ -1,4 +1,4 @@
-"""Runs requests: the one place that measures them, and asks the model for their answers."""
+"""Executes requests: the one place where a model is asked for answers."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -24,7 +24,7 @@ from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
 from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.requests import Generate, ScoreOptions, ScoreText
+from beacon_lit.evaluation.requests import Answer, Generate, Request, ScoreOptions, ScoreText
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.task import Subject
 from beacon_lit.runs import quiet, subject
@@ -39,7 +39,6 @@ except ImportError as error:
     raise ValueError("lm-evaluation-harness is not installed; allowed: pip install 'beacon_lit[harness]'") from error
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _NAME = "beacon_lm"
 
@@ -145,39 +144,36 @@ class HarnessLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """See `LM`: return the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
-        parts = []
+        texts: list[ScoreText] = []
+        parts: list[tuple[int, int]] = []  # of each text: number of the request, scored tokens
         for number, request in enumerate(requests):
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 1, context_len=1)
-            parts += [([*read, scored[-1]], (number, len(scored))) for read, scored in windows]
+            for read, scored in windows:
+                texts.append(ScoreText([*read, scored[-1]]))
+                parts.append((number, len(scored)))
         totals = [0.0] * len(requests)
-        for texts, about in self._batches(parts, "loglikelihood_rolling", disable_tqdm):
-            with evaluating(self.reader.subject.lm):
-                answers = execute(self.reader, [ScoreText(ids) for ids in texts])
-            for (number, scored), answer in zip(about, answers, strict=True):
-                losses = answer["losses"]
-                totals[number] -= losses[len(losses) - scored :].sum().item()
+        for i, answer in self._answers(texts, "loglikelihood_rolling", disable_tqdm):
+            number, scored = parts[i]
+            losses = answer["losses"]
+            totals[number] -= losses[len(losses) - scored :].sum().item()
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """See `LM`: return greedy answers. With a chat template an end-of-turn token also ends an answer."""
-        groups: dict[tuple[int, tuple[str, ...]], list[tuple[list[int], int]]] = {}
-        for number, request in enumerate(requests):
+        template = CHAT if self.tokenizer.chat_template else PLAIN
+        prompts = []
+        for request in requests:
             most, until = _greedy_settings(request.args[1])
             ids = _end(self.tok_encode(request.args[0]), self.max_length - most, f"max_gen_toks={most}")
-            groups.setdefault((most, until), []).append((ids, number))
-        template = CHAT if self.tokenizer.chat_template else PLAIN
-        answers = [""] * len(requests)
-        for (most, until), group in groups.items():
-            for texts, numbers in self._batches(group, "generate_until", disable_tqdm):
-                with evaluating(self.reader.subject.lm):
-                    said = execute(self.reader, [Generate(Prompt(list(ids), template), most, until) for ids in texts])
-                for number, record in zip(numbers, said, strict=True):
-                    answers[number] = record["prediction"]
-                    self.cache_hook.add_partial("generate_until", requests[number].args, answers[number])
-        return answers
+            prompts.append(Generate(Prompt(ids, template), most, until))
+        found = [""] * len(requests)
+        for i, answer in self._answers(prompts, "generate_until", disable_tqdm):
+            found[i] = answer["prediction"]
+            self.cache_hook.add_partial("generate_until", requests[i].args, found[i])
+        return found
 
     def _loglikelihood_tokens(
         self,
@@ -185,32 +181,34 @@ class HarnessLM(TemplateLM):
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """See `TemplateLM`. Requests that differ only in the last token share a batch, where they are read once."""
-        groups: dict[tuple[int, ...], list[tuple[int, Prompt]]] = {}
+        """See `TemplateLM`. Continuations that differ only in the last token are options of one prompt."""
+        groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
         for number, (_, context, continuation) in enumerate(requests):
             room = self.max_length + 1 - len(continuation)
-            prompt = Prompt(_end(context, room, f"a continuation of {len(continuation)} tokens"))
-            groups.setdefault((*prompt.ids, *continuation[:-1]), []).append((number, prompt))
-        found: dict[int, tuple[float, bool]] = {}
-        for _, of_batch in self._batches(list(groups.items()), "loglikelihood", disable_tqdm):
-            batch = [pair for group in of_batch for pair in group]
-            with evaluating(self.reader.subject.lm):
-                answers = execute(
-                    self.reader, [ScoreOptions(prompt, [requests[number][2]]) for number, prompt in batch]
-                )
-            for (number, _), answer in zip(batch, answers, strict=True):
-                found[number] = -answer["nll"][0], answer["greedy"][0]
+            ids = _end(context, room, f"a continuation of {len(continuation)} tokens")
+            groups.setdefault((tuple(ids), tuple(continuation[:-1])), []).append(number)
+        options = [
+            ScoreOptions(Prompt(list(ids)), [requests[number][2] for number in numbers])
+            for (ids, _), numbers in groups.items()
+        ]
+        members, found = list(groups.values()), [(0.0, False)] * len(requests)
+        for i, answer in self._answers(options, "loglikelihood", disable_tqdm):
+            for number, nll, greedy in zip(members[i], answer["nll"], answer["greedy"], strict=True):
+                found[number] = -nll, greedy
                 self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
-        return [found[number] for number in range(len(requests))]
+        return found
 
-    def _batches(
-        self, texts: Sequence[tuple[Sequence[int], T]], kind: str, quiet: bool
-    ) -> Iterator[tuple[list[Sequence[int]], list[T]]]:
-        """Yield token ids, with something about each, in batches, the longest first: memory runs out early or never."""
-        ordered = sorted(texts, key=lambda text: -len(text[0]))
-        for start in tqdm(range(0, len(ordered), self.batch_size), desc=kind, disable=quiet):
-            batch = ordered[start : start + self.batch_size]
-            yield [ids for ids, _ in batch], [about for _, about in batch]
+    def _answers(self, requests: Sequence[Request], kind: str, quiet: bool) -> Iterator[tuple[int, Answer]]:
+        """Yield the number and the answer of each request, the longest of equal settings first.
+
+        The first batch then needs the most memory.
+        """
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].settings, -max(requests[i].lengths)))
+        for start in tqdm(range(0, len(order), self.batch_size), desc=kind, disable=quiet):
+            numbers = order[start : start + self.batch_size]
+            with evaluating(self.reader.subject.lm):
+                answers = execute(self.reader, [requests[i] for i in numbers])
+            yield from zip(numbers, answers, strict=True)
 
 
 def main() -> None:

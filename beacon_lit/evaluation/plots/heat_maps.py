@@ -38,7 +38,7 @@ def heat_maps(panels: Mapping[str, Mapping[tuple[int, float], float]], title: st
         axes.remove()
     for axes in grid.flat[len(panels) - columns : len(panels)]:
         axes.tick_params(labelbottom=True)  # the lowest panel of each column
-    figure.supylabel("depth of the key", fontsize=10)
+    figure.supylabel("depth", fontsize=10)
     figure.supxlabel("length of the prompt (tokens)", fontsize=10)
     figure.suptitle(title)
     figure.colorbar(image, ax=list(grid.flat[: len(panels)]), fraction=0.05, pad=0.02, aspect=30)

@@ -107,7 +107,7 @@ def score_by_depth(panels: Mapping[str, Mapping[tuple[int, float], float]], titl
         name: {depth: fmean(value for (_, at), value in cells.items() if at == depth) for depth in depths}
         for name, cells in panels.items()
     }
-    return score_by_amount(curves, "mean over all lengths", "depth of the key (%)", title)
+    return score_by_amount(curves, "mean over all lengths", "depth (%)", title)
 
 
 def _mean_perplexity(values: Sequence[float], tokens: Sequence[int]) -> float:
