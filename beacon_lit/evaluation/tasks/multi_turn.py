@@ -54,6 +54,7 @@ class MultiTurnPerplexity(Task):
     max_examples: int | None = None
     turns: int = 3
     metric = "perplexity"
+    higher_is_better = False
 
     def __post_init__(self) -> None:
         check_limits(max_examples=self.max_examples)

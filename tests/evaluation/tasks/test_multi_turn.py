@@ -57,6 +57,7 @@ def token_losses(lm, mode, ids):
 def test_fewer_turns_are_the_beginning_of_more(tmp_path, lm):
     path = write(tmp_path / "turns.json", *TURNS)
     one, two = (asked(MultiTurnPerplexity(path, turns=turns), 2, chat_tokenizer(), lm) for turns in (1, 2))
+    assert not MultiTurnPerplexity.higher_is_better
     assert set(one.details) == {"turn_1", "by_conversation"} and set(two.details) == {*one.details, "turn_2"}
     assert one.value == pytest.approx(one.details["turn_1"])
 
