@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
@@ -9,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -51,6 +53,14 @@ def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
+
+
+def command_line() -> str:
+    """Return the command that started the job, such as "python evaluate.py ratio=4"; "" outside of a Hydra job."""
+    if not HydraConfig.initialized():
+        return ""
+    job = HydraConfig.get()
+    return shlex.join(["python", f"{job.job.name}.py", *job.overrides.task])
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,10 +11,12 @@ from rich.console import Console
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, run, save
+from beacon_lit.evaluation.results import flat_metrics, make_figures, save
+from beacon_lit.evaluation.runner import check_batch_size, run
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Results, Score, Subject, Task
 from beacon_lit.loggers import log_figure, log_metrics
+from beacon_lit.record import command_line
 
 BEFORE, AFTER = "before training", "after training"
 
@@ -166,7 +168,7 @@ class EvaluationCallback(Callback):
         if not trainer.is_global_zero:
             return
         figures = make_figures(self.tasks, runs)
-        save(folder, self.tasks, runs, figures, self._settings())
+        save(folder, self.tasks, runs, figures, self._settings(), command_line())
         for logger in trainer.loggers:
             for name, figure in figures.items():
                 log_figure(logger, f"eval/{name}", figure, trainer.global_step)

@@ -19,10 +19,11 @@ from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
-from beacon_lit.evaluation.runner import check_batch_size, flat_metrics, make_figures, rescore, run, save
+from beacon_lit.evaluation.results import flat_metrics, make_figures, save
+from beacon_lit.evaluation.runner import check_batch_size, rescore, run
 from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Subject, Task
-from beacon_lit.record import recorded
+from beacon_lit.record import command_line, recorded
 from beacon_lit.runs import save_config, subject
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def _predict(cfg: DictConfig, tasks: Tasks, folder: Path) -> tuple[Results, bool
 def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results) -> None:
     """Write the results to `folder` and print their tables."""
     runs = {"": results}
-    save(folder, tasks, runs, make_figures(tasks, runs), cast(dict, OmegaConf.to_container(cfg, resolve=True)))
+    settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
+    save(folder, tasks, runs, make_figures(tasks, runs), settings, command_line())
     console = Console()
     console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
     console.print(cost_table(results))

@@ -13,7 +13,7 @@ from beacon_lit.arch.checkpoint import Sharder, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.cli.checks import check_length, check_objective, check_start, check_started
 from beacon_lit.cli.command import command
-from beacon_lit.evaluation.runner import flat_metrics
+from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.record import optimized, recorded
 from beacon_lit.runs import find_beacons, link_latest
 

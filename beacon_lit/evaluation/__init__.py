@@ -1,17 +1,23 @@
-"""Model -> scores: tasks, the modes they compare, and the runner that writes tables, metrics and figures."""
+"""Model -> scores: tasks, the modes that they compare, and the runner that writes tables, metrics and figures."""
 
+from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import Mode, choose_modes, parse_mode
 from beacon_lit.evaluation.prompts import Prompt, make_options, make_prompt
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.runner import flat_metrics, make_figures, rescore, run, save
+from beacon_lit.evaluation.requests import Answer, Converse, Generate, Request, ScoreOptions, ScoreText
+from beacon_lit.evaluation.results import flat_metrics, make_figures, save
+from beacon_lit.evaluation.runner import rescore, run
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Example, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks import Passkey, Perplexity
 
 __all__ = [
+    "Answer",
+    "Converse",
     "Example",
+    "Generate",
     "Journal",
     "Mode",
     "Passkey",
@@ -19,10 +25,14 @@ __all__ = [
     "Prompt",
     "Ranks",
     "Reader",
+    "Request",
     "Score",
+    "ScoreOptions",
+    "ScoreText",
     "Subject",
     "Task",
     "choose_modes",
+    "execute",
     "flat_metrics",
     "make_figures",
     "make_options",

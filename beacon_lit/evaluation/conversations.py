@@ -1,4 +1,4 @@
-"""Reads files of conversations for tasks: every record must be there and be right, else scores would not compare."""
+"""Reads files of conversations for tasks. A malformed record is an error: without it scores would not compare."""
 
 from itertools import islice
 
@@ -12,15 +12,18 @@ FETCH = (
 
 
 def read_conversations(path: str, data_root: str | None, limit: int | None = None) -> list[Document]:
-    """The conversations of JSON files: `id`, and `conversations`, messages of "role" and "content".
+    """Read the conversations of JSON files.
 
     Args:
         path: JSON lines or JSON arrays, plain, .gz or .zst; see `FileSource` for `long-llm:` and globs.
         data_root: the folder that `long-llm:` stands for.
-        max_examples: the first so many; None = all.
+        limit: maximum number of conversations; None = all.
+
+    Returns:
+        Documents with `id`, and `conversations`: messages with "role" and "content".
 
     Raises:
-        ValueError: no such file, or a record that is no conversation, with file and line.
+        ValueError: a missing file, or a malformed record, with file and line.
     """
     try:
         source = JsonSource(path, data_root)
@@ -34,9 +37,3 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
             raise ValueError(f"path={path!r}: record {record['id']} has text; allowed: conversations")
         documents.append(record)
     return documents
-
-
-def check_max_examples(max_examples: int | None) -> None:
-    """ValueError unless it is None or at least 1."""
-    if max_examples is not None and max_examples < 1:
-        raise ValueError(f"max_examples: got {max_examples}; must be at least 1, or null for all")

@@ -1,4 +1,4 @@
-"""What an evaluation took: time, tokens, memory."""
+"""Sums up the costs of an evaluation: time, tokens, memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,8 +6,11 @@ from beacon_lit.evaluation.task import Record, Results
 
 
 def costs(records: Sequence[Record]) -> dict[str, float]:
-    """What records took together: "seconds", "tokens_in", "tokens_per_second", "cache_mib" (of the largest),
-    "tokens_dropped"."""
+    """Sum up the costs of records.
+
+    Returns:
+        "seconds", "tokens_in" (tokens read), "tokens_per_second", "cache_mib" (of the largest cache), "tokens_dropped".
+    """
     seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens_in"))
     largest = max((record["cache_bytes"] for record in records), default=0)
     return {
@@ -20,7 +23,7 @@ def costs(records: Sequence[Record]) -> dict[str, float]:
 
 
 def by_mode(results: Results) -> Mapping[str, Sequence[Record]]:
-    """The records of all tasks by mode."""
+    """Group the records of all tasks by mode."""
     modes = dict.fromkeys(mode for scores in results.values() for mode in scores)
     return {
         mode: [record for scores in results.values() if mode in scores for record in scores[mode].predictions]

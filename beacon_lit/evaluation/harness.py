@@ -1,8 +1,8 @@
-"""A model under one mode for EleutherAI's lm-evaluation-harness, whose tasks it then takes:
+"""Runs the tasks of EleutherAI's lm-evaluation-harness on a model under one mode:
 
 beacon-harness --model_args checkpoint=outputs/latest,ratio=4 --tasks hellaswag --batch_size 8
 
-That is `lm_eval` with the model `beacon_lm`; all its other options are as there. From Python:
+This is `lm_eval` with the model `beacon_lm`; all other options are those of `lm_eval`. From Python:
 
     import lm_eval
     from beacon_lit.evaluation.harness import HarnessLM
@@ -12,16 +12,18 @@ That is `lm_eval` with the model `beacon_lm`; all its other options are as there
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from beacon_lit.arch import longest
+from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
 from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Answer, Generate, Request, ScoreOptions, ScoreText
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.task import Subject
 from beacon_lit.runs import subject
@@ -35,24 +37,23 @@ except ImportError as error:
     raise ValueError("lm-evaluation-harness is not installed; allowed: pip install 'beacon_lit[harness]'") from error
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 MODEL_NAME = "beacon_lm"
 
 
 @register_model(MODEL_NAME)
 class HarnessLM(TemplateLM):
-    """What `lm_eval` asks of a model, answered by a `Reader`.
+    """Executes the harness's requests as our own (`ScoreOptions`, `ScoreText`, `Generate`).
 
     Contexts and continuations are tokenised as the harness does it with Hugging Face models, chat templates included.
-    Likelihoods are those of `Reader.continuation_losses`, answers greedy. A text that is longer than `max_length` loses
-    its start; in `loglikelihood_rolling` it is cut into pieces of that length, of which each but the first begins with
-    the last token of the one before. One process asks; the harness gives it all requests.
+    Answers are greedy. A text that is longer than `max_length` loses its start; in `loglikelihood_rolling` it is cut
+    into parts of that length, each of which, except for the first, begins with the last token of the part before. One
+    process executes all requests.
 
     Args:
         reader: the model, its tokenizer and the mode.
-        batch_size: texts that are read at once.
-        max_length: tokens of a text; None = as many as the model's positions hold in this mode.
+        batch_size: number of texts that are read at once.
+        max_length: maximum tokens of a text; None = as many as the model's positions hold in this mode.
 
     Raises:
         ValueError: a batch size or a length out of range.
@@ -72,27 +73,27 @@ class HarnessLM(TemplateLM):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "HarnessLM":
-        """See `create_from_arg_obj`; `arg_string` is such as "checkpoint=outputs/latest,ratio=4"."""
+        """Make a model from a string such as "checkpoint=outputs/latest,ratio=4": see `create_from_arg_obj`."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "HarnessLM":
-        """A model as `lm_eval` names it: with what `--model_args` sets, and its own batch size and device.
+        """Make a model from the arguments of `lm_eval`.
 
         Args:
-            arg_dict: `checkpoint` (as of beacon-evaluate), `ratio` (a ratio, "adapt-N", "dense" or "window-only"), and
-                maybe `max_length`, `backbone`, `dtype`, `attn`.
+            arg_dict: `--model_args`: `checkpoint` (as for beacon-evaluate), `ratio` (a ratio, "adapt-N", "dense" or
+                "window-only"), and optionally `max_length`, `backbone`, `dtype`, `attn`.
             additional_config: `batch_size`, `device`.
 
         Raises:
-            ValueError: another argument, or one of the two first missing; and what loading the model raises.
+            ValueError: an unknown argument, a missing `checkpoint` or `ratio`, or a model that cannot be loaded.
         """
         given = {name: value for name, value in {**arg_dict, **(additional_config or {})}.items() if value is not None}
         options = {name: given.pop(name) for name in ("backbone", "dtype", "attn") if name in given}
         device = given.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
         asked = {name: given.pop(name) for name in ("batch_size", "max_length") if name in given}
         checkpoint, ratio = given.pop("checkpoint", None), given.pop("ratio", None)
-        given.pop("max_batch_size", None)  # of the harness's automatic batch sizes
+        given.pop("max_batch_size", None)  # for the harness's automatic batch sizes
         if given or checkpoint is None or ratio is None:
             raise ValueError(
                 f"model_args: {', '.join(given) or 'checkpoint or ratio missing'}; needed: checkpoint=, ratio= (a "
@@ -115,16 +116,16 @@ class HarnessLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What an empty context stands for: the tokenizer's bos or else its eos."""
+        """The token that replaces an empty context: the tokenizer's bos, or else its eos."""
         return self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
 
     @property
     def tokenizer_name(self) -> str:
-        """For the harness's cache of requests."""
+        """The name that the harness's cache of requests uses."""
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The text of a conversation, whose last message goes on if it is not to end with what opens an answer."""
+        """Write a conversation as text that ends with the opening of an answer, or else with an unfinished message."""
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -133,46 +134,44 @@ class HarnessLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids, with the tokenizer's bos unless a text that a template wrote begins with it already."""
+        """Tokenise a text, with the tokenizer's bos unless a chat template has written it."""
         if add_special_tokens is None:
             bos = self.tokenizer.bos_token
             add_special_tokens = not (bos and string.startswith(bos))
         return self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """See `LM`: the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
-        pieces = []
+        """See `LM`: return the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
+        texts: list[ScoreText] = []
+        parts: list[tuple[int, int]] = []  # of each text: number of the request, scored tokens
         for number, request in enumerate(requests):
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 1, context_len=1)
-            pieces += [([*read, scored[-1]], (number, len(scored))) for read, scored in windows]
+            for read, scored in windows:
+                texts.append(ScoreText([*read, scored[-1]]))
+                parts.append((number, len(scored)))
         totals = [0.0] * len(requests)
-        for texts, about in self._batches(pieces, "loglikelihood_rolling", disable_tqdm):
-            with evaluating(self.reader.subject.lm):
-                losses, _ = self.reader.token_losses(texts)
-            for (number, scored), loss in zip(about, losses, strict=True):
-                totals[number] -= loss[len(loss) - scored :].sum().item()
+        for i, answer in self._answers(texts, "loglikelihood_rolling", disable_tqdm):
+            number, scored = parts[i]
+            losses = answer["losses"]
+            totals[number] -= losses[len(losses) - scored :].sum().item()
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """See `LM`: greedy answers. An end-of-turn token ends an answer, too, where there is a chat template."""
-        groups: dict[tuple[int, tuple[str, ...]], list[tuple[list[int], int]]] = {}
-        for number, request in enumerate(requests):
+        """See `LM`: return greedy answers. With a chat template an end-of-turn token also ends an answer."""
+        template = CHAT if self.tokenizer.chat_template else PLAIN
+        prompts = []
+        for request in requests:
             most, until = _greedy_settings(request.args[1])
             ids = _end(self.tok_encode(request.args[0]), self.max_length - most, f"max_gen_toks={most}")
-            groups.setdefault((most, until), []).append((ids, number))
-        template = CHAT if self.tokenizer.chat_template else PLAIN
-        answers = [""] * len(requests)
-        for (most, until), group in groups.items():
-            for texts, numbers in self._batches(group, "generate_until", disable_tqdm):
-                with evaluating(self.reader.subject.lm):
-                    said = self.reader.generate([Prompt(list(ids), template) for ids in texts], most, until)
-                for number, record in zip(numbers, said, strict=True):
-                    answers[number] = record["prediction"]
-                    self.cache_hook.add_partial("generate_until", requests[number].args, answers[number])
-        return answers
+            prompts.append(Generate(Prompt(ids, template), most, until))
+        found = [""] * len(requests)
+        for i, answer in self._answers(prompts, "generate_until", disable_tqdm):
+            found[i] = answer["prediction"]
+            self.cache_hook.add_partial("generate_until", requests[i].args, found[i])
+        return found
 
     def _loglikelihood_tokens(
         self,
@@ -180,44 +179,48 @@ class HarnessLM(TemplateLM):
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """Requests that are the same but for a last token come in one batch, where they are read once."""
-        groups: dict[tuple[int, ...], list[tuple[int, Prompt]]] = {}
+        """See `TemplateLM`. Continuations that differ only in the last token are options of one prompt."""
+        groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
         for number, (_, context, continuation) in enumerate(requests):
             room = self.max_length + 1 - len(continuation)
-            prompt = Prompt(_end(context, room, f"a continuation of {len(continuation)} tokens"))
-            groups.setdefault((*prompt.ids, *continuation[:-1]), []).append((number, prompt))
-        found: dict[int, tuple[float, bool]] = {}
-        for _, parts in self._batches(list(groups.items()), "loglikelihood", disable_tqdm):
-            batch = [part for group in parts for part in group]
-            with evaluating(self.reader.subject.lm):
-                losses = self.reader.continuation_losses([(prompt, requests[number][2]) for number, prompt in batch])
-            for (number, _), loss in zip(batch, losses, strict=True):
-                found[number] = -loss["nll"], loss["greedy"]
+            ids = _end(context, room, f"a continuation of {len(continuation)} tokens")
+            groups.setdefault((tuple(ids), tuple(continuation[:-1])), []).append(number)
+        options = [
+            ScoreOptions(Prompt(list(ids)), [requests[number][2] for number in numbers])
+            for (ids, _), numbers in groups.items()
+        ]
+        members, found = list(groups.values()), [(0.0, False)] * len(requests)
+        for i, answer in self._answers(options, "loglikelihood", disable_tqdm):
+            for number, nll, greedy in zip(members[i], answer["nll"], answer["greedy"], strict=True):
+                found[number] = -nll, greedy
                 self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
-        return [found[number] for number in range(len(requests))]
+        return found
 
-    def _batches(
-        self, texts: Sequence[tuple[Sequence[int], Item]], kind: str, quiet: bool
-    ) -> Iterator[tuple[list[Sequence[int]], list[Item]]]:
-        """Token ids, with something about each, in batches; the longest come first: they tell what memory it takes."""
-        ordered = sorted(texts, key=lambda text: -len(text[0]))
-        for start in tqdm(range(0, len(ordered), self.batch_size), desc=kind, disable=quiet):
-            batch = ordered[start : start + self.batch_size]
-            yield [ids for ids, _ in batch], [about for _, about in batch]
+    def _answers(self, requests: Sequence[Request], kind: str, quiet: bool) -> Iterator[tuple[int, Answer]]:
+        """Yield the number and the answer of each request, the longest of equal settings first.
+
+        The first batch then needs the most memory.
+        """
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].settings, -max(requests[i].lengths)))
+        for start in tqdm(range(0, len(order), self.batch_size), desc=kind, disable=quiet):
+            numbers = order[start : start + self.batch_size]
+            with evaluating(self.reader.subject.lm):
+                answers = execute(self.reader, [requests[i] for i in numbers])
+            yield from zip(numbers, answers, strict=True)
 
 
 def _most_tokens(lm: Any, mode: Mode) -> int:
-    """Tokens of the longest text that the model's positions hold in a mode."""
+    """Return the maximum tokens of a text that the model's positions hold in a mode."""
     if mode.is_dense:
         return lm.positions
     if mode.ratio == "drop":
-        return sys.maxsize  # of what has been read nothing takes a position
+        return sys.maxsize  # finished windows take no position
     ratio = max(lm.beacon.ratios) if mode.ratio is None else mode.ratio
     return longest(lm.beacon, int(ratio), lm.positions)
 
 
 def _end(ids: list[int], room: int, needed: str) -> list[int]:
-    """The last `room` tokens. ValueError if there is no room."""
+    """Return the last `room` tokens. Raises ValueError if there is no room."""
     if room < 1:
         raise ValueError(f"{needed} leaves no room for a context; allowed: less than max_length")
     if len(ids) > room:
@@ -226,7 +229,7 @@ def _end(ids: list[int], room: int, needed: str) -> list[int]:
 
 
 def _greedy_settings(settings: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """Tokens of an answer at most, and the strings that end it. ValueError for other than greedy answers."""
+    """Return the maximum tokens of an answer, and the strings that end it. Raises ValueError unless it is greedy."""
     known = normalize_gen_kwargs(dict(settings))
     if known["do_sample"] or known.get("num_beams", 1) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files of data sets on the Hugging Face hub, by name."""
+"""Fetches files of data sets from the Hugging Face hub."""
 
 import zipfile
 from pathlib import Path
@@ -8,13 +8,15 @@ HUB = "hub:"
 
 
 def fetched(path: str) -> str:
-    """The local path of `hub:OWNER/NAME/FILE`, which is fetched unless it is there already; other paths as they are.
+    """Return the local path of a file on the hub, after fetching it if necessary.
 
-    A file in an archive is `hub:OWNER/NAME/ARCHIVE.zip/FILE`; it is unpacked beside the archive. A `*` at the end is
-    left out: on the hub a file has one name.
+    Args:
+        path: `hub:OWNER/NAME/FILE`; or `hub:OWNER/NAME/ARCHIVE.zip/FILE` for a file in an archive, which is unpacked
+            beside the archive. A `*` at the end is ignored: on the hub a file has one name. Any other path is returned
+            unchanged.
 
     Raises:
-        ValueError: no such data set or file, no network, or a name that is none.
+        ValueError: an unknown data set or file, no network, or a malformed name.
     """
     if not path.startswith(HUB):
         return path
@@ -43,7 +45,7 @@ def _unpacked(path: str, archive: Path, member: str) -> Path:
     target = archive.with_suffix(".unpacked") / member
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent) as folder:  # other processes may want the file at the same time
+        with TemporaryDirectory(dir=target.parent) as folder:  # other processes may unpack the file at the same time
             try:
                 with zipfile.ZipFile(archive) as files:
                     Path(files.extract(member, folder)).replace(target)

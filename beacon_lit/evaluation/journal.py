@@ -1,4 +1,4 @@
-"""Records on disk, from the moment there are any: a run that was killed goes on where it was."""
+"""Writes records to disk as they come, so that a run that was killed can be resumed."""
 
 import fcntl
 import json
@@ -14,17 +14,17 @@ _PARTS = "predictions.rank*.jsonl"
 
 
 class Journal:
-    """The records in a run's folder.
+    """The records in the folder of a run.
 
-    While a run goes on each rank adds to a file of its own, `predictions.rank0.jsonl` and so on; at its end `close`
-    makes one `predictions.jsonl` of them, in order.
+    During a run each rank appends to its own file, `predictions.rank0.jsonl` and so on. At the end `close` replaces
+    these files by one `predictions.jsonl`, in order.
 
     Args:
-        folder: the run's, made if need be; records that are there already count.
-        rank: of this process.
+        folder: the folder of the run, created if necessary; records in it are read.
+        rank: the rank of this process.
 
     Raises:
-        ValueError: another process that goes on is this rank of the run.
+        ValueError: another running process has this rank of the run, or a file has a malformed line.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
@@ -38,19 +38,19 @@ class Journal:
         _end_line(self.file)
 
     def find(self, task: str, mode: str, ids: Sequence[str]) -> list[Record] | None:
-        """The records of a batch, or None if one is not there: then all are to be made, in one batch as before."""
+        """Return the records of a batch, or None if one is missing: batches are asked as a whole."""
         keys = [(task, mode, id) for id in ids]
         return [self._known[key] for key in keys] if all(key in self._known for key in keys) else None
 
     def add(self, records: Sequence[Record]) -> None:
-        """Write records down. They are on the disk when this returns."""
+        """Append records. They are on the disk when this returns."""
         self._out.write("".join(json.dumps(record) + "\n" for record in records))
         self._out.flush()
         os.fsync(self._out.fileno())
 
     @staticmethod
     def close(folder: Path, records: Iterator[Record]) -> None:
-        """Write all records of a run that is done, in this order, in place of what the ranks have written."""
+        """Write all records of a finished run, in this order, and delete the files of the ranks."""
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{RECORDS_FILE}.{os.getpid()}"
         with partial.open("w") as file:
@@ -61,10 +61,10 @@ class Journal:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a file. A last line that a kill has cut short is left out.
+    """Yield the records of a file, without a last line that a kill cut short.
 
     Raises:
-        ValueError: another line that is no record.
+        ValueError: any other line is malformed.
     """
     lines = path.read_text().splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
@@ -74,7 +74,7 @@ def read_records(path: Path) -> Iterator[Record]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 return
-            raise ValueError(f"{path}, line {number} is no record: {error!r}") from error
+            raise ValueError(f"{path}, line {number}: malformed record: {error!r}") from error
         yield record
 
 
@@ -83,18 +83,18 @@ def _key(record: Record) -> tuple[str, str, str]:
 
 
 def _hold(file: TextIO) -> None:
-    """Keep a file from other processes until it is closed, or this one is gone."""
+    """Lock a file until it is closed or this process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"{Path(file.name).parent} is the folder of an evaluation that is going on; wait for its end, or stop it"
+            f"{Path(file.name).parent} is the folder of a running evaluation; allowed: after its end"
         ) from None
     except OSError:  # a file system without locks
         return
 
 
 def _end_line(file: Path) -> None:
-    """Take away what a kill has left of a line."""
+    """Remove an incomplete last line, which a kill left."""
     if file.is_file() and (text := file.read_bytes()) and not text.endswith(b"\n"):
         os.truncate(file, text.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""A language model as judge of answers, behind any endpoint that speaks OpenAI's chat completions."""
+"""Grades answers with a language model behind an endpoint for OpenAI's chat completions."""
 
 import os
 import re
@@ -27,7 +27,7 @@ The scale is 1 to 10:
 Reply with one line and nothing else: Score: N, where N is an integer from 1 to 10."""
 _SCORE = re.compile(r"score\W*(\d+)\b(?!\.\d)", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(\d+)\W*(?:/ ?10\W*)?")
-_PASSING = (408, 429)  # statuses that another attempt may mend, as those from 500 on
+_TEMPORARY = (408, 429)  # statuses after which another attempt may succeed, as after those of at least 500
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Judge:
     """Grades answers from 1 to 10, as needles in a haystack are graded in the literature.
 
     Args:
-        url: of the endpoint, up to `/chat/completions`, such as "http://localhost:8000/v1"; None = no judge.
-        model: its name there.
-        api_key: name of the environment variable that holds the key; where it is not set, none is sent.
-        timeout: seconds that one attempt may take.
-        retries: further attempts after an error or an answer without a score.
-        pause: seconds before the first of them; twice as many before each next one.
+        url: the endpoint without `/chat/completions`, such as "http://localhost:8000/v1"; None = no judge.
+        model: the model's name at the endpoint.
+        api_key: name of the environment variable that holds the key; if it is not set, no key is sent.
+        timeout: maximum seconds of one attempt.
+        retries: maximum number of further attempts after an error or a reply without a score.
+        pause: seconds before the first further attempt; doubled before each next one.
 
     Raises:
-        ValueError: a url without a model, or one that is not http or https; a number that is out of range.
+        ValueError: a url that is not http or https, a url without a model, or a number out of range.
     """
 
     url: str | None = None
@@ -57,7 +57,9 @@ class Judge:
         if self.url is not None and not _is_address(self.url):
             raise ValueError(f"judge.url={self.url!r} is not allowed; allowed: http://... or https://..., or null")
         if self.url is not None and not self.model:
-            raise ValueError(f"judge.model={self.model!r} is not allowed with judge.url={self.url}; allowed: its name")
+            raise ValueError(
+                f"judge.model={self.model!r} is not allowed with judge.url={self.url}; allowed: the name of a model"
+            )
         if self.timeout <= 0:
             raise ValueError(f"judge.timeout={self.timeout} is not allowed; allowed: seconds above 0")
         for name, value in (("retries", self.retries), ("pause", self.pause)):
@@ -65,8 +67,16 @@ class Judge:
                 raise ValueError(f"judge.{name}={value} is not allowed; allowed: 0 or more")
 
     def grade(self, question: str, reference: str, answer: str) -> Record:
-        """What a record gets: "judge" (1..10) or, where there is none, None and the reason as "judge_error"; nothing
-        without a url. Never raises because of the endpoint."""
+        """Grade an answer; errors of the endpoint are recorded, not raised.
+
+        Args:
+            question: what was asked.
+            reference: the text that has the answer.
+            answer: what the model said.
+
+        Returns:
+            "judge" (1 to 10, or None without a grade) and "judge_error" (the reason, else None); {} without a url.
+        """
         if self.url is None:
             return {}
         prompt = _PROMPT.format(question=question, reference=reference, answer=answer.strip() or "(nothing)")
@@ -79,14 +89,14 @@ class Judge:
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
                 reason = f"HTTP {status}: {error.response.text[:200]}"
-                if status < 500 and status not in _PASSING:
+                if status < 500 and status not in _TEMPORARY:
                     break
             except (httpx.HTTPError, ValueError) as error:
                 reason = f"{type(error).__name__}: {error}"
         return {"judge": None, "judge_error": reason}
 
     def _ask(self, prompt: str) -> str:
-        """The endpoint's reply. Raises httpx.HTTPError, or ValueError if it is no chat completion."""
+        """Return the endpoint's reply. Raises httpx.HTTPError, or ValueError if the reply is not a chat completion."""
         key = os.environ.get(self.api_key)
         response = httpx.post(
             f"{str(self.url).rstrip('/')}/chat/completions",
@@ -99,7 +109,7 @@ class Judge:
         try:
             return str(reply["choices"][0]["message"]["content"])
         except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"no chat completion: {str(reply)[:200]}") from error
+            raise ValueError(f"not a chat completion: {str(reply)[:200]}") from error
 
 
 NO_JUDGE = Judge()

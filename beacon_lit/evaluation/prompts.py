@@ -1,4 +1,4 @@
-"""Prompts: text, or a conversation, as the token ids that a model reads; and how a text that is too long is cut."""
+"""Prompts: a text or a conversation as token ids, and how a long text is cut."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,19 @@ from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.chat.tokenizing import common_prefix
 from beacon_lit.data.answers import rendered_answers
 from beacon_lit.data.templates import with_template
+from beacon_lit.evaluation.checks import check_choice
 
 AUTO, CHAT, PLAIN = TEMPLATES = ("auto", "chat", "plain")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked to go on from.
+    """Token ids that a model continues.
 
     Attributes:
-        ids: token ids, special tokens included; a beginning-of-sequence token is there once at most.
-        template: "chat" or "plain", how they were written.
-        dropped: tokens that were cut out of the text's middle.
+        ids: token ids, special tokens included, with at most one beginning-of-sequence token.
+        template: "chat" or "plain", which the ids are written in.
+        dropped: number of tokens that were cut out of the text.
     """
 
     ids: list[int]
@@ -28,13 +29,12 @@ class Prompt:
 
 
 def check_template(template: str) -> None:
-    """ValueError unless it is one of "auto", "chat" and "plain"."""
-    if template not in TEMPLATES:
-        raise ValueError(f"template={template!r} is not allowed; allowed: {', '.join(TEMPLATES)}")
+    """Raise a ValueError unless the template is "auto", "chat" or "plain"."""
+    check_choice(TEMPLATES, template=template)
 
 
 def choose_template(tokenizer: Any, template: str) -> str:
-    """Either "chat" or "plain", whichever `template` ("auto", too) comes to. Raises ValueError if it is another."""
+    """Return "chat" or "plain", choosing for "auto" by the tokenizer. Raises ValueError for an unknown template."""
     check_template(template)
     return template if template != AUTO else CHAT if tokenizer.chat_template else PLAIN
 
@@ -46,18 +46,18 @@ def make_prompt(
     max_tokens: int | None = None,
     answer: str = "",
 ) -> Prompt:
-    """A text, or the messages of a conversation, as a prompt.
+    """Write a text, or the messages of a conversation, as a prompt.
 
     Args:
-        tokenizer: the model's.
-        content: the text, which in a chat is the user's turn; or messages of "role" and "content", the last the user's.
-        template: "chat" for the tokenizer's chat template, "plain" for the text as it is, with the tokenizer's special
-            tokens; "auto" for a chat where there is a template.
-        max_tokens: a longer text is cut in the middle before it is put into the template: see `cut_middle`.
-        answer: what the answer begins with already.
+        tokenizer: the model's tokenizer.
+        content: a text, which in a chat is the user's turn; or messages with "role" and "content", the last the user's.
+        template: "chat" for the tokenizer's chat template; "plain" for the text alone, with the tokenizer's special
+            tokens; "auto" for a chat if there is a chat template.
+        max_tokens: maximum number of tokens of the text, before the template: see `cut_middle`; None = no limit.
+        answer: beginning of the answer, which the model continues.
 
     Raises:
-        ValueError: another template, a chat without a template, a plain prompt of messages, or messages to be cut.
+        ValueError: unknown template, "chat" without a chat template, or messages with "plain" or with `max_tokens`.
     """
     template = choose_template(tokenizer, template)
     if not isinstance(content, str) and (template == PLAIN or max_tokens is not None):
@@ -73,22 +73,22 @@ def make_prompt(
 def make_options(
     tokenizer: Any, content: str, answers: Sequence[str], template: str = AUTO
 ) -> tuple[Prompt, list[list[int]]]:
-    """A text as a prompt, and some answers to it as the tokens that a model would have to write.
+    """Write a text as a prompt, and possible answers as the tokens that a model would have to generate.
 
-    In a chat an answer stands where the template puts what an assistant says, without the end of its turn; otherwise a
-    space is between the text and an answer. A token that the text shares with an answer is one of the answer's.
+    In a chat an answer takes the place of the assistant's turn, without the token that ends the turn. In plain text a
+    space separates text and answer. A token that spans text and answer counts as the answer's.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         content: the text, in a chat the user's turn.
         answers: at least one.
         template: see `make_prompt`.
 
     Returns:
-        The prompt that all answers go on from, and for each answer its token ids.
+        The prompt, which all answers continue, and the token ids of each answer.
 
     Raises:
-        ValueError: another template, or a chat without one.
+        ValueError: unknown template, or "chat" without a chat template.
     """
     template = choose_template(tokenizer, template)
     opening, space = content, " "
@@ -107,10 +107,12 @@ def make_options(
 
 
 def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
-    """A text of at most `max_tokens` tokens, and how many are gone: its first and its last half are kept.
+    """Cut a text to at most `max_tokens` tokens by dropping its middle, as LongBench's own code does.
 
-    As LongBench's own code does it: the halves are decoded and joined, so that the text may have a token or two more or
-    less where they meet.
+    The two halves are decoded and joined, so that the number of tokens may change by one or two where they meet.
+
+    Returns:
+        The text, and the number of tokens that were dropped.
     """
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) <= max_tokens:

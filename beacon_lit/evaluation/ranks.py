@@ -1,4 +1,4 @@
-"""The processes that share an evaluation."""
+"""Shares the batches of an evaluation among processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,23 @@ import torch
 class Ranks:
     """This process among those that evaluate the same model: each takes every `world_size`-th batch.
 
-    What is asked in one batch does not depend on how many they are, nor do the records.
+    Neither the batches nor the records depend on the number of processes.
     """
 
     rank: int = 0
     world_size: int = 1
 
     def own(self, count: int) -> range:
-        """The numbers of this rank's batches, of so many."""
+        """Return the numbers of this rank's batches, out of `count`."""
         return range(self.rank, count, self.world_size)
 
     def in_order(self, own: Sequence[Any], count: int) -> list[Any]:
-        """What came of each batch, on every rank; `own` is what came of `own(count)`. Every rank must call it."""
+        """Gather the results of all batches, in order, on every rank. Every rank must call it.
+
+        Args:
+            own: results of the batches `own(count)`, values that can be pickled.
+            count: number of all batches.
+        """
         parts: list[Any] = [own]
         if self.world_size > 1:
             parts = [None] * self.world_size

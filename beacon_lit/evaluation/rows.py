@@ -1,4 +1,4 @@
-"""Reads the files of a benchmark: every record must be there and be right, else scores would not compare."""
+"""Reads the files of a benchmark. A malformed record is an error: without it scores would not compare."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Rows(JsonSource):
-    """JSON objects as they are."""
+    """Reads JSON objects as they are."""
 
     max_bytes: int = 2**30  # some benchmarks have contexts of millions of words
 
@@ -27,18 +27,19 @@ class _Rows(JsonSource):
 def read_rows(
     path: str, data_root: str | None, fields: Sequence[str], fetch: str, limit: int | None = None
 ) -> Iterator[tuple[str, Row]]:
-    """The records of a file, each with where it is, as in "a.jsonl, line 3".
+    """Yield the records of a file, each with its place, such as "a.jsonl, line 3".
 
     Args:
         path: JSON lines or a JSON array, plain, .gz or .zst; see `FileSource` for `long-llm:` and globs, and
             `hub.fetched` for `hub:`.
         data_root: the folder that `long-llm:` stands for.
-        fields: that each record must have.
-        fetch: for the error that nothing is there: what to fetch, and where to put it.
-        limit: the first so many records; None = all.
+        fields: names of the fields that each record must have.
+        fetch: part of the error about a missing file: what to fetch, and where to put it.
+        limit: maximum number of records; None = all.
 
     Raises:
-        ValueError: no such file, or several; a record that is no JSON object or lacks a field, with file and line.
+        ValueError: a missing file, several files, or a record that is not a JSON object or lacks a field, with file and
+            line.
     """
     try:
         source = _Rows(fetched(path), data_root)

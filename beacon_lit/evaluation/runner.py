@@ -1,26 +1,20 @@
-"""Runs tasks on a model without leaving a trace in it, names the numbers, writes them down."""
+"""Runs tasks on a model, and leaves the model as it was."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from beacon_lit.checks import is_count
-from beacon_lit.evaluation.costs import by_mode, costs
+from beacon_lit.evaluation.costs import costs
+from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
-from beacon_lit.evaluation.lengths import check_lengths
 from beacon_lit.evaluation.modes import Mode
-from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader, TooLong
-from beacon_lit.evaluation.report import write_report
-from beacon_lit.evaluation.task import Example, ModeScores, Record, Results, Score, Subject, Task
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
 
 Batches = Sequence[Sequence[Example]]
 
@@ -35,23 +29,26 @@ def run(
     journal: Journal | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Score]]:
-    """Scores by task name and mode name.
+    """Evaluate a model on tasks under modes.
 
     The model is put into eval mode and back, module by module; no gradients are recorded, no random numbers drawn.
 
     Args:
         tasks: by the name that tables, metrics and files give them.
         subject: the model, its tokenizer, held-out texts.
-        modes: how to read.
-        batch_size: examples that are asked at once. What the model computes may depend on it in the last bits; on the
-            number of ranks it does not.
-        ranks: those that share the batches. Every rank gets all scores.
-        journal: where records are written as they come, and found if they are there already.
-        progress: show a bar.
+        modes: how the model reads.
+        batch_size: examples that are asked at once. The last bits of what the model computes may depend on it, but not
+            on the number of ranks.
+        ranks: the processes that share the batches. Every rank gets all scores.
+        journal: keeps records as they come, and has those of an earlier run that was killed.
+        progress: whether to show a bar.
+
+    Returns:
+        Scores by task name and mode name.
 
     Raises:
-        ValueError: a batch size below 1, a task without examples, one with two examples of one id, or a text that is
-            too long for a mode's ratio, before the model is asked anything.
+        ValueError: a batch size below 1, a task without examples, a task with two examples of one id, or a text that is
+            too long for the ratio of a mode; all before the model is asked anything.
     """
     check_batch_size(batch_size)
     with evaluating(subject.lm):
@@ -62,7 +59,7 @@ def run(
             for name, task in tasks.items():
                 bar.set_description(f"{name}, lengths")
                 own = [example for index in ranks.own(len(batches[name])) for example in batches[name][index]]
-                check_lengths(name, task, subject, modes, own)
+                _check_lengths(name, task, subject, modes, own)
             for name, task in tasks.items():
                 for mode in modes:
                     bar.set_description(f"{name}, {mode.name}")
@@ -76,8 +73,8 @@ def run(
 
 
 def check_batch_size(batch_size: int) -> None:
-    """ValueError unless it is an integer of at least 1."""
-    if not is_count(batch_size, 1):
+    """Raise a ValueError unless the batch size is an integer of at least 1."""
+    if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not allowed; allowed: an integer, at least 1")
 
 
@@ -86,25 +83,34 @@ def _batches(name: str, examples: Sequence[Example], size: int) -> Batches:
     if not ids:
         raise ValueError(f"task={name} has no examples")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"task={name} has two examples of the id {next(id for id in ids if ids.count(id) > 1)!r}")
+        raise ValueError(f"task={name} has two examples with the id {next(id for id in ids if ids.count(id) > 1)!r}")
     return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _check_lengths(name: str, task: Task, subject: Subject, modes: Sequence[Mode], examples: Sequence[Example]) -> None:
+    """Raise a ValueError for an example that is too long for a mode: at the start of a run, not hours into it."""
+    readers = [Reader(subject, mode) for mode in modes if mode.uses_beacons]
+    for example in examples if readers else ():
+        lengths = task.request(subject, example).lengths
+        for reader in readers:
+            try:
+                reader.ratios_of(lengths)
+            except TooLong as error:
+                raise ValueError(f"task={name}, {reader.mode.name}, example {example.id}: {error}") from None
 
 
 def _records(
     name: str, task: Task, reader: Reader, batch: Sequence[Example], journal: Journal | None
 ) -> Sequence[Record]:
-    """The records of a batch, made now or found."""
-    found = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
-    if found:
-        return found
-    try:
-        answers = task.predict(reader, batch)
-    except TooLong as error:
-        ids = ", ".join(example.id for example in batch)
-        raise ValueError(f"task={name}, {reader.mode.name}, example {ids}: {error}") from None
+    """Ask a batch and grade the answers, or take its records from the journal."""
+    known = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
+    if known:
+        return known
+    answers = execute(reader, [task.request(reader.subject, example) for example in batch])
     records = []
-    for example, said in zip(batch, answers, strict=True):
-        record = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about, **said}
+    for example, answer in zip(batch, answers, strict=True):
+        about = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about}
+        record = {**about, **task.record(example, answer)}
         records.append({**record, **task.grade(record)})
     if journal:
         journal.add(records)
@@ -112,15 +118,22 @@ def _records(
 
 
 def scored(task: Task, records: Sequence[Record]) -> Score:
-    """The score of a task's records under one mode, with what they took."""
+    """Score the records of a task under one mode, with costs and the records themselves."""
     return replace(task.score(records), costs=costs(records), predictions=records)
 
 
 def rescore(tasks: Mapping[str, Task], folder: Path) -> dict[str, dict[str, Score]]:
-    """Grade and score the records in a run's folder anew, without the model.
+    """Grade and score the records of a finished run again, without the model.
+
+    Args:
+        tasks: tasks by name.
+        folder: the folder of the run.
+
+    Returns:
+        Scores by task name and mode name.
 
     Raises:
-        ValueError: there are none, or one is of a task that is not among `tasks`.
+        ValueError: there are no records, or a record is of a task that is not among `tasks`.
     """
     path = folder / RECORDS_FILE
     if not path.is_file():
@@ -138,8 +151,10 @@ def rescore(tasks: Mapping[str, Task], folder: Path) -> dict[str, dict[str, Scor
 
 @contextmanager
 def evaluating(lm: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module gets back its own mode. (Not inference mode: tensors that a model
-    keeps for later, such as layouts, would be unusable in training.)"""
+    """Put a model into eval mode without gradients within the block; afterwards every module has its own mode again.
+
+    This is not torch's inference mode: tensors that a model keeps, such as layouts, would be unusable in training.
+    """
     training = {module: module.training for module in lm.modules()}
     lm.eval()
     try:
@@ -148,63 +163,3 @@ def evaluating(lm: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-
-
-def flat_metrics(results: Results, details: bool = True) -> dict[str, float]:
-    """Numbers by name: "perplexity/ratio_8", and with `details` also "perplexity/ratio_8/window_3"."""
-    metrics = {}
-    for task, scores in results.items():
-        for mode, score in scores.items():
-            name = f"{task}/{mode.replace(' ', '_')}"
-            metrics[name] = score.value
-            if details:
-                metrics |= {f"{name}/{detail}": value for detail, value in score.details.items()}
-    return metrics
-
-
-def flat_costs(results: Results) -> dict[str, float]:
-    """What it took, by name: "costs/perplexity/ratio_8/seconds"."""
-    return {
-        f"costs/{task}/{mode.replace(' ', '_')}/{name}": value
-        for task, scores in results.items()
-        for mode, score in scores.items()
-        for name, value in score.costs.items()
-    }
-
-
-def make_figures(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> dict[str, Figure]:
-    """Figures by name ("perplexity_by_ratio"). `runs` maps labels to results; the last is the newest."""
-    figures: dict[str, Figure] = {}
-    for name, task in tasks.items():
-        of_task = {label: results[name] for label, results in runs.items() if name in results}
-        figures |= {f"{name}_{kind}": figure for kind, figure in task.figures(of_task).items()}
-    spread = {name: _spread(scores) for name, scores in list(runs.values())[-1].items()}
-    widest = max(spread, key=lambda name: spread[name], default=None)
-    if widest is not None and spread[widest] > 1:  # tasks ask for answers of different lengths: one alone is compared
-        figures["costs_by_length"] = costs_by_length(by_mode({widest: runs[list(runs)[-1]][widest]}), widest)
-    return figures
-
-
-def _spread(scores: ModeScores) -> float:
-    """The longest of a task's texts, in lengths of the shortest."""
-    lengths = [record["tokens_in"] for score in scores.values() for record in score.predictions]
-    return max(lengths) / max(min(lengths), 1) if lengths else 0.0
-
-
-def save(
-    folder: str | Path,
-    tasks: Mapping[str, Task],
-    runs: Mapping[str, Results],
-    figures: Mapping[str, Figure],
-    settings: Mapping[str, Any],
-) -> None:
-    """Write the newest of the runs into `folder`, which is made if need be: `metrics.json`, `predictions.jsonl`, a PNG
-    per figure, and `report.html` with all of it. `settings` are the config, resolved; {} if it is not known."""
-    folder = Path(folder)
-    results = list(runs.values())[-1]
-    scores = [score for of_task in results.values() for score in of_task.values()]
-    Journal.close(folder, (record for score in scores for record in score.predictions))
-    (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
-    write_report(folder, tasks, runs, figures, settings)

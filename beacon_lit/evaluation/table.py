@@ -1,4 +1,4 @@
-"""The tables at the end of a run, a row per mode: scores by task and run, and what they took."""
+"""Tables at the end of a run with a row per mode: scores by task and run, and costs."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,11 @@ from beacon_lit.evaluation.task import Results
 
 
 def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
-    """Args:
-    runs: label ("before training") -> results; "" labels a lone run. Columns are grouped by task.
-    title: above the table.
+    """Make the table of scores, with columns grouped by task.
+
+    Args:
+        runs: label ("before training", or "" for a single run) -> results.
+        title: stands above the table.
     """
     results = list(runs.values())
     newest = list(runs)[-1]
@@ -30,7 +32,7 @@ def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
 
 
 def cost_table(results: Results) -> Table:
-    """Of all tasks together: seconds, tokens read per second (answers included), MiB of the largest cache."""
+    """Make the table of costs of all tasks together: seconds, tokens read per second, MiB of the largest cache."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in ("seconds", "tokens/s", "cache MiB"):

@@ -1,35 +1,31 @@
-"""The seam behind which every evaluation lives: a Task has examples, asks a model, and turns its records to scores."""
-
-from __future__ import annotations
+"""A task: what it asks a model, how it grades the answers, and what it makes of all grades."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.evaluation.modes import Model
-
-if TYPE_CHECKING:
-    from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Answer, Request
 
 Document = tuple[str, Sequence[int]]  # id, token ids of the whole text
-Record = Mapping[str, Any]  # what one example came to, values as in JSON: a line of predictions.jsonl
-ModeScores = Mapping[str, "Score"]  # mode name -> score, in the order of the table's rows
+Record = Mapping[str, Any]  # one graded answer, values as in JSON: a line of predictions.jsonl
+ModeScores = Mapping[str, "Score"]  # mode name -> score, in the order of the rows of tables
 Results = Mapping[str, ModeScores]  # task name -> its scores
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, and on what.
+    """The model that is evaluated, its tokenizer, and texts to evaluate it on.
 
     Args:
-        lm: the model, in eval mode.
+        lm: the model.
         tokenizer: its tokenizer.
-        read_documents: gives held-out texts, for tasks that do not bring their own; called when one asks.
+        read_documents: returns held-out texts, for tasks that bring no texts of their own; called at first use.
     """
 
     lm: Model
@@ -43,19 +39,19 @@ class Subject:
 
     @property
     def prefix(self) -> list[int]:
-        """What this tokenizer puts before every text: its bos token, or nothing."""
+        """What the tokenizer puts before every text: its bos token, or nothing."""
         start = self.tokenizer("")["input_ids"][:1]
         return list(start) if start and start[0] == self.tokenizer.bos_token_id else []
 
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to ask.
+    """One example of a task.
 
     Args:
-        id: its name, another one for each of a task's examples.
-        about: what its record tells of it, values as in JSON: answers, length, depth ...
-        content: what the task asks the model with; not in the record.
+        id: its name, unique within the task.
+        about: fields of its record that are known beforehand, values as in JSON: reference answers, length, depth ...
+        content: what `Task.request` and `Task.record` need; not in the record.
     """
 
     id: str
@@ -65,12 +61,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Score:
-    """What a task found under one mode.
+    """The result of a task under one mode.
 
     Args:
-        value: its one number, the one that tables show.
+        value: the number that tables show.
         details: further numbers by name, such as "window_3".
-        costs: what it took: see `costs.costs`.
+        costs: time, tokens and memory: see `costs.costs`.
         predictions: the records, one per example.
     """
 
@@ -81,12 +77,15 @@ class Score:
 
 
 class Task(ABC):
-    """An evaluation. Its settings are its constructor's; the name it goes by is its key in the config.
+    """An evaluation. Its settings are the arguments of its constructor; its name is its key in the config.
+
+    The runner calls `examples` once, `request` for each example to measure its length and again to ask it, `record` and
+    `grade` with each answer, and `score` with all records of a mode. A task never sees the model at work or the mode.
 
     Attributes:
-        metric: what `Score.value` is, as in tables and figures.
-        higher_is_better: whether more of it is.
-        graded_by: the settings that `grade`, `score` and `figures` alone read: grading anew may change them.
+        metric: what `Score.value` is, as tables and figures call it.
+        higher_is_better: whether a larger value is better.
+        graded_by: settings that only `grade`, `score` and `figures` read; `rescore=` may change them.
     """
 
     metric: ClassVar[str] = "score"
@@ -95,46 +94,56 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, subject: Subject) -> Sequence[Example]:
-        """All examples, in the order of the records; the same on every call and every rank."""
+        """List all examples in the order of the records, equal on every call and every rank."""
 
     @abstractmethod
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """What the model says to a batch of examples: for each a record, "tokens_in", "ratio", "cache_bytes" and
-        "seconds" among it, as `Reader` gives them. Called without gradients; before a run once per example, up to
-        what it first asks of the reader, which then measures the text and ends the call."""
+    def request(self, subject: Subject, example: Example) -> Request:
+        """Write what the model is asked about an example, equal on every call."""
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """Turn the answer to an example's request into fields of its record, values as in JSON."""
+        return answer
 
     def grade(self, record: Record) -> Record:
-        """What is added to an example's record (`about` and the prediction) without the model, such as "score"."""
+        """Return further fields, such as "score", from a record: `Example.about`, and what `record` returned."""
         return {}
 
     @abstractmethod
     def score(self, records: Sequence[Record]) -> Score:
-        """The score of all records, from what is in them alone."""
+        """Sum up all records of one mode, from their fields alone."""
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
-        """Figures by name. `runs` maps a label ("before training", or "" for a lone run) to its scores.
+        """Draw figures, by name.
 
-        The last run is the newest; the others may come without their predictions.
+        Args:
+            runs: label ("before training", or "" for a single run) -> scores. The last run is the newest; the others
+                may come without their predictions.
         """
         return {}
 
 
 def mean_score(records: Sequence[Record], name: str = "score", by: Sequence[str] = ()) -> Score:
-    """The mean of a field of all records, and as details the means of groups.
+    """Average a field over all records, and over groups of records as details.
 
     Args:
         records: at least one.
         name: the field.
-        by: fields whose values make up the groups: `by=("length", "depth")` gives "length_4096/depth_50".
+        by: fields whose values make the groups: `by=("length", "depth")` gives "length_4096/depth_50".
     """
     groups: dict[str, list[float]] = {}
     for record in records if by else ():
         key = "/".join(f"{field}_{_short(record[field])}" for field in by)
         groups.setdefault(key, []).append(record[name])
     return Score(
-        value=sum(record[name] for record in records) / len(records),
-        details={key: sum(values) / len(values) for key, values in groups.items()},
+        value=mean(record[name] for record in records),
+        details={key: mean(values) for key, values in groups.items()},
     )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Average numbers; NaN if empty."""
+    values = list(values)
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _short(value: Any) -> str:

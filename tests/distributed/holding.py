@@ -2,11 +2,9 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from beacon_lit.evaluation.modes import WINDOW_ONLY
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Answer
 from beacon_lit.evaluation.task import Example, Record
 from beacon_lit.evaluation.tasks import Passkey
 
@@ -17,11 +15,11 @@ PATIENCE = 120  # seconds
 class Held(Passkey):
     """Without memory, at a key in the middle or deeper, a process leaves its id as the name of a file and waits."""
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        if HOLD in os.environ and reader.mode.name == WINDOW_ONLY and examples[0].about["depth"] >= 50:
+    def record(self, example: Example, answer: Answer) -> Record:
+        if HOLD in os.environ and answer["ratio"] == "drop" and example.about["depth"] >= 50:
             (Path(os.environ[HOLD]) / str(os.getpid())).touch()
             time.sleep(PATIENCE)
-        return super().predict(reader, examples)
+        return super().record(example, answer)
 
 
 def held(folder: Path, processes: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A model whose scores can be told by hand, and a tokenizer that needs no download."""
+"""Models whose scores can be worked out by hand, a tiny real one, and a tokenizer that needs no download."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from beacon_lit import BeaconConfig, BeaconLM
 
 WINDOW = 16
 
@@ -93,6 +95,25 @@ class FakeLM(nn.Module):
         return torch.tensor(rows)
 
 
+class AnsweringLM(FakeLM):
+    """Answers with what `said` makes of the text that its mode sees, and an end token."""
+
+    tokenizer: PreTrainedTokenizerFast
+
+    def said(self, text: str) -> str:
+        raise NotImplementedError
+
+    def _copied(self, input_ids, attention_mask, config, see_all):
+        rows = []
+        for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
+            seen = [token for token, is_there in zip(ids, mask, strict=True) if is_there]
+            start = 0 if see_all else (len(seen) - 1) // self.beacon.window * self.beacon.window
+            answer = self.said(self.tokenizer.decode(seen[start:]))
+            new = [*self.tokenizer(answer)["input_ids"], self.tokenizer.eos_token_id]
+            rows.append(ids + (new + [0] * config.max_new_tokens)[: config.max_new_tokens])
+        return torch.tensor(rows)
+
+
 def _copied(seen: list[int]) -> int:
     """The token after the longest earlier match of the end of `seen`."""
 
@@ -103,6 +124,16 @@ def _copied(seen: list[int]) -> int:
         return length
 
     return seen[max(range(1, len(seen)), key=match)] if len(seen) > 1 else 0
+
+
+def tiny_lm(vocabulary: int) -> BeaconLM:
+    """A real BeaconLM, tiny and with random weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.3,
+    )  # fmt: skip
+    return BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
 
 
 def byte_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:

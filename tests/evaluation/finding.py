@@ -1,4 +1,4 @@
-"""A model that finds needles by reading: it answers from the sentences that its mode lets it see."""
+"""A model that finds needles by reading: it answers from the sentences that its mode lets it see; and documents."""
 
 import re
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
+SENTENCES = "The river runs wide. It is cold! Was the mill old? "
 _TOLD = re.compile(r"free afternoon in (\w+), nothing is better than to ([^.]*)\.")
 _ASKED = re.compile(r"free afternoon in ([^?]*)\?")
 
@@ -19,6 +20,11 @@ def tokenizer(chat=False, bos=False):
     made = byte_tokenizer(bos)
     made.chat_template = TEMPLATE if chat else None
     return made
+
+
+def documents(tokens):
+    texts = [f"Text {name} begins here. " + SENTENCES * 30 for name in ("one", "two", "three")]
+    return [(text[:9], tokens(text)["input_ids"]) for text in texts]
 
 
 class FindingLM(FakeLM):

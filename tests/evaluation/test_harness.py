@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.evaluation import Perplexity, Prompt, Reader, Subject, parse_mode, run
+from beacon_lit.evaluation import Generate, Perplexity, Prompt, Reader, ScoreText, Subject, execute, parse_mode, run
 from beacon_lit.evaluation import harness as module
 from beacon_lit.evaluation.harness import HarnessLM
 from beacon_lit.evaluation.runner import evaluating
@@ -153,7 +153,7 @@ def test_answers_are_those_of_the_reader(subject: Subject, tasks: Path, mode: ob
     for sample in samples:
         ids = subject.tokenizer(sample["doc"]["prompt"])["input_ids"]
         with evaluating(subject.lm):
-            (alone,) = Reader(subject, parse_mode(mode)).generate([Prompt(ids, "chat")], 12, ["\n\n", "q"])
+            (alone,) = execute(Reader(subject, parse_mode(mode)), [Generate(Prompt(ids, "chat"), 12, ["\n\n", "q"])])
         assert sample["resps"][0][0] == alone["prediction"]
         assert alone["tokens_out"] > 0
 
@@ -211,7 +211,8 @@ def test_long_texts_are_cut_as_the_harness_does_it(subject: Subject) -> None:
     last = len(ids) - 49 * (len(pieces) - 1)  # the last piece is as long as the others: it reads more and scores fewer
     pieces[-1] = ids[-50:]
     with torch.no_grad():
-        losses, _ = Reader(subject, parse_mode("dense")).token_losses(pieces)
+        answers = execute(Reader(subject, parse_mode("dense")), [ScoreText(piece) for piece in pieces])
+    losses = [answer["losses"] for answer in answers]
     assert total == pytest.approx(-sum(loss.sum().item() for loss in losses[:-1]) - losses[-1][-last:].sum().item())
     short = HarnessLM(Reader(subject, parse_mode(4)), 1, max_length=20)
     given = requests("loglikelihood", (text, " fox"), (text[-17:], " fox"))

@@ -39,10 +39,10 @@ def test_a_line_that_a_kill_cut_short_is_as_if_it_were_not_there(tmp_path, cut):
 def test_a_broken_line_elsewhere_is_refused(tmp_path):
     file = killed(tmp_path, [record("a"), record("b")])
     file.write_text(file.read_text()[10:])
-    with pytest.raises(ValueError, match=r"predictions.rank0.jsonl, line 1 is no record"):
+    with pytest.raises(ValueError, match=r"predictions.rank0.jsonl, line 1: malformed record"):
         Journal(tmp_path)
     file.write_text('{"task": "t"}\n')
-    with pytest.raises(ValueError, match="line 1 is no record: KeyError"):
+    with pytest.raises(ValueError, match="line 1: malformed record: KeyError"):
         Journal(tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_closing_puts_one_file_in_place_of_those_of_the_ranks(tmp_path):
 
 def test_a_folder_of_a_run_that_goes_on_is_refused(tmp_path):
     journal = Journal(tmp_path)
-    with pytest.raises(ValueError, match="is the folder of an evaluation that is going on"):
+    with pytest.raises(ValueError, match="is the folder of a running evaluation"):
         Journal(tmp_path)
     Journal(tmp_path, rank=1).add([record("b")])
     journal.add([record("a")])

@@ -1,6 +1,7 @@
 import pytest
 
-from beacon_lit.evaluation.prompts import cut_middle, make_prompt
+from beacon_lit.evaluation.prompts import cut_middle, make_options, make_prompt
+from beacon_lit.tiny import byte_tokenizer as chat_tokenizer
 from tests.evaluation.fakes import byte_tokenizer
 
 BOS = 0
@@ -57,3 +58,31 @@ def test_the_template_is_written_around_what_is_left():
     prompt = make_prompt(tokenizer(True, False), DIGITS, "chat", 10)
     assert byte_tokenizer().decode(prompt.ids) == "<s>[user] 0123411223\n[assistant]"
     assert prompt.dropped == 16
+
+
+def test_options_stand_where_a_model_writes_them():
+    prompt, options = make_options(byte_tokenizer(True), "The river. Answer:", "AB")
+    assert prompt.ids == byte_tokenizer(True)("The river. Answer:")["input_ids"] and prompt.template == "plain"
+    assert [byte_tokenizer().decode(option) for option in options] == [" A", " B"]
+    tokenizer = chat_tokenizer()
+    prompt, options = make_options(tokenizer, "Which?", ["yes", "no"])
+    assert prompt.template == "chat" and [tokenizer.decode(option) for option in options] == ["yes", "no"]
+    assert tokenizer.decode(prompt.ids) == "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_space_that_a_template_writes_is_part_of_an_answer():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
+        "{% else %} {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    prompt, options = make_options(tokenizer, "Which?", "AB", "chat")
+    assert tokenizer.decode(prompt.ids) == "[INST] Which? [/INST]"
+    assert [tokenizer.decode(option) for option in options] == [" A", " B"]
+
+
+def test_a_template_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match="needs a chat template"):
+        make_options(byte_tokenizer(), "Which?", "AB", "chat")
+    with pytest.raises(ValueError, match="template='chatty' is not allowed; allowed: auto, chat, plain"):
+        make_options(byte_tokenizer(), "Which?", "AB", "chatty")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from beacon_lit.evaluation import Passkey, Perplexity, Subject, Task, choose_modes, make_figures, mean_score, run, save
-from beacon_lit.evaluation.report.examples import FIRST, LONGEST, TELLING, shortened, shown_examples
+from beacon_lit.evaluation.report.examples import DIFFERENT, FIRST, LONGEST, shortened, shown_examples
 from beacon_lit.evaluation.report.facts import fact_rows
 from beacon_lit.evaluation.runner import rescore, scored
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
@@ -62,7 +62,7 @@ class Told(Task):
     def examples(self, subject):
         raise NotImplementedError
 
-    def predict(self, reader, examples):
+    def request(self, subject, example):
         raise NotImplementedError
 
     def score(self, records):
@@ -112,7 +112,7 @@ def test_every_task_mode_score_and_figure_is_there(folder, html):
     assert sorted(alt.replace(" ", "_") for alt in page.attributes("img", "alt")) == sorted(
         path.stem for path in folder.glob("*.png")
     )
-    assert "Share of keys that are told" in text and "samples=1" in text and "x.Passkey" in text
+    assert "share of keys that are retrieved" in text and "samples=1" in text and "x.Passkey" in text
     assert "window_1" in page.texts and "length_300/depth_100" in page.texts
 
 
@@ -141,6 +141,13 @@ def test_nothing_is_fetched(html):
     assert outside(html) == []
     assert outside(html.replace("<h1>", '<img src="https://x.org/a.png"><h1>')) == ["https://x.org/a.png"]
     assert outside(html.replace("<style>", "<style>@import 'a.css';")) == ["@import"]
+
+
+def test_the_command_is_shown_where_it_is_known(html, folder, tmp_path):
+    results = rescore(TASKS, folder)
+    save(tmp_path, TASKS, {"": results}, {}, {}, "python evaluate.py 'ratio=[2,<4]'")
+    assert "python evaluate.py 'ratio=[2,<4]'" in Page((tmp_path / "report.html").read_text()).texts
+    assert "command" not in Page(html).texts
 
 
 def test_what_a_model_says_is_text_and_nothing_else(tmp_path):
@@ -172,7 +179,7 @@ def test_examples_are_the_first_and_those_on_which_modes_differ_most():
     records = [record(m, id, s) for id, both in spread.items() for m, s in zip(("dense", "ratio 2"), both, strict=True)]
     shown = shown_examples(told(*records)["told"], Told())
     assert [example.id for example in shown[: FIRST + 3]] == ["e0", "e1", "e2", "e9", "e15", "e7"]
-    assert len(shown) == FIRST + TELLING
+    assert len(shown) == FIRST + DIFFERENT
     assert [answer.score for answer in shown[3].answers] == [1.0, 0.0]
 
 

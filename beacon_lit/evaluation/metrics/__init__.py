@@ -1,4 +1,4 @@
-"""Pure functions (prediction, reference) -> 0..1 that tasks share, one concept per file."""
+"""Metrics: pure functions (prediction, reference) -> 0..1 that tasks share."""
 
 from beacon_lit.evaluation.metrics.classification import classification
 from beacon_lit.evaluation.metrics.code_similarity import code_similarity

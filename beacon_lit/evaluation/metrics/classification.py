@@ -1,14 +1,14 @@
-"""Answers that name one of several classes."""
+"""Grades answers that name one of several classes."""
 
 from collections.abc import Sequence
 
 
 def classification(prediction: str, reference: str, classes: Sequence[str]) -> float:
-    """1 / number of the classes that are named in the prediction if the reference is among them, else 0.
+    """Return 1 / number of classes that the prediction names if the reference is among them, else 0.
 
-    A class whose name is a part of the reference's does not count: "Sports" says no other than "Water Sports". (The
-    official scorer leaves out the one behind each that it removes from the list it walks through; scores differ only
-    where two such names follow each other. Its comparison of unlike names is never reached, and so is not here.)
+    A class whose name is part of the reference does not count: "Sports" is not a second class beside "Water Sports".
+    The official scorer removes such classes from the list it iterates over and so skips the next class; scores differ
+    only where two such names follow each other.
 
     Source: LongBench (arXiv 2308.14508), trec and lsht.
     """

@@ -1,4 +1,4 @@
-"""Answers that are a number."""
+"""Grades answers that are a number."""
 
 import re
 
@@ -6,7 +6,7 @@ _PARAGRAPH = re.compile(r"(?:Paragraph |段落)(\d+)")
 
 
 def number_share(prediction: str, reference: str) -> float:
-    """The share of the prediction's numbers (runs of digits) that are the reference; 0 where it has none.
+    """Return the share of the prediction's numbers (runs of digits) that equal the reference; 0 without numbers.
 
     Source: LongBench (arXiv 2308.14508), passage_count.
     """
@@ -15,12 +15,12 @@ def number_share(prediction: str, reference: str) -> float:
 
 
 def paragraph_share(prediction: str, reference: str) -> float:
-    """`number_share` of the number in a reference such as "Paragraph 12" or "段落12".
+    """Return `number_share` of the number in a reference such as "Paragraph 12" or "段落12".
 
     Source: LongBench (arXiv 2308.14508), passage_retrieval_en and passage_retrieval_zh.
 
     Raises:
-        ValueError: a reference of another form.
+        ValueError: the reference has another form.
     """
     if not (paragraph := _PARAGRAPH.search(reference)):
         raise ValueError(f"the answer {reference!r} must name a paragraph, as in 'Paragraph 12' or '段落12'")

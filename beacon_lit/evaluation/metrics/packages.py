@@ -1,14 +1,14 @@
-"""Packages that only metrics need."""
+"""Imports packages that only metrics need."""
 
 from importlib import import_module
 from typing import Any
 
 
 def package(name: str) -> Any:
-    """The module of a package of the extra `evaluation`.
+    """Import a module of the extra `evaluation`.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     try:
         return import_module(name)

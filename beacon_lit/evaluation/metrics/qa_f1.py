@@ -1,4 +1,4 @@
-"""F1 of the words that an answer shares with a reference."""
+"""F1 of words that an answer shares with a reference."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from beacon_lit.evaluation.metrics.text import chinese_words, normalized, normal
 
 
 def token_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
-    """Harmonic mean of the shares of shared tokens, a token as often as both have it; 0 where there is none."""
+    """Return the harmonic mean of both shares of common tokens, counted as often as both have them; 0 without any."""
     shared = sum((Counter(prediction) & Counter(reference)).values())
     return 2 * shared / (len(prediction) + len(reference)) if shared else 0.0
 
 
 def qa_f1(prediction: str, reference: str) -> float:
-    """F1 over normalised words.
+    """Return the F1 over normalised words.
 
     Source: the scorer of SQuAD (arXiv 1606.05250), as LongBench (arXiv 2308.14508) uses it: without SQuAD's exception
     for yes, no and no answer.
@@ -22,7 +22,7 @@ def qa_f1(prediction: str, reference: str) -> float:
 
 
 def qa_f1_chinese(prediction: str, reference: str) -> float:
-    """F1 over the words that jieba finds, each normalised, those left empty taken out.
+    """Return the F1 over the words that jieba finds, each normalised, without empty ones.
 
     Source: LongBench (arXiv 2308.14508). Raises ValueError if jieba is missing.
     """

@@ -1,4 +1,4 @@
-"""Texts as metrics compare them: without case, punctuation and white space that do not count; and Chinese words."""
+"""Normalises texts for metrics, and splits Chinese text into words."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from beacon_lit.evaluation.metrics.packages import package
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What LongBench's scorer takes out, by code point: most Chinese marks, but not 〈, 〉, 《 and the full-width dot.
+# Code points that LongBench's scorer removes: most Chinese marks, but not 〈, 〉, 《 and the full-width dot.
 _CHINESE_MARKS = [
     *range(0xFF01, 0xFF0E), 0xFF0F, *range(0xFF1A, 0xFF21), *range(0xFF3B, 0xFF41), *range(0xFF5B, 0xFF65),
     *range(0x3001, 0x3004), *range(0x300B, 0x3012), *range(0x3014, 0x3020), 0x3030, 0x303E, 0x303F,
@@ -18,7 +18,7 @@ _CHINESE_PUNCTUATION = _PUNCTUATION | dict.fromkeys(_CHINESE_MARKS)
 
 
 def normalized(text: str) -> str:
-    """Lower case, without ASCII punctuation and the articles a, an and the, words apart by one space.
+    """Lower a text, remove ASCII punctuation and the articles a, an and the, and separate words by one space.
 
     Source: the scorer of SQuAD (Rajpurkar et al., arXiv 1606.05250), which LongBench and InfiniteBench use.
     """
@@ -26,7 +26,7 @@ def normalized(text: str) -> str:
 
 
 def normalized_chinese(text: str) -> str:
-    """Lower case, without ASCII and Chinese punctuation and without any white space.
+    """Lower a text, and remove ASCII and Chinese punctuation and all white space.
 
     Source: LongBench (arXiv 2308.14508).
     """
@@ -34,11 +34,11 @@ def normalized_chinese(text: str) -> str:
 
 
 def chinese_words(text: str) -> list[str]:
-    """A text's words and marks, as jieba cuts it; joined they are the text.
+    """Split a text into words and marks with jieba; joined they are the text again.
 
     Raises:
         ValueError: jieba is missing.
     """
     jieba = package("jieba")
-    jieba.setLogLevel(logging.WARNING)  # else it tells on stderr that it loads its dictionary
+    jieba.setLogLevel(logging.WARNING)  # without it, jieba reports on stderr that it loads its dictionary
     return list(jieba.cut(text, cut_all=False))

@@ -1,4 +1,4 @@
-"""Results -> one HTML page that opens without a network."""
+"""Writes results as one HTML page that opens without a network."""
 
 from beacon_lit.evaluation.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""Some examples with what every mode answered: the first, and those on which modes differ most."""
+"""Chooses examples to show with the answers of all modes: the first, and those on which modes differ most."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from typing import Any
 
 from beacon_lit.evaluation.task import ModeScores, Record, Task
 
-FIRST, TELLING = 3, 5  # so many of each
-LONGEST = 400  # characters of a text
+FIRST, DIFFERENT = 3, 5  # maximum number of examples of each kind
+LONGEST = 400  # characters of a text that is shown
 
-# What stands in columns of its own, or in the table of facts.
+# Fields with columns of their own, or in the table of facts.
 _ELSEWHERE = {"task", "mode", "id", "prediction", "ended_by", "score", "template", "prompts", "ratio"}
 _ELSEWHERE |= {"tokens_in", "tokens_dropped", "tokens_out", "cache_bytes", "seconds"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one mode said; `more` are fields in which modes differ."""
+class ShownAnswer:
+    """The answer of one mode; `more` has the other fields in which modes differ."""
 
     mode: str
     score: float | None
@@ -27,38 +27,38 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An example; `about` are the fields that all modes have alike."""
+class ShownExample:
+    """An example; `about` has the fields that are equal in all modes."""
 
     id: str
     about: Mapping[str, str]
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownAnswer, ...]
 
 
-def shown_examples(scores: ModeScores, task: Task) -> list[Shown]:
-    """The first examples, then those in whose scores modes lie furthest apart, the worst of these first."""
+def shown_examples(scores: ModeScores, task: Task) -> list[ShownExample]:
+    """Choose the first examples, then those on which scores of modes differ most, and of equal ones the worst."""
     groups: dict[str, dict[str, Record]] = {}
     for mode, score in scores.items():
         for record in score.predictions:
             groups.setdefault(record["id"], {})[mode] = record
 
-    def telling(id: str) -> tuple[float, float]:
+    def difference(id: str) -> tuple[float, float]:
         values = [value for record in groups[id].values() if (value := _score(record, task)) is not None]
         worst = sum(values) * (1 if task.higher_is_better else -1)
         return -(max(values, default=0) - min(values, default=0)), worst
 
     ids = list(groups)
-    chosen = [*ids[:FIRST], *sorted(ids[FIRST:], key=telling)[:TELLING]]
+    chosen = [*ids[:FIRST], *sorted(ids[FIRST:], key=difference)[:DIFFERENT]]
     return [_shown(id, groups[id], task) for id in chosen]
 
 
-def _shown(id: str, records: Mapping[str, Record], task: Task) -> Shown:
+def _shown(id: str, records: Mapping[str, Record], task: Task) -> ShownExample:
     fields = dict.fromkeys(name for record in records.values() for name in record)
     others = [name for name in fields if name not in _ELSEWHERE and name != task.metric]
     some = next(iter(records.values()))
     alike = [name for name in others if all(record.get(name) == some.get(name) for record in records.values())]
     answers = tuple(
-        Answer(
+        ShownAnswer(
             mode,
             _score(record, task),
             shortened(record["prediction"]) if "prediction" in record else None,
@@ -67,7 +67,7 @@ def _shown(id: str, records: Mapping[str, Record], task: Task) -> Shown:
         )
         for mode, record in records.items()
     )
-    return Shown(id, {name: shortened(some[name]) for name in alike}, answers)
+    return ShownExample(id, {name: shortened(some[name]) for name in alike}, answers)
 
 
 def _score(record: Record, task: Task) -> float | None:
@@ -75,7 +75,7 @@ def _score(record: Record, task: Task) -> float | None:
 
 
 def shortened(value: Any) -> str:
-    """A value as text; of a long one the middle is left out."""
+    """Write a value as text; a long text loses its middle."""
     text = value if isinstance(value, str) else json.dumps(_rounded(value), ensure_ascii=False)
     if len(text) <= LONGEST:
         return text

@@ -1,4 +1,4 @@
-"""What the records tell of how they came about: prompts, cuts, ratios, ends, time and memory, a row per mode."""
+"""Tables with a row per mode: prompts, cuts, ratios, ends of answers, time and memory."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from beacon_lit.evaluation.costs import costs
 from beacon_lit.evaluation.task import Record
 
-# Fields whose values are counted, and their columns.
+# Fields whose values are counted -> columns.
 COUNTED = {"template": "template", "prompts": "prompts", "ratio": "ratio used", "ended_by": "ended by"}
 MOST_VALUES = 4
 
@@ -15,21 +15,24 @@ Rows = dict[str, dict[str, str]]
 
 
 def cost_rows(records: Mapping[str, Sequence[Record]]) -> Rows:
-    """Mode -> column -> text: how much was read, and what it took.
+    """Tabulate how much was read, and time and memory.
 
     Args:
-        records: by mode.
+        records: records by mode.
+
+    Returns:
+        Mode -> column -> text, without empty columns.
     """
-    return _filled({mode: _read(of_mode) | _took(of_mode) for mode, of_mode in records.items()})
+    return _filled({mode: _read(of_mode) | _costs(of_mode) for mode, of_mode in records.items()})
 
 
 def fact_rows(records: Mapping[str, Sequence[Record]]) -> Rows:
-    """As `cost_rows`, with what records of one task tell of prompts, ratios and ends of answers."""
-    return _filled({mode: _read(of_mode) | _said(of_mode) | _took(of_mode) for mode, of_mode in records.items()})
+    """Tabulate as `cost_rows`, with prompts, ratios and ends of answers of one task."""
+    return _filled({mode: _read(of_mode) | _asked(of_mode) | _costs(of_mode) for mode, of_mode in records.items()})
 
 
 def _filled(rows: Rows) -> Rows:
-    """Without the columns in which there is nothing."""
+    """Leave out empty columns."""
     columns = [name for name in next(iter(rows.values())) if any(row[name] for row in rows.values())]
     return {mode: {name: row[name] for name in columns} for mode, row in rows.items()}
 
@@ -43,16 +46,16 @@ def _read(records: Sequence[Record]) -> dict[str, str]:
     }
 
 
-def _said(records: Sequence[Record]) -> dict[str, str]:
+def _asked(records: Sequence[Record]) -> dict[str, str]:
     return {column: _counted([r[name] for r in records if name in r]) for name, column in COUNTED.items()}
 
 
-def _took(records: Sequence[Record]) -> dict[str, str]:
-    took = costs(records)
+def _costs(records: Sequence[Record]) -> dict[str, str]:
+    found = costs(records)
     return {
-        "seconds": f"{took['seconds']:,.1f}",
-        "tokens/s": f"{took['tokens_per_second']:,.0f}",
-        "cache MiB": f"{took['cache_mib']:,.2f}",
+        "seconds": f"{found['seconds']:,.1f}",
+        "tokens/s": f"{found['tokens_per_second']:,.0f}",
+        "cache MiB": f"{found['cache_mib']:,.2f}",
     }
 
 
@@ -62,7 +65,7 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _counted(values: Sequence[Any]) -> str:
-    """`8`, or with counts if there are several: `8 (12), 4 (3)`. None counts for nothing."""
+    """Write the only value (`8`), or values with their counts (`8 (12), 4 (3)`); None is not counted."""
     counts = Counter(str(value) for value in values if value is not None).most_common()
     if len(counts) == 1:
         return counts[0][0]

@@ -1,8 +1,7 @@
-"""The page of a run: scores, what they took, figures, and for each task how it was asked and what was answered."""
+"""The page of a run: scores, costs, figures, and for each task its settings, numbers and examples."""
 
 import inspect
 import re
-import shlex
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -22,7 +20,7 @@ from beacon_lit.evaluation.report.facts import cost_rows, fact_rows
 from beacon_lit.evaluation.task import ModeScores, Results, Task
 
 REPORT_FILE = "report.html"
-BROAD = 8  # inches
+BROAD = 8  # inches; a wider figure has a row of its own
 
 
 def write_report(
@@ -31,16 +29,18 @@ def write_report(
     runs: Mapping[str, Results],
     figures: Mapping[str, Figure],
     settings: Mapping[str, Any],
+    command: str = "",
 ) -> None:
-    """Write `report.html`, with everything in it.
+    """Write `report.html`, which needs no other file.
 
     Args:
-        folder: where to; it has a PNG of each figure.
-        tasks: by name.
-        runs: label ("before training", or "" for a lone run) -> results; of the last one all is shown, of the others
+        folder: the folder of the run, which has a PNG of each figure.
+        tasks: tasks by name.
+        runs: label ("before training", or "" for a single run) -> results. All of the last run is shown, of the others
             the scores.
-        figures: by name, a task's beginning with its name.
+        figures: figures by name; the figures of a task begin with its name.
         settings: the whole config, resolved; {} if it is not known.
+        command: the command that started the run; "" if it is not known.
     """
     newest = list(runs.values())[-1]
     images = {name: _image(figure, folder / f"{name}.png") for name, figure in figures.items()}
@@ -50,7 +50,7 @@ def write_report(
         title=settings.get("checkpoint") or (settings.get("model") or {}).get("path") or folder.resolve().name,
         label=list(runs)[-1],
         date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        command=_command(),
+        command=command,
         settings=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True) if settings else "",
         modes=list(dict.fromkeys(mode for scores in newest.values() for mode in scores)),
         scores=_score_rows(tasks, runs),
@@ -88,22 +88,14 @@ def _environment() -> Environment:
 
 
 def _number(value: float | None) -> str:
-    """A score in a table."""
+    """Write a score for a table."""
     if value is None:
         return "-"
     return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}"
 
 
-def _command() -> str:
-    """How the job was started, if it was from the command line."""
-    if not HydraConfig.initialized():
-        return ""
-    job = HydraConfig.get()
-    return shlex.join(["python", f"{job.job.name}.py", *job.overrides.task])
-
-
 def _image(figure: Figure, png: Path) -> dict[str, Any]:
-    """A figure as an address that holds it. `broad`: it needs the width of the page, no other stands beside it."""
+    """Return a figure as a data address, with its width, and whether it needs a row of its own (`broad`)."""
     data = b64encode(png.read_bytes()).decode()
     return {
         "uri": f"data:image/png;base64,{data}",
@@ -113,12 +105,12 @@ def _image(figure: Figure, png: Path) -> dict[str, Any]:
 
 
 def _owner(figure: str, tasks: Results) -> str | None:
-    """The task that a figure is of: the longest name that it begins with."""
+    """Return the task of a figure: the longest task name that the figure's name begins with."""
     return max((name for name in tasks if figure.startswith(f"{name}_")), key=len, default=None)
 
 
 def _score_rows(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> list[dict[str, Any]]:
-    """A row per task and run; `best` are the best modes beside dense, unless they are all alike."""
+    """Make a row per task and run; `best` lists the best modes except dense, unless all of them are equal."""
     rows = []
     for name in list(runs.values())[-1]:
         for label, results in runs.items():
@@ -131,7 +123,7 @@ def _score_rows(tasks: Mapping[str, Task], runs: Mapping[str, Results]) -> list[
 
 
 def _description(task: Task) -> list[str]:
-    """The paragraphs of what a task's docstring says before its settings."""
+    """Return the paragraphs of a task's docstring before its settings."""
     text = inspect.getdoc(type(task)) or ""
     return re.split(r"\n\s*\n", re.split(r"\n(?:Args|Attributes|Raises):\n", text)[0].strip())
 
@@ -142,7 +134,7 @@ def _own_settings(settings: Mapping[str, Any], task: str) -> str:
 
 
 def _details(scores: ModeScores) -> dict[str, dict[str, float]]:
-    """Detail -> mode -> number."""
+    """Return detail -> mode -> number."""
     names = dict.fromkeys(detail for score in scores.values() for detail in score.details)
     return {
         name: {mode: score.details[name] for mode, score in scores.items() if name in score.details} for name in names

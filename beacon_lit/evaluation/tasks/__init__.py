@@ -20,11 +20,13 @@ __all__ = [
     "LongBench",
     "LongBenchV2",
     "Mmlu",
+    "MultiNeedle",
     "MultiSessionChat",
+    "MultiTurnNeedle",
     "MultiTurnPerplexity",
+    "Needle",
     "Passkey",
     "Perplexity",
     "Ruler",
     "TopicRetrieval",
 ]
-__all__ = ["LongBench", "LongBenchV2", "MultiNeedle", "MultiTurnNeedle", "Needle", "Passkey", "Perplexity"]

@@ -1,36 +1,36 @@
-"""Answers to the first questions of conversations, to read or to compare with those that are there."""
+"""Answers to the first questions of conversations, to read or to compare with reference answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
+from beacon_lit.evaluation.checks import check_at_least, check_limits
+from beacon_lit.evaluation.conversations import read_conversations
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
+from beacon_lit.evaluation.requests import Generate
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean, mean_score
 
 
 @dataclass(frozen=True)
 class Generation(Task):
-    """ROUGE-L (F1, as LongBench has it) of greedy answers against the assistant's first.
+    """Scores greedy answers by ROUGE-L (F1 as in LongBench) against the assistant's first answer in the file.
 
-    Without comparing the score is their mean length in tokens.
-
-    A conversation is asked up to its first question, a system message included.
+    With `compare=false` the score is the mean length of the answers in tokens. A prompt is a conversation up to its
+    first question, with the system message if there is one.
 
     `Score.details["tokens_out"]` is the mean length of the answers, `Score.details["ended"]` the share that ended
     before `max_new_tokens`.
 
     Args:
-        path: JSON records of `conversations`: see `conversations.read_conversations`.
+        path: JSON records with `conversations`: see `conversations.read_conversations`.
         data_root: the folder that `long-llm:` stands for.
-        max_examples: the first so many conversations; None = all.
-        compare: with the answers in the file, which all must have one.
-        max_new_tokens: of an answer.
-        template: "auto", "chat" or "plain" (no system message then).
+        max_examples: maximum number of conversations; None = all.
+        compare: whether to compare with the answers in the file, of which each conversation then needs one.
+        max_new_tokens: maximum number of tokens of an answer.
+        template: "auto", "chat" or "plain"; "plain" does not allow a system message.
 
     Raises:
-        ValueError: settings out of range; on evaluation, files that are missing or malformed, or no answer to compare.
+        ValueError: a setting out of range; on evaluation, a missing file, a malformed record, or no answer to compare.
     """
 
     path: str
@@ -41,10 +41,9 @@ class Generation(Task):
     template: str = AUTO
 
     def __post_init__(self) -> None:
-        check_max_examples(self.max_examples)
+        check_limits(max_examples=self.max_examples)
         check_template(self.template)
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: got {self.max_new_tokens}; must be at least 1")
+        check_at_least(1, max_new_tokens=self.max_new_tokens)
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -69,11 +68,9 @@ class Generation(Task):
             examples.append(Example(str(number), about, content))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        tokenizer = reader.subject.tokenizer
-        prompts = [make_prompt(tokenizer, example.content, self.template) for example in examples]
-        return reader.generate(prompts, self.max_new_tokens)
+        return Generate(make_prompt(subject.tokenizer, example.content, self.template), self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
@@ -83,5 +80,5 @@ class Generation(Task):
 
     def score(self, records: Sequence[Record]) -> Score:
         """See Task."""
-        ended = sum(record["ended_by"] != "length" for record in records) / len(records)
+        ended = mean(record["ended_by"] != "length" for record in records)
         return Score(mean_score(records).value, {"tokens_out": mean_score(records, "tokens_out").value, "ended": ended})

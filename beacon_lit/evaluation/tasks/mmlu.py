@@ -8,15 +8,16 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.evaluation.conversations import FETCH, check_max_examples
+from beacon_lit.evaluation.checks import check_at_least, check_limits
+from beacon_lit.evaluation.conversations import FETCH
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_options
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Answer, ScoreOptions
 from beacon_lit.evaluation.rows import Row, read_rows
-from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean, mean_score
 
 LETTERS = "ABCD"
 
-# The authors' categories. Other subjects count in the total alone.
+# The authors' categories. Subjects of no category count only in the mean over all subjects.
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "STEM": (
         "abstract_algebra", "astronomy", "college_biology", "college_chemistry", "college_computer_science",
@@ -44,27 +45,27 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Mmlu(Task):
-    """Mean over the subjects of the share of questions whose right answer is the likeliest of the four letters.
+    """Scores the share of questions whose right answer is the most likely of the four letters, averaged over subjects.
 
-    Prompt: the authors' head line, which names the subject, `shots` solved questions of it, and the question with its
-    choices up to "Answer:". The letters are compared by their negative log likelihood; where each is one token, that is
-    in the distribution of the answer's first token, which takes a single reading of the prompt.
+    A prompt has the authors' head line, which names the subject, `shots` solved questions of this subject, and the
+    question with its choices up to "Answer:". The letters are compared by their negative log likelihood. If each letter
+    is one token, they are compared in the distribution of the first token of the answer, and the prompt is read once.
 
-    `Score.details`: the accuracy of each subject, the mean over the subjects of each category ("category_STEM" ...),
-    and "by_question", the share of all questions, which the authors' own code calls the average.
+    `Score.details` has the accuracy of each subject, the mean over the subjects of each category ("category_STEM" ...),
+    and "by_question", the share over all questions, which the authors' own code calls the average.
 
     Args:
-        path: questions, JSON records of `query` (or `question`), `choices` (four), `answer` (0 to 3 or A to D),
-            `subject`, maybe `query_id`; or the authors' archive: its folder of files SUBJECT_test.csv. See
-            `rows.read_rows`.
-        dev: the solved ones, in the same form; read if there are shots.
+        path: questions: JSON records with `query` (or `question`), `choices` (four), `answer` (0 to 3 or A to D),
+            `subject`, and optionally `query_id`, see `rows.read_rows`; or the folder of the authors' archive with files
+            SUBJECT_test.csv.
+        dev: solved questions in the same form; read if `shots` is not 0.
         data_root: the folder that `long-llm:` stands for.
-        max_examples: the first so many questions of each subject; None = all.
-        shots: solved questions in the prompt, the first so many of the subject.
-        template: "auto", "chat" (all of it is one user's turn) or "plain".
+        max_examples: maximum number of questions of each subject; None = all.
+        shots: solved questions in the prompt, the first of the subject.
+        template: "auto", "chat" (all of it is one turn of the user) or "plain".
 
     Raises:
-        ValueError: settings out of range; on evaluation, files that are missing or malformed, a subject with fewer
+        ValueError: a setting out of range; on evaluation, a missing file, a malformed record, or a subject with fewer
             solved questions than `shots`.
     """
 
@@ -78,9 +79,8 @@ class Mmlu(Task):
 
     def __post_init__(self) -> None:
         check_template(self.template)
-        check_max_examples(self.max_examples)
-        if self.shots < 0:
-            raise ValueError(f"shots: got {self.shots}; must be at least 0")
+        check_limits(max_examples=self.max_examples)
+        check_at_least(0, shots=self.shots)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -95,29 +95,26 @@ class Mmlu(Task):
                 continue
             shots = solved.get(row["subject"], [])[: self.shots]
             if len(shots) < self.shots:
-                raise ValueError(f"shots={self.shots}: dev={self.dev!r} has {len(shots)} of {row['subject']!r}")
+                raise ValueError(
+                    f"shots={self.shots} is not allowed with dev={self.dev!r}; allowed: at most {len(shots)}, its "
+                    f"questions of {row['subject']!r}"
+                )
             about = {"subject": row["subject"], "answer": row["answer"]}
             head = f"The following are multiple choice questions (with answers) about {_in_words(row['subject'])}.\n\n"
             examples.append(Example(row["id"], about, "".join([head, *shots, row["text"]])))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """See Task. Records have "nll", by letter."""
-        asked = [
-            make_options(reader.subject.tokenizer, example.content, LETTERS, self.template) for example in examples
-        ]
-        losses = reader.continuation_losses([(prompt, option) for prompt, options in asked for option in options])
-        records = []
-        for start in range(0, len(losses), len(LETTERS)):
-            of_letter = losses[start : start + len(LETTERS)]
-            nll = {letter: loss["nll"] for letter, loss in zip(LETTERS, of_letter, strict=True)}
-            seconds = sum(loss["seconds"] for loss in of_letter)
-            costs = {name: of_letter[0][name] for name in ("tokens_in", "template", "ratio", "cache_bytes")}
-            records.append({"nll": nll, **costs, "seconds": seconds})
-        return records
+    def request(self, subject: Subject, example: Example) -> ScoreOptions:
+        """See Task."""
+        return ScoreOptions(*make_options(subject.tokenizer, example.content, LETTERS, self.template))
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """See Task. The record has the loss of each letter."""
+        costs = {name: answer[name] for name in ("tokens_in", "template", "ratio", "cache_bytes", "seconds")}
+        return {"nll": dict(zip(LETTERS, answer["nll"], strict=True)), **costs}
 
     def grade(self, record: Record) -> Record:
-        """See Task. The earlier letter wins a tie; of what are no numbers none does."""
+        """See Task. The earlier letter wins a tie; with a NaN no letter wins."""
         nll = record["nll"]
         prediction = "" if any(map(isnan, nll.values())) else min(nll, key=lambda letter: nll[letter])
         return {"prediction": prediction, "score": float(prediction == record["answer"])}
@@ -129,12 +126,22 @@ class Mmlu(Task):
         details = {"by_question": score.value}
         for category, subjects in CATEGORIES.items():
             if known := [of_subject[subject] for subject in subjects if subject in of_subject]:
-                details[f"category_{category}"] = sum(known) / len(known)
-        return Score(sum(of_subject.values()) / len(of_subject), {**details, **score.details})
+                details[f"category_{category}"] = mean(known)
+        return Score(mean(of_subject.values()), {**details, **score.details})
 
 
 def read_questions(path: str, data_root: str | None = None) -> list[dict[str, str]]:
-    """Questions of MMLU: `id`, `subject`, `text` (question and choices, up to "Answer:") and `answer`, a letter."""
+    """Read questions of MMLU.
+
+    Args:
+        path, data_root: see `Mmlu`.
+
+    Returns:
+        Mappings with `id`, `subject`, `text` (question and choices, up to "Answer:") and `answer` (a letter).
+
+    Raises:
+        ValueError: a missing file or a malformed record.
+    """
     folder = Path(path).expanduser()
     fields = ("choices", "answer", "subject")
     rows = _of_archive(folder) if folder.is_dir() else read_rows(path, data_root, fields, FETCH)
@@ -161,10 +168,12 @@ def _question(where: str, row: Mapping[str, Any], number: int) -> dict[str, str]
 
 
 def _of_archive(folder: Path) -> Iterator[tuple[str, Row]]:
-    """Records of files SUBJECT_test.csv (_dev, _val): question, four choices, letter; no line of names."""
+    """Yield the records of files SUBJECT_test.csv (_dev, _val): question, four choices, letter, without a header."""
     files = sorted(folder.glob("*.csv"))
     if not files:
-        raise ValueError(f"path={str(folder)!r}: there is no SUBJECT_test.csv in it")
+        raise ValueError(
+            f"path={str(folder)!r}: there is no SUBJECT_test.csv in this folder; allowed: the authors' archive"
+        )
     for file in files:
         subject = file.stem.rpartition("_")[0]
         with file.open(newline="", encoding="utf-8") as stream:

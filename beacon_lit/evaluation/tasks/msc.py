@@ -1,13 +1,14 @@
-"""MemGPT's multi-session chat (Packer et al., 2023, arXiv 2310.08560): what was said in an earlier session?"""
+"""Multi-session chat of MemGPT (Packer et al., 2023, arXiv 2310.08560): is an earlier session remembered?"""
 
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beacon_lit.evaluation.conversations import FETCH, check_max_examples
+from beacon_lit.evaluation.checks import check_at_least, check_limits
+from beacon_lit.evaluation.conversations import FETCH
 from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import PLAIN, Prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import read_rows
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task, mean_score
 
@@ -17,19 +18,19 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class MultiSessionChat(Task):
-    """ROUGE-L recall of short answers: how much of what was said they repeat, in lower case and without punctuation.
+    """Scores short answers by ROUGE-L recall against what was said, in lower case and without punctuation.
 
-    The prompt is plain: the earlier sessions, a line break, the question.
+    The prompt is plain text: the earlier sessions, a line break, the question.
 
     Args:
         path: JSON records of `context`, `input` and `output`, strings; see `rows.read_rows`.
         data_root: the folder that `long-llm:` stands for.
-        max_examples: the first so many records; None = all.
-        max_tokens: of a longer prompt the last so many tokens are kept, a bos not counted; None = all.
-        max_new_tokens: of an answer.
+        max_examples: maximum number of records; None = all.
+        max_tokens: maximum tokens of a prompt without the bos, of which the last are kept; None = all.
+        max_new_tokens: maximum number of tokens of an answer.
 
     Raises:
-        ValueError: settings out of range; on evaluation, files that are missing or malformed.
+        ValueError: a setting out of range; on evaluation, a missing file or a malformed record.
     """
 
     path: str = "long-llm:memgpt/msc.json"
@@ -40,11 +41,8 @@ class MultiSessionChat(Task):
     metric = "ROUGE-L recall"
 
     def __post_init__(self) -> None:
-        check_max_examples(self.max_examples)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens: got {self.max_tokens}; must be at least 1, or null for all")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: got {self.max_new_tokens}; must be at least 1")
+        check_limits(max_examples=self.max_examples, max_tokens=self.max_tokens)
+        check_at_least(1, max_new_tokens=self.max_new_tokens)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -56,14 +54,11 @@ class MultiSessionChat(Task):
             examples.append(Example(str(len(examples)), about, f"{row['context']}\n{row['input']}"))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        return reader.generate([self._prompt(reader.subject, example) for example in examples], self.max_new_tokens)
-
-    def _prompt(self, subject: Subject, example: Example) -> Prompt:
         ids = subject.tokenizer(example.content, add_special_tokens=False, verbose=False)["input_ids"]
         kept = ids if self.max_tokens is None else ids[-self.max_tokens :]
-        return Prompt([*subject.prefix, *kept], PLAIN, len(ids) - len(kept))
+        return Generate(Prompt([*subject.prefix, *kept], PLAIN, len(ids) - len(kept)), self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -1,4 +1,4 @@
-"""Perplexity of an assistant's turns in conversations, in total and turn by turn."""
+"""Perplexity of the assistant's turns in conversations, in total and turn by turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,20 @@ import numpy as np
 
 from beacon_lit.data.answers import Message
 from beacon_lit.data.conversation import tokenize_conversation
-from beacon_lit.evaluation.conversations import check_max_examples, read_conversations
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.checks import check_at_least, check_limits
+from beacon_lit.evaluation.conversations import read_conversations
+from beacon_lit.evaluation.requests import COSTS, Answer, ScoreText
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
 from beacon_lit.evaluation.tasks.perplexity import perplexity
 
 
 class Spoken(NamedTuple):
-    """A conversation's token ids up to the end of its last answer, and the tokens [first, last) of every answer."""
+    """A conversation as token ids.
+
+    Attributes:
+        ids: token ids up to the end of the last answer.
+        answers: for each answer the indices [first, last) of its tokens.
+    """
 
     ids: list[int]
     answers: list[tuple[int, int]]
@@ -23,24 +29,24 @@ class Spoken(NamedTuple):
 
 @dataclass(frozen=True)
 class MultiTurnPerplexity(Task):
-    """exp(sum of the losses / number of the tokens that the assistant says), over the first turns of conversations.
+    """The perplexity is exp(sum of losses / number of tokens) over what the assistant says in the first turns.
 
-    A conversation is one text in the tokenizer's chat template, up to the end of its last answer; every answer is read
-    after all turns before it. Its tokens are those that a model would have to write, the end of the turn included:
-    `beacon_lit.data.answers` finds them. Turns that a conversation does not have are not scored.
+    A conversation is one text in the tokenizer's chat template, up to the end of its last answer, so every answer is
+    read after all turns before it. The tokens of an answer are those that a model would have to generate, the end of
+    the turn included. A conversation with fewer turns is scored on those it has.
 
-    `Score.details`: "turn_1", "turn_2" ..., and "by_conversation", exp of the mean over conversations of their mean
-    loss, which is what the paper's code calls perplexity.
+    `Score.details` has "turn_1", "turn_2" ..., and "by_conversation", exp of the mean over conversations of their mean
+    loss, which the paper's code calls perplexity.
 
     Args:
-        path: JSON records of `conversations`: see `conversations.read_conversations`.
+        path: JSON records with `conversations`: see `conversations.read_conversations`.
         data_root: the folder that `long-llm:` stands for.
-        max_examples: the first so many conversations; None = all.
-        turns: a question and its answer each.
+        max_examples: maximum number of conversations; None = all.
+        turns: maximum number of turns, a question and its answer each.
 
     Raises:
-        ValueError: settings out of range; on evaluation, files that are missing or malformed, no chat template, or one
-            that refuses a conversation.
+        ValueError: a setting out of range; on evaluation, a missing file, a malformed record, no chat template, or a
+            chat template that refuses a conversation.
     """
 
     path: str = "long-llm:sharegpt/3-turn.json"
@@ -48,11 +54,11 @@ class MultiTurnPerplexity(Task):
     max_examples: int | None = None
     turns: int = 3
     metric = "perplexity"
+    higher_is_better = False
 
     def __post_init__(self) -> None:
-        check_max_examples(self.max_examples)
-        if self.turns < 1:
-            raise ValueError(f"turns: got {self.turns}; must be at least 1")
+        check_limits(max_examples=self.max_examples)
+        check_at_least(1, turns=self.turns)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -70,18 +76,16 @@ class MultiTurnPerplexity(Task):
             examples.append(Example(str(number), {"document": document["id"]}, spoken))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
-        """See Task. Records have the sum of token losses and the number of tokens of each answer."""
-        texts: list[Spoken] = [example.content for example in examples]
-        losses, outputs = reader.token_losses([text.ids for text in texts])
-        return [
-            {
-                "nll_by_turn": [loss[first:last].sum().item() for first, last in text.answers],
-                "tokens_by_turn": [last - first for first, last in text.answers],
-                **output,
-            }
-            for text, loss, output in zip(texts, losses, outputs, strict=True)
-        ]
+    def request(self, subject: Subject, example: Example) -> ScoreText:
+        """See Task."""
+        return ScoreText(example.content.ids)
+
+    def record(self, example: Example, answer: Answer) -> Record:
+        """See Task. The record has the sum of token losses and the number of tokens of each answer."""
+        losses, answers = answer["losses"], example.content.answers
+        nll = [losses[first:last].sum().item() for first, last in answers]
+        costs = {name: answer[name] for name in COSTS}
+        return {"nll_by_turn": nll, "tokens_by_turn": [last - first for first, last in answers], **costs}
 
     def grade(self, record: Record) -> Record:
         """See Task."""

@@ -1,8 +1,8 @@
-"""When an answer is right: the rules of the benchmark's scorer, without its slips.
+"""Grades of answers by the rules of the benchmark's scorer, without its mistakes.
 
-It differs from that scorer (OpenBMB/InfiniteBench, src/compute_scores.py) where that cannot tell a right answer:
-lists of answers, names of several words (there, only a name of one word is ever found), an option's letter with nothing
-behind it, a number with a point where a whole one is wanted (there, an error).
+They differ from that scorer (OpenBMB/InfiniteBench, src/compute_scores.py) where it does not recognise a right answer:
+lists of answers, names of several words, the letter of an option with nothing behind it, and a decimal number instead
+of an integer, which is an error there.
 """
 
 import re
@@ -31,30 +31,35 @@ def word(prediction: str, labels: Labels) -> float:
 
 
 def name(prediction: str, labels: Labels) -> float:
-    """Whether the name is said, in capitals or not."""
+    """Whether the name occurs, ignoring case."""
     said, wanted = (" ".join(text.translate(_MARKS).upper().split()) for text in (prediction, labels[0]))
     return float(f" {wanted} " in f" {said} ")
 
 
 def best_f1(prediction: str, labels: Labels) -> float:
-    """F1 of words with the best of the answers."""
+    """Return the F1 of words with the best of the answers."""
     return max(qa_f1(prediction, label) for label in labels)
 
 
 def best_f1_of_characters(prediction: str, labels: Labels) -> float:
-    """F1 of characters with the best of the answers, without punctuation and white space."""
+    """Return the F1 of characters with the best of the answers, without punctuation and white space."""
     return max(token_f1(normalized_chinese(prediction), normalized_chinese(label)) for label in labels)
 
 
 def summary(prediction: str, labels: Labels) -> float:
-    """F of ROUGE-L, the best of the answers. (The benchmark's scorer asks rouge-score for rougeLsum; ours is what the
-    paper on beacons reports.)"""
+    """Return the F1 of ROUGE-L with the best of the answers, as the paper on beacons reports it.
+
+    The benchmark's own scorer uses rougeLsum of rouge-score.
+    """
     return max(rouge_l(prediction, label).f for label in labels)
 
 
 def choice(prediction: str, labels: Labels) -> float:
-    """Whether the option (its text or its letter) is chosen: by the first letter, or the whole answer, or what comes
-    behind "answer is" and the like, or else by the first word that is one of the letters."""
+    """Whether the right option is chosen, by its text or its letter.
+
+    What counts is the first letter, the whole answer, the words after "answer is" and the like, or else the first word
+    that is one of the letters.
+    """
     said = prediction.strip()
     if said[:1] in tuple("ABCD"):
         return float(said[0] in labels)
@@ -68,7 +73,7 @@ def choice(prediction: str, labels: Labels) -> float:
 
 
 def option(prediction: str, labels: Labels) -> float:
-    """Whether the function is named, or its letter: at the start, or behind "answer is:" and the like."""
+    """Whether the function or its letter is named, at the start or after "answer is:" and the like."""
     said = prediction.strip()
     text, letter = labels
     if said == letter or said[:2] in (f"{letter}.", f"{letter}:"):
@@ -88,17 +93,17 @@ def last_number(prediction: str, labels: Labels) -> float:
 
 
 def first_number(prediction: str, labels: Labels) -> float:
-    """Whether the first number, whole or not, is the answer."""
+    """Whether the first number, integer or decimal, is the answer."""
     found = re.search(r"\d+\.\d+|\d+", prediction)
     return float(bool(found) and float(found[0]) == labels[0])  # type: ignore[index]
 
 
 def right_values(prediction: str, labels: Labels) -> float:
-    """The share of the values that are right before the first one that is not."""
+    """Return the share of values that are right before the first wrong one."""
     values = [digits.lstrip("0") or "0" for digits in re.findall(r"[0-9]+", prediction)]
     right = 0
     for value, label in zip(values, labels, strict=False):
-        if value != str(label):  # as text, since a model that goes astray writes numbers that are no int any more
+        if value != str(label):  # as text, since Python refuses to parse the huge numbers that a model may write
             break
         right += 1
     return right / len(labels)

@@ -1,4 +1,4 @@
-"""What a model is asked: a prompt per subset in our own words, as the benchmark's prompts for base models ask it."""
+"""Prompts of the subsets, in our own words, after the benchmark's prompts for base models."""
 
 import re
 from collections.abc import Mapping
@@ -48,10 +48,10 @@ PROMPTS: Mapping[str, str] = {
 
 
 def write_prompt(subset: str, row: Mapping[str, Any], where: str) -> str:
-    """The prompt of a record.
+    """Write the prompt of a row.
 
     Raises:
-        ValueError: the record does not ask what this subset asks.
+        ValueError: the row lacks what the prompt of this subset needs; the error begins with `where`.
     """
     return PROMPTS[subset].format(**row, **_PARTS.get(subset, lambda row, where: {})(row, where))
 
@@ -59,7 +59,7 @@ def write_prompt(subset: str, row: Mapping[str, Any], where: str) -> str:
 def _wanted(row: Mapping[str, Any], where: str) -> dict[str, str]:
     if not (found := re.search(r"\bthe (.+?) of\b", row["input"], re.IGNORECASE)):
         raise ValueError(
-            f"{where}: input must tell what is wanted, as in 'The largest number of', not {row['input']!r}"
+            f"{where}: input must name what is wanted, as in 'The largest number of', not {row['input']!r}"
         )
     return {"wanted": found[1].lower()}
 

@@ -1,4 +1,4 @@
-"""The 12 subsets: how long an answer may be, what is right, and what a record's answer stands for."""
+"""The 12 subsets of InfiniteBench: maximum answer, grading, and reference answers of a row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def _numbers(row: Mapping[str, Any]) -> list[float]:
 
 
 def _option(row: Mapping[str, Any]) -> list[str]:
-    """The text of the option that is right, and its letter; records have one of both, or both."""
+    """Return the text of the right option, and its letter; a row has one of them, or both."""
     options, answer = row["options"], _answers(row)[0]
     if not isinstance(options, list) or len(options) != 4 or not all(isinstance(option, str) for option in options):
         raise ValueError(f"options must be a list of four strings, not {options!r}")
@@ -42,10 +42,13 @@ def _option(row: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Subset:
-    """new_tokens: the most of an answer
-    grade: (prediction, labels) -> 0..1
-    labels: what a record's answer stands for; raises ValueError where it is of the wrong type
+class InfiniteBenchSubset:
+    """One data set of InfiniteBench.
+
+    Attributes:
+        new_tokens: maximum number of tokens of an answer.
+        grade: (prediction, labels) -> 0..1.
+        labels: row -> reference answers; raises ValueError for a malformed row.
     """
 
     new_tokens: int
@@ -54,29 +57,29 @@ class Subset:
 
 
 SUBSETS = {
-    "passkey": Subset(6, grading.first_digits),
-    "number_string": Subset(12, grading.first_digits),
-    "kv_retrieval": Subset(50, grading.word),
-    "longbook_sum_eng": Subset(1200, grading.summary),
-    "longbook_choice_eng": Subset(40, grading.choice, _option),
-    "longbook_qa_eng": Subset(40, grading.best_f1),
-    "longbook_qa_chn": Subset(40, grading.best_f1_of_characters),
-    "longdialogue_qa_eng": Subset(40, grading.name),
-    "math_find": Subset(3, grading.first_number, _numbers),
-    "math_calc": Subset(30_000, grading.right_values, _numbers),
-    "code_run": Subset(5, grading.last_number, _numbers),
-    "code_debug": Subset(5, grading.option, _option),
+    "passkey": InfiniteBenchSubset(6, grading.first_digits),
+    "number_string": InfiniteBenchSubset(12, grading.first_digits),
+    "kv_retrieval": InfiniteBenchSubset(50, grading.word),
+    "longbook_sum_eng": InfiniteBenchSubset(1200, grading.summary),
+    "longbook_choice_eng": InfiniteBenchSubset(40, grading.choice, _option),
+    "longbook_qa_eng": InfiniteBenchSubset(40, grading.best_f1),
+    "longbook_qa_chn": InfiniteBenchSubset(40, grading.best_f1_of_characters),
+    "longdialogue_qa_eng": InfiniteBenchSubset(40, grading.name),
+    "math_find": InfiniteBenchSubset(3, grading.first_number, _numbers),
+    "math_calc": InfiniteBenchSubset(30_000, grading.right_values, _numbers),
+    "code_run": InfiniteBenchSubset(5, grading.last_number, _numbers),
+    "code_debug": InfiniteBenchSubset(5, grading.option, _option),
 }
 
 
 def choose_subsets(names: Sequence[str]) -> list[str]:
-    """The subsets that names stand for, in the benchmark's order; "all" and "paper" are names of several.
+    """Choose subsets by name, or by the groups "all" and "paper", in the benchmark's order.
 
     Raises:
-        ValueError: no name, or one that is unknown.
+        ValueError: no name, or an unknown one.
     """
     groups = {"all": tuple(SUBSETS), "paper": PAPER, **{name: (name,) for name in SUBSETS}}
     if not names or any(name not in groups for name in names):
-        raise ValueError(f"subsets: got {list(names)}; allowed: {', '.join(groups)}")
+        raise ValueError(f"subsets={list(names)} is not allowed; allowed: {', '.join(groups)}")
     chosen = {subset for name in names for subset in groups[name]}
     return [name for name in SUBSETS if name in chosen]

@@ -1,16 +1,16 @@
-"""InfiniteBench: 12 tasks on texts of about 100,000 words, tables and programs."""
+"""InfiniteBench: 12 subsets of questions about texts of about 100,000 words, tables and programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from matplotlib.figure import Figure
 
-from beacon_lit.evaluation.plots import bars
+from beacon_lit.evaluation.checks import check_at_least, check_limits
+from beacon_lit.evaluation.plots import bars, titled
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import read_rows
-from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
+from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean, mean_score
 from beacon_lit.evaluation.tasks.infinitebench.prompts import write_prompt
 from beacon_lit.evaluation.tasks.infinitebench.subsets import SUBSETS, choose_subsets
 
@@ -23,7 +23,7 @@ _FETCH = (
 
 @dataclass(frozen=True)
 class InfiniteBench(Task):
-    """Mean over subsets of their mean scores, 0..1; `Score.details` has each subset's.
+    """The score is the mean over subsets of their mean scores, 0..1; `Score.details` has the score of each subset.
 
     Prompts are in our own words. Source: InfiniteBench (arXiv 2402.13718).
 
@@ -31,12 +31,12 @@ class InfiniteBench(Task):
         path: folder of the files, `<subset>.jsonl`, also packed as .gz or .zst.
         data_root: the folder that a leading `long-llm:` stands for.
         subsets: names of subsets, "all", or "paper": the two that the code of the paper on beacons asks by default.
-        max_examples: the first so many of each subset; None = all.
-        max_length: tokens of a prompt before the chat template; a longer one loses its middle.
-        template: "auto" (chat where the tokenizer has a template), "chat" or "plain".
+        max_examples: maximum number of examples of each subset; None = all.
+        max_length: maximum tokens of a prompt before the chat template; a longer prompt loses its middle.
+        template: "auto" (a chat if the tokenizer has a chat template), "chat" or "plain".
 
     Raises:
-        ValueError: a bad setting; on evaluation, a file that is missing, or a bad record.
+        ValueError: a setting out of range; on evaluation, a missing file or a malformed record.
     """
 
     path: str
@@ -50,9 +50,8 @@ class InfiniteBench(Task):
     def __post_init__(self) -> None:
         choose_subsets(self.subsets)
         check_template(self.template)
-        for name, value, least in (("max_examples", self.max_examples, 1), ("max_length", self.max_length, 2)):
-            if value is not None and value < least:
-                raise ValueError(f"{name}: got {value}; must be at least {least}")
+        check_limits(max_examples=self.max_examples)
+        check_at_least(2, max_length=self.max_length)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -72,14 +71,10 @@ class InfiniteBench(Task):
             examples.append(Example(f"{name}/{number}", about, write_prompt(name, row, where)))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        records: list[Record] = []
-        for name, group in groupby(examples, lambda example: example.about["subset"]):
-            texts = [example.content for example in group]
-            prompts = [make_prompt(reader.subject.tokenizer, text, self.template, self.max_length) for text in texts]
-            records += reader.generate(prompts, SUBSETS[name].new_tokens)
-        return records
+        prompt = make_prompt(subject.tokenizer, example.content, self.template, self.max_length)
+        return Generate(prompt, SUBSETS[example.about["subset"]].new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
@@ -89,10 +84,10 @@ class InfiniteBench(Task):
         """See Task."""
         groups = {name: [record for record in records if record["subset"] == name] for name in SUBSETS}
         means = {name: mean_score(of_subset).value for name, of_subset in groups.items() if of_subset}
-        return Score(sum(means.values()) / len(means), means)
+        return Score(mean(means.values()), means)
 
     def figures(self, runs: Mapping[str, ModeScores]) -> Mapping[str, Figure]:
         """See Task."""
         label, newest = list(runs.items())[-1]
         percent = {mode: {name: 100 * x for name, x in score.details.items()} for mode, score in newest.items()}
-        return {"by_subset": bars(percent, "score (%)", f"InfiniteBench, {label}" if label else "InfiniteBench")}
+        return {"by_subset": bars(percent, "score (%)", titled("InfiniteBench", label))}

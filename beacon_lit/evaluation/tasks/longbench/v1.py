@@ -1,19 +1,19 @@
-"""LongBench v1 (arXiv 2308.14508): 21 sets of questions about long texts, English, Chinese and code."""
+"""LongBench v1 (arXiv 2308.14508): 21 subsets of questions about long texts in English, Chinese and code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from beacon_lit.evaluation.plots import bars
+from beacon_lit.evaluation.checks import check_at_least, check_limits, check_names
+from beacon_lit.evaluation.plots import bars, titled
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import Row, read_rows
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task
 from beacon_lit.evaluation.tasks.longbench.prompts import read_prompts, write_prompt
-from beacon_lit.evaluation.tasks.longbench.subsets import CHINESE, CODE, SUBSETS, Subset, choose_subsets
+from beacon_lit.evaluation.tasks.longbench.subsets import CHINESE, CODE, SUBSETS, LongBenchSubset, choose_subsets
 from beacon_lit.evaluation.tasks.longbench.summary import LENGTHS, summary
 
 _FIELDS = ("input", "context", "answers", "length", "all_classes")
@@ -29,7 +29,7 @@ _KINDS = {
     "few_shot": "few-shot",
     "synthetic": "synthetic",
 }
-# What each figure shows, by detail; the official tables put code beside both languages.
+# Details that each figure shows, and their labels; the official tables put code beside both languages.
 _FIGURES = {
     "category": {**{f"category/{kind}": text for kind, text in _KINDS.items()}, _CODE: "code"},
     "chinese_category": {**{f"category/{CHINESE}{kind}": text for kind, text in _KINDS.items()}, _CODE: "code"},
@@ -39,30 +39,30 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class LongBench(Task):
-    """The mean over subsets of their mean scores, in per cent: F1, ROUGE-L, accuracy or similarity, as a subset has it.
+    """The score is the mean over subsets of their mean scores, in per cent: F1, ROUGE-L, accuracy or similarity.
 
-    The protocol is the official one (https://github.com/THUDM/LongBench): a prompt that is too long loses its middle;
-    questions and summaries are asked in the tokenizer's chat template, few-shot and code prompts as they are; answers
-    are greedy; of few-shot answers the first line counts; of several references the best. `prompts_file` also makes
-    the prompts the official ones.
+    The protocol is the official one (https://github.com/THUDM/LongBench): a long prompt loses its middle; questions and
+    summaries are asked in the tokenizer's chat template, few-shot and code prompts as they are; answers are greedy; the
+    first line of few-shot answers counts; with several references the best counts. With `prompts_file` the prompts are
+    the official ones as well.
 
-    `Score.details`: each subset; "category/..." the mean over the subsets of a category; "average/en" and "average/zh"
-    the mean over the categories of a language, code among both, which is what the official tables call "Avg". With
-    `e_split` also "length/0-4k", "length/4-8k", "length/8k+" (words), the mean over subsets, and each subset's own.
+    `Score.details` has each subset; "category/..." the mean over the subsets of a category; "average/en" and
+    "average/zh" the mean over the categories of a language, code among both, which the official tables call "Avg". With
+    `e_split` it also has "length/0-4k", "length/4-8k" and "length/8k+" (words), over all subsets and for each subset.
 
     Args:
         path: folder of the files, `<subset>.jsonl` or `<subset>_e.jsonl`, also packed as .gz or .zst.
         data_root: the folder that a leading `long-llm:` stands for.
         subsets: names of subsets or groups: "all", "paper" (the 14 that the paper on beacons reports), categories.
-        e_split: read LongBench-E, 13 subsets with texts of all lengths, and score by length.
-        max_examples: the first so many of each subset; None = all.
-        max_length: tokens of a prompt before the chat template; a longer one loses its middle.
-        template: "auto" (chat where the tokenizer has a template), "chat" or "plain".
-        newline_ends: subsets whose answers a newline ends, though not before one token; officially samsum alone.
+        e_split: whether to read LongBench-E, 13 subsets with texts of all lengths, and to score by length.
+        max_examples: maximum number of examples of each subset; None = all.
+        max_length: maximum tokens of a prompt before the chat template; a longer prompt loses its middle.
+        template: "auto" (a chat if the tokenizer has a chat template), "chat" or "plain".
+        newline_ends: subsets whose answers end at a newline, but not before one token; officially samsum alone.
         prompts_file: LongBench's dataset2prompt.json; None = our own prompts.
 
     Raises:
-        ValueError: a bad setting; on evaluation, a file or package that is missing, or a bad record.
+        ValueError: a setting out of range; on evaluation, a missing file or package, or a malformed record.
     """
 
     path: str
@@ -79,11 +79,9 @@ class LongBench(Task):
     def __post_init__(self) -> None:
         choose_subsets(self.subsets, self.e_split)
         check_template(self.template)
-        for name, value, least in (("max_examples", self.max_examples, 1), ("max_length", self.max_length, 2)):
-            if value is not None and value < least:
-                raise ValueError(f"{name}: got {value}; must be at least {least}")
-        if unknown := [name for name in self.newline_ends if name not in SUBSETS]:
-            raise ValueError(f"newline_ends: got {', '.join(unknown)}; allowed: {', '.join(SUBSETS)}")
+        check_limits(max_examples=self.max_examples)
+        check_at_least(2, max_length=self.max_length)
+        check_names(tuple(SUBSETS), newline_ends=self.newline_ends)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -99,23 +97,14 @@ class LongBench(Task):
                 examples.append(Example(f"{subset.name}/{number}", about, text))
         return examples
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        records: list[Record] = []
-        for name, group in groupby(examples, key=lambda example: example.about["subset"]):
-            records += self._ask(reader, SUBSETS[name], [example.content for example in group])
-        return records
-
-    def _ask(self, reader: Reader, subset: Subset, texts: Sequence[str]) -> list[dict[str, Any]]:
-        tokenizer, template = reader.subject.tokenizer, subset.template(self.template)
-        prompts = [make_prompt(tokenizer, text, template, self.max_length) for text in texts]
-        newline = subset.name in self.newline_ends
-        return reader.generate(
-            prompts,
-            subset.max_new_tokens,
-            end_tokens=tokenizer.encode("\n", add_special_tokens=False)[-1:] if newline else (),
-            min_new_tokens=int(newline),
-        )
+        tokenizer, subset = subject.tokenizer, SUBSETS[example.about["subset"]]
+        prompt = make_prompt(tokenizer, example.content, subset.template(self.template), self.max_length)
+        if subset.name not in self.newline_ends:
+            return Generate(prompt, subset.max_new_tokens)
+        newline = tokenizer.encode("\n", add_special_tokens=False)[-1:]
+        return Generate(prompt, subset.max_new_tokens, end_tokens=newline, min_new_tokens=1)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
@@ -141,12 +130,12 @@ class LongBench(Task):
                     for mode, score in newest.items()
                 }
                 title = f"{name} by {kind.replace('chinese_', 'Chinese ')}"
-                figures[f"by_{kind}"] = bars(shown, "score (%)", ", ".join(filter(None, [title, prompts, label])))
+                figures[f"by_{kind}"] = bars(shown, "score (%)", titled(title, prompts, label))
         return figures
 
 
-def _about(subset: Subset, row: Row, where: str) -> dict[str, Any]:
-    """What a record tells of a row, once that is of the right types."""
+def _about(subset: LongBenchSubset, row: Row, where: str) -> dict[str, Any]:
+    """Return the fields of a record from a row, after checking their types."""
     answers, classes, length = row["answers"], row["all_classes"], row["length"]
     if not all(isinstance(row[name], str) for name in ("input", "context")):
         raise ValueError(f"{where}: input and context must be strings")
@@ -157,7 +146,7 @@ def _about(subset: Subset, row: Row, where: str) -> dict[str, Any]:
     if not isinstance(length, int) or isinstance(length, bool):
         raise ValueError(f"{where}: length must be an integer, not {length!r}")
     try:
-        subset.grade("", answers, classes)  # what cannot be graded is an error now, not after an hour
+        subset.grade("", answers, classes)  # answers that cannot be graded are an error now, not after an hour
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     about = {"subset": subset.name, "_id": row.get("_id"), "length": length, "answers": answers}

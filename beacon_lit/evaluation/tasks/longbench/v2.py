@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from beacon_lit.evaluation.plots import bars
+from beacon_lit.evaluation.checks import check_at_least, check_distinct, check_limits, check_names
+from beacon_lit.evaluation.plots import bars, titled
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import Row, read_rows
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
 from beacon_lit.evaluation.tasks.longbench.prompts import OWN
@@ -40,29 +41,29 @@ Exactly one choice is right. Reply with one sentence that names it, such as "The
 
 @dataclass(frozen=True)
 class LongBenchV2(Task):
-    """Accuracy in per cent: the letter in "The correct answer is (A)", or without the brackets, is the right one.
+    """Scores the share of right letters in "The correct answer is (A)", or without brackets, in per cent.
 
-    An answer that does not say so is wrong. The protocol is the official one (https://github.com/THUDM/LongBench)
-    without a chain of thought: a prompt that is too long loses its middle, then goes into the tokenizer's chat
-    template; up to 128 tokens of answer; asterisks are left out before the letter is looked for. But answers are greedy
-    here, where the official code samples at temperature 0.1. `prompts_file` also makes the prompt the official one.
+    An answer without such a sentence is wrong. The protocol is the official one (https://github.com/THUDM/LongBench)
+    without a chain of thought: a long prompt loses its middle and is then put into the tokenizer's chat template;
+    answers have up to 128 tokens; asterisks are removed before the letter is looked for. Unlike in the official code,
+    which samples at temperature 0.1, answers are greedy. With `prompts_file` the prompt is the official one as well.
 
-    `Score.details`: "difficulty_easy", "difficulty_hard"; "length_short" (below 32K words), "length_medium",
-    "length_long" (from 128K words); "answered", the share of answers with a letter.
+    `Score.details` has "difficulty_easy", "difficulty_hard"; "length_short" (below 32K words), "length_medium",
+    "length_long" (from 128K words); and "answered", the share of answers with a letter.
 
     Args:
         path: data.json, or JSON lines of the same records, also packed as .gz or .zst.
         data_root: the folder that a leading `long-llm:` stands for.
-        lengths: of which texts: "short", "medium", "long".
-        max_examples: the first so many of these; None = all.
-        max_length: tokens of a prompt before the chat template; a longer one loses its middle. Officially 120,000 for
-            models of 128K positions.
-        max_new_tokens: of an answer.
-        template: "auto" (chat where the tokenizer has a template), "chat" or "plain".
+        lengths: which texts to ask about: "short", "medium", "long".
+        max_examples: maximum number of examples; None = all.
+        max_length: maximum tokens of a prompt before the chat template; a longer prompt loses its middle. Officially
+            120,000 for models with 128K positions.
+        max_new_tokens: maximum number of tokens of an answer.
+        template: "auto" (a chat if the tokenizer has a chat template), "chat" or "plain".
         prompts_file: LongBench's prompts/0shot.txt; None = our own prompt.
 
     Raises:
-        ValueError: a bad setting; on evaluation, a file that is missing, a bad record, or no text of these lengths.
+        ValueError: a setting out of range; on evaluation, a missing file or a malformed record.
     """
 
     path: str
@@ -77,12 +78,11 @@ class LongBenchV2(Task):
 
     def __post_init__(self) -> None:
         check_template(self.template)
-        if not self.lengths or set(self.lengths) - set(_LABELS["length"]):
-            raise ValueError(f"lengths: got {list(self.lengths)}; allowed: some of {', '.join(_LABELS['length'])}")
-        least = {"max_examples": 1, "max_length": 2, "max_new_tokens": 1}
-        for name, value in ((name, getattr(self, name)) for name in least):
-            if value is not None and value < least[name]:
-                raise ValueError(f"{name}: got {value}; must be at least {least[name]}")
+        check_distinct(lengths=self.lengths)
+        check_names(_LABELS["length"], lengths=self.lengths)
+        check_limits(max_examples=self.max_examples)
+        check_at_least(2, max_length=self.max_length)
+        check_at_least(1, max_new_tokens=self.max_new_tokens)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
@@ -96,11 +96,10 @@ class LongBenchV2(Task):
                 examples.append(Example(str(row["_id"]), about | {"prompts": source}, text))
         return examples[: self.max_examples]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        texts = [example.content for example in examples]
-        prompts = [make_prompt(reader.subject.tokenizer, text, self.template, self.max_length) for text in texts]
-        return reader.generate(prompts, self.max_new_tokens)
+        prompt = make_prompt(subject.tokenizer, example.content, self.template, self.max_length)
+        return Generate(prompt, self.max_new_tokens)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
@@ -128,19 +127,18 @@ class LongBenchV2(Task):
             | {name.partition("_")[2]: score.details[name] for name in names if name in score.details}
             for mode, score in newest.items()
         }
-        title = ", ".join(filter(None, ["LongBench v2", f"{prompts} prompts", label]))
-        return {"by_kind": bars(shown, "accuracy (%)", title)}
+        return {"by_kind": bars(shown, "accuracy (%)", titled("LongBench v2", f"{prompts} prompts", label))}
 
 
 def chosen_letter(prediction: str) -> str | None:
-    """The first letter that is said to be the correct answer, in brackets if any is, else without."""
+    """Return the first letter in "The correct answer is (A)", or else without brackets; None if there is none."""
     said = prediction.replace("*", "")
     found = _ANSWER.search(said) or _BARE_ANSWER.search(said)
     return found[1] if found else None
 
 
 def _read_prompt(file: str | None) -> tuple[str, str]:
-    """What to call the prompt in records, and the prompt."""
+    """Return the prompt's name in records, and the prompt. Raises ValueError for an unreadable or malformed file."""
     if file is None:
         return OWN, OWN_PROMPT
     try:
@@ -148,12 +146,14 @@ def _read_prompt(file: str | None) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         raise ValueError(f"prompts_file={file!r} cannot be read: {error}") from error
     if missing := [place for place in _TEXTS if place not in prompt]:
-        raise ValueError(f"prompts_file={file!r} lacks {', '.join(missing)}; it must have {', '.join(_TEXTS)}")
+        raise ValueError(
+            f"prompts_file={file!r} lacks {', '.join(missing)}; allowed: a prompt with {', '.join(_TEXTS)}"
+        )
     return Path(file).name, prompt
 
 
 def _check(row: Row, where: str) -> None:
-    """ValueError unless its texts are strings and its labels among those allowed."""
+    """Raise a ValueError unless the texts of a row are strings and its labels are allowed ones."""
     for name in _TEXTS.values():
         if not isinstance(row[name], str):
             raise ValueError(f"{where}: {name} must be a string, not {row[name]!r}")

@@ -1,5 +1,6 @@
-"""Needles in a haystack: facts hidden in long text and asked for behind it.
+"""Needles in a haystack: facts hidden in long text, and questions about them at its end.
 
-`facts` words them, `haystack` holds the text, `prompt` hides them in it exact to the token, `grading` grades answers;
-the tasks are `single` (one needle), `several` (one question for all) and `turns` (a question per turn, one cache).
+`facts` words the needles, `haystack` reads the text, `hiding` puts them together exact to the token, `grading` grades
+answers. The tasks are `single` (one needle), `several` (one question about all needles) and `turns` (one question per
+turn over one cache); `base` has what they share.
 """

@@ -1,4 +1,4 @@
-"""The needles: a sentence about a city and a thing to do there, the question for it, and the words that answer it."""
+"""Words the needles: a sentence about a city and a thing to do there, its question, and the words of the answer."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,7 +8,7 @@ CITIES = (
     "Warsaw", "Montreal", "Krakow", "Jakarta", "Bergen", "Valencia", "Adelaide", "Havana", "Turin", "Riga", "Cardiff",
     "Quito",
 )  # fmt: skip
-# What to do, with the words in brackets that an answer must have.
+# Things to do; an answer must have the words in brackets.
 PLEASURES = (
     "share a [plum cake] under the lime trees", "fly a [paper kite] from the city wall",
     "listen to the [brass band] at the fountain", "row a [green boat] across the pond",
@@ -28,10 +28,10 @@ class Fact:
     """A needle.
 
     Attributes:
-        statement: the sentence that is hidden.
-        about: what it tells something of, as a question for several facts names it.
-        question: what is asked.
-        answer: the words that an answer must have.
+        statement: the sentence to hide.
+        about: the city, by which a question about several facts names this one.
+        question: the question about this fact alone.
+        answer: words of the statement that an answer must have.
     """
 
     statement: str
@@ -41,7 +41,7 @@ class Fact:
 
 
 def draw_facts(rng: Random, count: int) -> list[Fact]:
-    """So many facts, of which no two are of one city or answered by the same words."""
+    """Draw `count` facts, no two with the same city or the same answer."""
     cities, pleasures = rng.sample(CITIES, count), rng.sample(PLEASURES, count)
     return [_fact(city, pleasure) for city, pleasure in zip(cities, pleasures, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The text that needles are hidden in: files of text, or the subject's held-out documents."""
+"""Reads the text that needles are hidden in: text files, or the held-out documents."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,9 @@ from beacon_lit.evaluation.task import Subject
 
 @dataclass(frozen=True)
 class TextFiles(FileSource):
-    """Text files in UTF-8: those of a folder, one, or those that a glob matches; sorted by name.
+    """Text files in UTF-8: one file, the `*.txt` of a folder, or the matches of a glob; sorted by name.
 
-    path, data_root: see `FileSource`; of a folder the `*.txt` are read
-
-    Raises ValueError if nothing is there.
+    See `FileSource` for the arguments. Raises ValueError if there are no files.
     """
 
     @property
@@ -35,7 +33,7 @@ class TextFiles(FileSource):
         return file.is_file() or any(file.glob("*.txt"))
 
     def texts(self) -> Iterator[str]:
-        """What is in the files, those without text left out. Raises ValueError at one that is not UTF-8."""
+        """Yield the text of each file, except for empty ones. Raises ValueError for a file that is not UTF-8."""
         for file in self.files:
             try:
                 text = file.read_text(encoding="utf-8-sig").strip()
@@ -47,19 +45,24 @@ class TextFiles(FileSource):
 
 @dataclass(frozen=True, eq=False)
 class Haystack:
-    """Token ids of texts, at least one, each with an empty line behind it."""
+    """Token ids of one or more texts, each followed by an empty line."""
 
     texts: Sequence[Sequence[int]]
 
     def cut(self, first: int, tokens: int) -> list[int]:
-        """So many ids from the start of text number `first` on; behind the last text the first comes again."""
+        """Return `tokens` ids from the start of text number `first`; the first text follows the last one."""
         in_turn = (self.texts[(first + i) % len(self.texts)] for i in count())
         return list(islice(chain.from_iterable(in_turn), tokens))
 
 
 def read_haystack(files: TextFiles | None, subject: Subject, tokens: int, texts: int) -> Haystack:
-    """As many texts of the files as are needed for `tokens` tokens and `texts` beginnings; without files, of the
-    subject's held-out documents, less their special tokens.
+    """Read as many texts as `tokens` tokens and `texts` beginnings need.
+
+    Args:
+        files: where the texts are; None = the subject's held-out documents, without their special tokens.
+        subject: has the tokenizer and the documents.
+        tokens: tokens of the longest text that will be cut from the haystack.
+        texts: number of different texts that this may begin with.
 
     Raises:
         ValueError: there is no text.

@@ -1,54 +1,45 @@
-"""Multi-turn needles: several facts in one text, and a question per turn over one cache."""
+"""Several facts in one text, and a question per turn over one cache."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.prompts import PLAIN
-from beacon_lit.evaluation.reader import Reader
-from beacon_lit.evaluation.task import Example, Record, Score
-from beacon_lit.evaluation.tasks.needle.drawn import DrawnNeedles, mean
+from beacon_lit.evaluation.requests import Converse
+from beacon_lit.evaluation.task import Example, Record, Score, Subject, mean
+from beacon_lit.evaluation.tasks.needle.base import SeveralNeedles
 from beacon_lit.evaluation.tasks.needle.facts import Fact
-from beacon_lit.evaluation.tasks.needle.grading import METRICS, contains, first_line, summed_up
+from beacon_lit.evaluation.tasks.needle.grading import METRICS, summed_up
 
 
 @dataclass(frozen=True)
-class MultiTurnNeedle(DrawnNeedles):
-    """One question per turn; the cache goes on, so that the text is read once. See `DrawnNeedles` for the settings.
+class MultiTurnNeedle(SeveralNeedles):
+    """Asks one question per turn over one cache, so that the text is read once. See `SeveralNeedles` for the settings.
 
-    After the paper's table 2 (arXiv 2401.03462), which has no published script: three facts, a question each, 20
-    repetitions, the grade and the seconds of one, two and three turns. Every mode keeps its cache, the dense model too.
-    In plain text an answer ends with its line. Conversations are held one by one, whatever the batch size.
+    This follows the paper's table 2 (arXiv 2401.03462), which has no published script: three facts, a question about
+    each, 20 repetitions, and the grade and the seconds of one, two and three turns. Every mode keeps its cache, also
+    the dense model. In plain text an answer ends with its line. Conversations are held one by one, whatever the batch
+    size.
 
-    A record's "turns" have what `Reader.converse` gives, and the grades of `Needle`; its own grades are their means.
-    `Score.details`: "turn_N/score", "turn_N/rouge", "turn_N/judge", of turn N alone; "turn_N/seconds", from the start
-    to that turn's last token, reading and generating, the mean of conversations; the other metrics, and "length_L".
+    A record's "turns" have the answers of `Converse` with the grades of `Needle`; its own grades are their means.
+    `Score.details` has "turn_N/score", "turn_N/rouge" and "turn_N/judge" of turn N alone; "turn_N/seconds", the mean
+    time from the start to the last token of that turn, reading and generating; the other metrics, and "length_L".
     """
 
     def _questions(self, facts: Sequence[Fact]) -> list[str]:
         return [fact.question for fact in facts]
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Converse:
         """See Task."""
-        return [self._converse(reader, *example.content) for example in examples]
-
-    def _converse(self, reader: Reader, template: str, turns: Sequence[Sequence[int]]) -> Record:
-        said = reader.converse(turns, self.max_new_tokens, template, stop=("\n",) if template == PLAIN else ())
-        sums = {name: sum(turn[name] for turn in said) for name in ("tokens_in", "tokens_out", "seconds")}
-        return {**said[-1], **sums, "turns": said}
+        template, turns = example.content
+        return Converse(turns, self.max_new_tokens, template, stop=("\n",) if template == PLAIN else ())
 
     def grade(self, record: Record) -> Record:
         """See Task."""
         asked = zip(record["turns"], record["questions"], record["needles"], record["answers"], strict=True)
-        turns = [{**turn, **self._grade(turn, *fact)} for turn, *fact in asked]
+        turns = [{**turn, **self._grade(turn["prediction"], *fact)} for turn, *fact in asked]
         means = {name: _mean(turns, name) for name in METRICS.values() if name in turns[0]}
         return {"turns": turns, **means}
-
-    def _grade(self, turn: Record, question: str, needle: str, answer: str) -> Record:
-        said = first_line(turn["prediction"])
-        grades = {"score": float(contains(said, answer)), "rouge": rouge_l(said, needle).recall}
-        return {**grades, **self.judge.grade(question, needle, said)}
 
     def score(self, records: Sequence[Record]) -> Score:
         """See Task."""
@@ -58,6 +49,7 @@ class MultiTurnNeedle(DrawnNeedles):
 
 
 def _by_turn(conversations: Sequence[Sequence[Record]]) -> Iterator[tuple[str, float]]:
+    """Yield the details of each turn, by name."""
     for i, turns in enumerate(zip(*conversations, strict=True)):
         for name in METRICS.values():
             value = _mean(turns, name) if name in turns[0] else None
@@ -67,6 +59,6 @@ def _by_turn(conversations: Sequence[Sequence[Record]]) -> Iterator[tuple[str, f
 
 
 def _mean(turns: Sequence[Any], name: str) -> float | None:
-    """The mean of those turns that were graded; None of none."""
+    """Average a grade over the turns that have it; None if no turn has it."""
     values = [turn[name] for turn in turns if turn[name] is not None]
     return mean(values) if values else None

@@ -1,4 +1,4 @@
-"""Words to count: those of a list that come most often, and those of a coded text whose frequencies fall off."""
+"""Words to count: the most frequent ones of a list, and those of a coded text whose frequencies fall off."""
 
 import string
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from math import pi
 from random import Random
 
 from beacon_lit.evaluation.tasks.ruler import words
-from beacon_lit.evaluation.tasks.ruler.item import Item
+from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 
-SHORT = 4096  # in shorter prompts words are repeated less often
+SHORT = 4096  # below it words are repeated less often
 _COMMON = 10
 
 _LIST = "Here is a numbered list of words. Some of them come more often than others; keep those in mind."
@@ -25,29 +25,31 @@ _CODED_STEM = "Answer: The three coded words that come most often in the text ab
 
 @dataclass(frozen=True)
 class CommonWords:
-    """Ten words that come 30 times each, among others that come 3 times (in short prompts 6 times, and once), behind a
-    shorter list that is solved as an example.
+    """Makes lists in which ten words come 30 times each and others 3 times (in short prompts 6 times, and once).
 
-    length: tokens of a prompt
+    A shorter list, which is solved as an example, precedes each.
+
+    Attributes:
+        length: tokens of a prompt.
     """
 
     length: int
 
-    def __call__(self, rng: Random, size: int) -> Item:
-        """A sample; its size is the number of other words."""
+    def __call__(self, rng: Random, size: int) -> RulerSample:
+        """Make a sample whose size is the number of other words."""
         short = self.length < SHORT
         example = _list(rng, 10 if short else 30, *((3, 1) if short else (10, 3)), words.SINGLE)
         long = words.SINGLE if self.length <= 2 * SHORT else words.PAIRS
         asked = _list(rng, min(size, len(long) - _COMMON), *((6, 1) if short else (30, 3)), long)
         solved = f"{example.text}\n{example.stem} {_numbered(example.answers)}"
-        return Item(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
+        return RulerSample(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
 
 
-def _list(rng: Random, others: int, often: int, seldom: int, vocabulary: list[str]) -> Item:
+def _list(rng: Random, others: int, often: int, seldom: int, vocabulary: list[str]) -> RulerSample:
     drawn = rng.sample(vocabulary, _COMMON + others)
     entries = drawn[:_COMMON] * often + drawn[_COMMON:] * seldom
     rng.shuffle(entries)
-    return Item(f"{_LIST}\n{_numbered(entries)}\n{_LIST_QUESTION}", _LIST_STEM, drawn[:_COMMON])
+    return RulerSample(f"{_LIST}\n{_numbered(entries)}\n{_LIST_QUESTION}", _LIST_STEM, drawn[:_COMMON])
 
 
 def _numbered(entries: Sequence[str]) -> str:
@@ -56,17 +58,20 @@ def _numbered(entries: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class FrequentWords:
-    """Words of six letters, the k-th of which makes up a share of 1 / k^2 / zeta(2); the first is written as dots.
+    """Makes texts of coded words with six letters, of which the k-th has a share of 1 / k^2 / zeta(2).
 
-    length: tokens of a prompt, on which the number of different words depends
+    The first word is written as dots.
+
+    Attributes:
+        length: tokens of a prompt, which determine the number of different words.
     """
 
     length: int
 
-    def __call__(self, rng: Random, size: int) -> Item:
-        """A sample; its size is the number of words, before shares of them are rounded down."""
+    def __call__(self, rng: Random, size: int) -> RulerSample:
+        """Make a sample whose size is the number of words, before shares of them are rounded down."""
         coded = words.distinct(lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, self.length // 50))
         shares = [size * 6 / pi**2 / rank**2 for rank in range(1, len(coded) + 1)]
         text = [word for word, share in zip(["...", *coded[1:]], shares, strict=True) for _ in range(int(share))]
         rng.shuffle(text)
-        return Item(f"{_CODED}\n{' '.join(text)}\n{_CODED_QUESTION}", _CODED_STEM, coded[1:4])
+        return RulerSample(f"{_CODED}\n{' '.join(text)}\n{_CODED_QUESTION}", _CODED_STEM, coded[1:4])

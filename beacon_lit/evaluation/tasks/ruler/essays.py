@@ -1,4 +1,4 @@
-"""The sentences that needles are hidden between: held-out documents, files, or made-up ones."""
+"""Sentences to hide needles between: of held-out documents, of files, or made up."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,23 +13,23 @@ from beacon_lit.evaluation.task import Subject
 
 MADE_UP, DOCUMENTS = "made-up", "documents"
 
-_CHARACTERS = 4_000_000  # the most text that is used, a million tokens or so
-_LONGEST = 400  # characters of a sentence; what is longer (a table, source code) is cut
+_CHARACTERS = 4_000_000  # maximum amount of text, about a million tokens
+_LONGEST = 400  # characters of a sentence; a longer one (a table, source code) is cut
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: int) -> list[str]:
-    """The sentences that a setting stands for.
+    """Read the sentences that a setting names.
 
     Args:
-        essays: "made-up"; "documents", the subject's; or files: a folder, a file or a glob of .txt, .json or .jsonl
+        essays: "made-up"; "documents" for the subject's; or a folder, a file or a glob of .txt, .json or .jsonl
             (.gz, .zst), whose records have `text`.
-        subject: brings documents.
+        subject: has the documents.
         data_root: the folder that `long-llm:` stands for.
-        seed: of the made-up ones.
+        seed: changes the made-up sentences.
 
     Raises:
-        ValueError: nothing is there, or it cannot be read.
+        ValueError: no text, a missing file or a malformed record.
     """
     if essays == MADE_UP:
         rng = Random(f"essays/{seed}")
@@ -41,7 +41,7 @@ def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: i
         texts = _read(essays, data_root)
     found = list(_sentences(texts))
     if not found:
-        raise ValueError(f"essays={essays!r} has no text; allowed: made-up, documents (if there are any) or files")
+        raise ValueError(f"essays={essays!r} has no text; allowed: made-up, documents (if there are any), or files")
     return found
 
 
@@ -49,7 +49,7 @@ def _read(path: str, data_root: str | None) -> Iterator[str]:
     try:
         source = JsonSource(f"{path}/*" if Path(path).is_dir() else path, data_root)
     except ValueError as error:
-        raise ValueError(f"essays={path!r}: {error}; allowed, too: made-up, documents") from error
+        raise ValueError(f"essays={path!r}: {error}; also allowed: made-up, documents") from error
     for file in source.files:
         if file.suffix == ".txt":
             yield file.read_text()

@@ -1,4 +1,4 @@
-"""How much of something fits."""
+"""Finds the largest size that fits a number of tokens."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,21 @@ _GUESSES = 12
 
 
 def largest(count: Callable[[int], int], least: int, room: int) -> int:
-    """The largest size whose tokens fit; less than `room`, as all that a size counts takes a token.
+    """Find the largest size whose tokens fit.
 
-    Tokens grow about evenly with the size, so a few guesses are enough; where they do not, what is left is halved.
+    Tokens grow about evenly with the size, so that a few guesses usually suffice; then the interval is halved.
 
     Args:
-        count: tokens of a size.
+        count: size -> tokens, at least one token per unit of size.
         least: the smallest size.
-        room: tokens.
+        room: maximum number of tokens.
 
     Raises:
-        ValueError: not even the smallest size fits.
+        ValueError: the smallest size does not fit.
     """
     smallest = count(least)
     if smallest > room:
-        raise ValueError(f"{smallest} tokens at the least")
+        raise ValueError(f"allowed: at least {smallest} tokens")
     size, tokens, too_much, rate = least, smallest, max(room, least + 1), 16.0
     for step in range(room):
         if too_much - size <= 1:

@@ -1,11 +1,11 @@
-"""Needles in a haystack: values of keys, between sentences, or between other needles."""
+"""Needles that name values of keys, hidden between sentences or between other needles."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from beacon_lit.evaluation.tasks.ruler import words
-from beacon_lit.evaluation.tasks.ruler.item import Item
+from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 
 _MAKERS: dict[str, Callable[[Random], str]] = {"words": words.pair, "numbers": words.number, "uuids": words.uuid}
 _ONE = {"numbers": "number", "uuids": "uuid"}
@@ -22,13 +22,14 @@ _STEM = "The secret {values} of {keys} that the text tells are"
 
 @dataclass(frozen=True)
 class Needles:
-    """Makes samples of needles.
+    """Makes samples with needles.
 
-    haystack: sentences around the needles, from a random one of them on, again and again; empty: other needles are
-    keys, values: what kind they are of: "words", "numbers" or "uuids"
-    told: keys that are told
-    per_key: values of each
-    asked: how many of the keys are asked for
+    Attributes:
+        haystack: sentences to hide the needles between, repeated from a random one on; empty = other needles.
+        keys, values: kinds of keys and values: "words", "numbers" or "uuids".
+        told: number of keys in the text.
+        per_key: number of values of each key.
+        asked: number of keys that are asked for.
     """
 
     haystack: Sequence[str]
@@ -38,8 +39,8 @@ class Needles:
     per_key: int = 1
     asked: int = 1
 
-    def __call__(self, rng: Random, size: int) -> Item:
-        """A sample; its size is the number of sentences, or of other needles."""
+    def __call__(self, rng: Random, size: int) -> RulerSample:
+        """Make a sample whose size is the number of sentences, or of other needles."""
         others = 0 if self.haystack else size
         keys = words.distinct(lambda: _MAKERS[self.keys](rng), self.told + others)
         values = words.distinct(lambda: _MAKERS[self.values](rng), self.told * self.per_key + others)
@@ -51,13 +52,13 @@ class Needles:
         words.hide(needles, lines, rng)
         asked = rng.sample(range(self.told), self.asked)
         document = (" " if self.haystack else "\n").join(lines)
-        return self._item(document, [keys[i] for i in asked], [value for i in asked for value in of_keys[i]])
+        return self._sample(document, [keys[i] for i in asked], [value for i in asked for value in of_keys[i]])
 
-    def _item(self, document: str, keys: list[str], answers: list[str]) -> Item:
+    def _sample(self, document: str, keys: list[str], answers: list[str]) -> RulerSample:
         question, stem = (_ONE_QUESTION, _ONE_STEM) if len(answers) == 1 else (_QUESTION, _STEM)
         blanks = {"values": self.values, "value": _ONE[self.values], "keys": words.listed(keys)}
         text = f"{_ANNOUNCEMENT.format(**blanks)}\n{document}\n{question.format(**blanks)}"
-        return Item(text, stem.format(**blanks), answers)
+        return RulerSample(text, stem.format(**blanks), answers)
 
     def _needle(self, key: str, value: str) -> str:
         return _NEEDLE.format(values=self.values, key=key, value=value)

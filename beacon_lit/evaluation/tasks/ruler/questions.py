@@ -1,4 +1,4 @@
-"""Questions about one or two of many documents: from SQuAD's and HotpotQA's files, or made up in their likeness."""
+"""Questions about one or two of many documents: from files of SQuAD and HotpotQA, or made up like these."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from beacon_lit.data.retrieval import made_up
 from beacon_lit.data.retrieval.phrases import FACTS
-from beacon_lit.evaluation.tasks.ruler.item import Item
+from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 from beacon_lit.evaluation.tasks.ruler.words import distinct
 
 _INSTRUCTION = "Answer the question with the help of the documents. Say the answer and nothing else."
@@ -18,11 +18,13 @@ _STEM = "Answer:"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """A question of a file.
 
-    question, answers: any of the answers is right
-    documents: those that tell it
-    related: others that are shown before any that have nothing to do with it
+    Attributes:
+        question: the question.
+        answers: reference answers, any of which is right.
+        documents: documents that have the answer.
+        related: related documents, which are preferred to others as distractors.
     """
 
     question: str
@@ -32,32 +34,38 @@ class Question:
 
 
 @dataclass(frozen=True)
-class FromFile:
-    """Samples of a file's questions, each among documents of its other ones."""
+class FileQuestions:
+    """Makes samples from the questions of a file, with the documents of other questions as distractors.
+
+    Attributes:
+        questions: all questions.
+        documents: all documents.
+    """
 
     questions: Sequence[Question]
     documents: Sequence[str]
 
-    def __call__(self, rng: Random, size: int) -> Item:
-        """A sample; its size is the number of documents that do not help."""
+    def __call__(self, rng: Random, size: int) -> RulerSample:
+        """Make a sample whose size is the number of distractors."""
         asked = rng.choice(self.questions)
         shown = {*asked.documents, *asked.related}
         drawn = rng.sample(self.documents, min(len(self.documents), size + len(shown)))
         others = rng.sample(asked.related, len(asked.related)) + [text for text in drawn if text not in shown]
-        return _item(rng, asked.question, asked.answers, [*asked.documents, *others[:size]])
+        return _sample(rng, asked.question, asked.answers, [*asked.documents, *others[:size]])
 
 
 @dataclass(frozen=True)
-class MadeUp:
-    """Samples about people that there never were, a document about each.
+class MadeUpQuestions:
+    """Makes samples about made-up people, with one document about each.
 
-    hops: 1: asked about one of them, as in SQuAD; 2: about the best friend of one, as in HotpotQA
+    Attributes:
+        hops: 1 for a question about one of them, as in SQuAD; 2 for one about somebody's best friend, as in HotpotQA.
     """
 
     hops: int
 
-    def __call__(self, rng: Random, size: int) -> Item:
-        """A sample; its size is the number of documents that do not help."""
+    def __call__(self, rng: Random, size: int) -> RulerSample:
+        """Make a sample whose size is the number of distractors."""
         names = distinct(lambda: made_up.name(rng), size + self.hops)
         people = [_person(rng, name) for name in names]
         number = rng.choice([i for i in range(len(FACTS)) if i != _FRIEND])
@@ -67,10 +75,10 @@ class MadeUp:
             asked = f"the best friend of {names[0]}"
         question = rng.choice(FACTS[number].questions).format(**{**told, "name": asked})
         documents = [_document(rng, person) for person in people]
-        return _item(rng, question, [FACTS[number].answer.format(**told)], documents)
+        return _sample(rng, question, [FACTS[number].answer.format(**told)], documents)
 
 
-Person = list[dict[str, str]]  # what fills the blanks of each of FACTS
+Person = list[dict[str, str]]  # values for the blanks of each of FACTS
 _FRIEND = next(i for i, fact in enumerate(FACTS) if "friend" in fact.blanks)
 
 
@@ -85,14 +93,14 @@ def _document(rng: Random, person: Person) -> str:
     return f"{person[0]['name']}\n{' '.join(lines)}"
 
 
-def _item(rng: Random, question: str, answers: Sequence[str], documents: list[str]) -> Item:
+def _sample(rng: Random, question: str, answers: Sequence[str], documents: list[str]) -> RulerSample:
     rng.shuffle(documents)
     shown = "\n\n".join(f"Document {number}:\n{text}" for number, text in enumerate(documents, 1))
-    return Item(f"{_INSTRUCTION}\n\n{shown}\n\n{_INSTRUCTION}\n\nQuestion: {question}", _STEM, answers)
+    return RulerSample(f"{_INSTRUCTION}\n\n{shown}\n\n{_INSTRUCTION}\n\nQuestion: {question}", _STEM, answers)
 
 
-def read_squad(path: str) -> FromFile:
-    """The questions of a file of SQuAD, 1.1 or 2.0 (there, those that have an answer)."""
+def read_squad(path: str) -> FileQuestions:
+    """Read a file of SQuAD, 1.1 or 2.0; of the latter the questions with an answer."""
     found = _read(path, "SQuAD", lambda data: [q for article in data["data"] for q in _of_article(article)])
     return _from_file(path, found)
 
@@ -112,8 +120,8 @@ def _of_article(article: Any) -> list[Question]:
     ]
 
 
-def read_hotpotqa(path: str) -> FromFile:
-    """The questions of a file of HotpotQA, in the distractor setting: all documents that come with one are shown."""
+def read_hotpotqa(path: str) -> FileQuestions:
+    """Read a file of HotpotQA in the distractor setting; all documents of a question are shown with it."""
     return _from_file(path, _read(path, "HotpotQA", lambda data: [_of_hotpotqa(record) for record in data]))
 
 
@@ -122,11 +130,11 @@ def _of_hotpotqa(record: Any) -> Question:
     return Question(record["question"], [record["answer"]], list(dict.fromkeys(texts)))
 
 
-def _from_file(path: str, questions: Sequence[Question]) -> FromFile:
+def _from_file(path: str, questions: Sequence[Question]) -> FileQuestions:
     if not questions:
-        raise ValueError(f"{path} has no question with an answer")
+        raise ValueError(f"{path} has no question with an answer; allowed: a file that has one, or null")
     texts = dict.fromkeys(text for question in questions for text in (*question.documents, *question.related))
-    return FromFile(questions, list(texts))
+    return FileQuestions(questions, list(texts))
 
 
 def _read(path: str, name: str, parse: Callable[[Any], list[Question]]) -> list[Question]:
@@ -135,4 +143,4 @@ def _read(path: str, name: str, parse: Callable[[Any], list[Question]]) -> list[
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; allowed: a file of {name}, or null") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no file of {name}: {error!r}") from error
+        raise ValueError(f"{path} is not a file of {name}: {error!r}; allowed: a file of {name}, or null") from error

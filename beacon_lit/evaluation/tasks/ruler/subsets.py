@@ -1,4 +1,4 @@
-"""The 13 subsets, with the numbers of RULER's own configuration."""
+"""The 13 subsets of RULER, with the numbers of its own configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from beacon_lit.evaluation.task import Subject
 from beacon_lit.evaluation.tasks.ruler.counting import CommonWords, FrequentWords
 from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP, read_sentences
-from beacon_lit.evaluation.tasks.ruler.item import Make, Subset
 from beacon_lit.evaluation.tasks.ruler.needles import Needles
-from beacon_lit.evaluation.tasks.ruler.questions import MadeUp, read_hotpotqa, read_squad
+from beacon_lit.evaluation.tasks.ruler.questions import MadeUpQuestions, read_hotpotqa, read_squad
+from beacon_lit.evaluation.tasks.ruler.sample import Make, RulerSubset
 from beacon_lit.evaluation.tasks.ruler.tracing import variables
 from beacon_lit.evaluation.tasks.ruler.words import NOISE
 
 
 @dataclass(frozen=True)
 class Material:
-    """What samples are made of.
+    """What samples are made from.
 
-    essays: sentences
-    squad, hotpotqa: makers of questions
-    sources: where the three are from
+    Attributes:
+        essays: sentences.
+        squad, hotpotqa: make samples of questions.
+        sources: where these three come from.
     """
 
     essays: Sequence[str]
@@ -31,27 +32,27 @@ class Material:
     def read(
         cls, essays: str, squad: str | None, hotpotqa: str | None, subject: Subject, data_root: str | None, seed: int
     ) -> "Material":
-        """From the settings of `Ruler`."""
+        """Read the material that the settings of `Ruler` name."""
         return cls(
             essays=read_sentences(essays, subject, data_root, seed),
-            squad=read_squad(squad) if squad else MadeUp(hops=1),
-            hotpotqa=read_hotpotqa(hotpotqa) if hotpotqa else MadeUp(hops=2),
+            squad=read_squad(squad) if squad else MadeUpQuestions(hops=1),
+            hotpotqa=read_hotpotqa(hotpotqa) if hotpotqa else MadeUpQuestions(hops=2),
             sources=(essays, squad or MADE_UP, hotpotqa or MADE_UP),
         )
 
 
-def _needles(source: str, **numbers: str | int) -> Callable[[int, Material], Subset]:
-    """Needles in "noise", "essays" or other "needles"."""
+def _needles(source: str, **numbers: str | int) -> Callable[[int, Material], RulerSubset]:
+    """Return a maker of subsets with needles in "noise", in "essays" or among other "needles"."""
 
-    def make(length: int, material: Material) -> Subset:
+    def make(length: int, material: Material) -> RulerSubset:
         haystack = {"noise": NOISE, "essays": material.essays, "needles": ()}[source]
         from_files = {"source": material.sources[0]} if source == "essays" else {}
-        return Subset(Needles(haystack, **numbers), 128, **from_files)  # type: ignore[arg-type]
+        return RulerSubset(Needles(haystack, **numbers), 128, **from_files)  # type: ignore[arg-type]
 
     return make
 
 
-SUBSETS: dict[str, Callable[[int, Material], Subset]] = {
+SUBSETS: dict[str, Callable[[int, Material], RulerSubset]] = {
     "niah_single_1": _needles("noise"),
     "niah_single_2": _needles("essays"),
     "niah_single_3": _needles("essays", values="uuids"),
@@ -60,9 +61,9 @@ SUBSETS: dict[str, Callable[[int, Material], Subset]] = {
     "niah_multikey_3": _needles("needles", keys="uuids", values="uuids"),
     "niah_multivalue": _needles("essays", per_key=4),
     "niah_multiquery": _needles("essays", told=4, asked=4),
-    "vt": lambda length, material: Subset(variables, 30),
-    "cwe": lambda length, material: Subset(CommonWords(length), 120),
-    "fwe": lambda length, material: Subset(FrequentWords(length), 50, least=100),
-    "qa_1": lambda length, material: Subset(material.squad, 32, any_answer=True, source=material.sources[1]),
-    "qa_2": lambda length, material: Subset(material.hotpotqa, 32, any_answer=True, source=material.sources[2]),
+    "vt": lambda length, material: RulerSubset(variables, 30),
+    "cwe": lambda length, material: RulerSubset(CommonWords(length), 120),
+    "fwe": lambda length, material: RulerSubset(FrequentWords(length), 50, least=100),
+    "qa_1": lambda length, material: RulerSubset(material.squad, 32, any_answer=True, source=material.sources[1]),
+    "qa_2": lambda length, material: RulerSubset(material.hotpotqa, 32, any_answer=True, source=material.sources[2]),
 }

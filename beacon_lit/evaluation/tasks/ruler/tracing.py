@@ -1,11 +1,11 @@
-"""Variable tracking: a value goes from name to name; which names have it in the end?"""
+"""Variable tracking: a value is passed from variable to variable; which variables have it in the end?"""
 
 import string
 from itertools import pairwise
 from random import Random
 
 from beacon_lit.evaluation.tasks.ruler import words
-from beacon_lit.evaluation.tasks.ruler.item import Item
+from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 
 _HOPS = 4
 _EXAMPLE_LINES = 60  # of filler, about 400 tokens
@@ -15,15 +15,15 @@ _QUESTION = "Question: Which variables have the value {value} in the text above?
 _STEM = "Answer: Going by the text above, {count} variables have the value {value}, namely:"
 
 
-def variables(rng: Random, size: int) -> Item:
-    """A chain of five names among `size` lines of filler, behind a shorter one that is solved as an example."""
+def variables(rng: Random, size: int) -> RulerSample:
+    """Make a chain of five variables among `size` lines of filler, after a shorter chain that is solved."""
     example = _chain(rng, _EXAMPLE_LINES, letters=3)
     asked = _chain(rng, size, letters=5)
     solved = f"{example.text}\n{example.stem} {' '.join(example.answers)}"
-    return Item(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
+    return RulerSample(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
 
 
-def _chain(rng: Random, size: int, letters: int) -> Item:
+def _chain(rng: Random, size: int, letters: int) -> RulerSample:
     names = words.distinct(lambda: words.letters(rng, string.ascii_uppercase, letters), _HOPS + 1)
     value = str(rng.randint(10_000, 99_999))
     told = [f"VAR {names[0]} = {value}."]
@@ -31,4 +31,4 @@ def _chain(rng: Random, size: int, letters: int) -> Item:
     lines = [words.NOISE[i % len(words.NOISE)] for i in range(size)]
     words.hide(told, lines, rng)
     text = f"{_ANNOUNCEMENT}\n\n{' '.join(lines)}\n{_QUESTION.format(value=value)}"
-    return Item(text, _STEM.format(count=len(names), value=value), names)
+    return RulerSample(text, _STEM.format(count=len(names), value=value), names)

@@ -1,4 +1,4 @@
-"""What RULER's samples are made of: words, numbers and identifiers."""
+"""Words, numbers and identifiers that RULER's samples are made from."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -46,34 +46,33 @@ VERBS = _list(
     "teach thank travel trust vanish visit wander whisper wonder write yawn"
 )
 
-# As in the original, pairs make up keys of needles; here also long lists of words, which need more of them than there
-# are.
+# As in the original, pairs are keys of needles; here also the words of long lists, for which SINGLE has too few.
 PAIRS = [f"{adjective}-{noun}" for adjective in ADJECTIVES for noun in NOUNS]
 SINGLE = [*ADJECTIVES, *NOUNS, *VERBS]
 
 
 def pair(rng: Random) -> str:
-    """An adjective and a noun."""
+    """Draw an adjective with a noun."""
     return rng.choice(PAIRS)
 
 
 def number(rng: Random) -> str:
-    """Seven digits."""
+    """Draw a number of seven digits."""
     return str(rng.randint(1_000_000, 9_999_999))
 
 
 def uuid(rng: Random) -> str:
-    """A random identifier, 32 hexadecimal digits in five groups."""
+    """Draw an identifier, 32 hexadecimal digits in five groups."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
 def letters(rng: Random, alphabet: str, count: int) -> str:
-    """A word without meaning."""
+    """Draw a word without meaning."""
     return "".join(rng.choices(alphabet, k=count))
 
 
 def distinct(make: Callable[[], str], count: int) -> list[str]:
-    """So many made-up strings, no two the same."""
+    """Make `count` different strings."""
     made: dict[str, None] = {}
     while len(made) < count:
         made[make()] = None
@@ -81,12 +80,12 @@ def distinct(make: Callable[[], str], count: int) -> list[str]:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a sentence lists them."""
+    """Join words with commas and a final "and"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def hide(told: Sequence[str], lines: list[str], rng: Random) -> None:
-    """Put some lines among others, in place: anywhere, but in their order."""
+    """Insert the lines `told` into `lines` at random places, in their order."""
     places = sorted(rng.choices(range(len(lines) + 1), k=len(told)))
     for place, line in reversed(list(zip(places, told, strict=True))):
         lines.insert(place, line)

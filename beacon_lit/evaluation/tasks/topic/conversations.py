@@ -1,4 +1,4 @@
-"""Conversations on several topics, one after the other: from LongEval's file, or made up in their likeness."""
+"""Conversations on several topics, one after the other: from LongEval's file, or made up."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _FETCH = (
     "LongEval: unpack long-llm.tar.gz (https://huggingface.co/datasets/namespace-Pt/projects) and name the folder "
     "long-llm in BEACON_DATA; or path=null for made-up conversations"
 )
-_LAST_OF_ONE = " \n USER: Great, this is the end of our discussion"  # what a file's record of one topic goes on with
+_LAST_OF_ONE = " \n USER: Great, this is the end of our discussion"  # how a record with one topic continues in the file
 _END = " The record ends here."
 
 _SUBJECTS = ("history", "music", "weather", "food", "schools", "markets", "streets", "language", "gardens")
@@ -21,30 +21,37 @@ _SENTENCES = 6  # of an answer
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """context: the record, with what introduces it; topics: in their order"""
+class TopicConversation:
+    """A conversation.
+
+    Attributes:
+        context: its text, with an introduction.
+        topics: its topics, in order.
+    """
 
     context: str
     topics: Sequence[str]
 
 
-def read_conversations(path: str, data_root: str | None, wanted: Sequence[int], samples: int) -> list[Conversation]:
-    """The first `samples` conversations of each number of topics, in the order of `wanted`.
+def read_topic_conversations(
+    path: str, data_root: str | None, wanted: Sequence[int], samples: int
+) -> list[TopicConversation]:
+    """Read the first `samples` conversations of each number of topics, in the order of `wanted`.
 
     Raises:
-        ValueError: no such file, a bad record, or none of a wanted number of topics.
+        ValueError: a missing file, a malformed record, or no conversation with a wanted number of topics.
     """
-    groups: dict[int, list[Conversation]] = {}
+    groups: dict[int, list[TopicConversation]] = {}
     for where, row in read_rows(path, data_root, _FIELDS, _FETCH):
         conversation = _conversation(row, where)
         groups.setdefault(len(conversation.topics), []).append(conversation)
     if missing := [number for number in wanted if number not in groups]:
         there = ", ".join(map(str, sorted(groups)))
-        raise ValueError(f"num_topics: got {missing}; {path} has conversations on {there} topics")
+        raise ValueError(f"num_topics={missing} is not allowed; allowed: {there}, those of {path}")
     return [conversation for number in wanted for conversation in groups[number][:samples]]
 
 
-def _conversation(row: Row, where: str) -> Conversation:
+def _conversation(row: Row, where: str) -> TopicConversation:
     context, topics, number = (row[field] for field in _FIELDS)
     if not isinstance(context, str):
         raise ValueError(f"{where}: context must be a string")
@@ -52,23 +59,23 @@ def _conversation(row: Row, where: str) -> Conversation:
         raise ValueError(f"{where}: topics must be a list of strings, none of them empty, not {topics!r}")
     if number not in range(1, len(topics) + 1):
         raise ValueError(f"{where}: num_topics is {number!r}, but there are {len(topics)} topics")
-    return Conversation(context.split(_LAST_OF_ONE)[0] + _END if number == 1 else context, topics[:number])
+    return TopicConversation(context.split(_LAST_OF_ONE)[0] + _END if number == 1 else context, topics[:number])
 
 
-def made_up_conversations(wanted: Sequence[int], samples: int, seed: int) -> Iterator[Conversation]:
-    """`samples` conversations of each number of topics, about 400 words a topic."""
+def made_up_conversations(wanted: Sequence[int], samples: int, seed: int) -> Iterator[TopicConversation]:
+    """Yield `samples` conversations of each number of topics, with about 400 words per topic."""
     for number in wanted:
         for index in range(samples):
             yield _made_up(number, Random(f"topics/{seed}/{number}/{index}"))
 
 
-def _made_up(number: int, rng: Random) -> Conversation:
+def _made_up(number: int, rng: Random) -> TopicConversation:
     topics: dict[str, str] = {}
     while len(topics) < number:
         topic = f"the {rng.choice(_SUBJECTS)} of {made_up.town(rng)}"
         topics[topic] = _talk(topic, rng)
     head = f"Here is a record of our talk on {number} topics. Each of them is named at its start.\n\n"
-    return Conversation(head + "\n".join(topics.values()) + f"\n{_END.strip()}", list(topics))
+    return TopicConversation(head + "\n".join(topics.values()) + f"\n{_END.strip()}", list(topics))
 
 
 def _talk(topic: str, rng: Random) -> str:

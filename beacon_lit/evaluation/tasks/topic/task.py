@@ -1,4 +1,4 @@
-"""Topic retrieval: which of many topics of a long conversation was the first?"""
+"""Topic retrieval: which of the topics of a long conversation was the first?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from random import Random
 
 from matplotlib.figure import Figure
 
-from beacon_lit.data.checks import check_int
+from beacon_lit.evaluation.checks import check_at_least, check_choice, check_distinct
 from beacon_lit.evaluation.metrics import qa_f1
-from beacon_lit.evaluation.plots import score_by_amount
+from beacon_lit.evaluation.plots import score_by_amount, titled
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
-from beacon_lit.evaluation.reader import Reader
+from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean_score
-from beacon_lit.evaluation.tasks.topic.conversations import Conversation, made_up_conversations, read_conversations
+from beacon_lit.evaluation.tasks.topic.conversations import (
+    TopicConversation,
+    made_up_conversations,
+    read_topic_conversations,
+)
 
 _FIRST = "What is the first topic that we discussed? Say its name and nothing more."
 _NUMBERED = "What is topic number {number} of those that we discussed? Say its name and nothing more."
@@ -22,22 +26,23 @@ _TARGETS = ("first", "random")
 
 @dataclass(frozen=True)
 class TopicRetrieval(Task):
-    """Share of answers in which the topic is named, in capitals or not.
+    """Scores the share of answers that name the topic, ignoring case.
 
-    `Score.details` has the score by number of topics ("topics_5") and, of the words, "f1" and "f1/topics_5".
+    `Score.details` has the score by number of topics ("topics_5"), and the F1 of words ("f1", "f1/topics_5").
     Source: LongEval (https://lmsys.org/blog/2023-06-29-longchat), with questions in our own words.
 
     Args:
-        path: file of conversations (JSON, or JSON lines) of "context", "topics" and "num_topics"; None = made up.
+        path: file of conversations (JSON, or JSON lines) with "context", "topics" and "num_topics"; None = made up.
         data_root: the folder that a leading `long-llm:` stands for.
-        num_topics: how many topics conversations have, those that are asked about.
-        samples: of each number of topics, at most as many as the file has.
-        target: the topic that is asked for: "first", or "random" for any of them by its number, from 1.
-        seed: decides on random topics, and on conversations that are made up.
-        template: "auto" (chat where the tokenizer has a template), "chat" or "plain".
+        num_topics: numbers of topics of the conversations to ask about.
+        samples: maximum number of conversations of each number of topics.
+        target: the topic that is asked for: "first", or "random" for any topic by its number, from 1.
+        seed: changes the random topics and the made-up conversations.
+        template: "auto" (a chat if the tokenizer has a chat template), "chat" or "plain".
 
     Raises:
-        ValueError: a bad setting; on evaluation, a file that is missing, a bad record, or none of a number of topics.
+        ValueError: a setting out of range; on evaluation, a missing file, a malformed record, or no conversation with a
+            wanted number of topics.
     """
 
     path: str | None
@@ -50,22 +55,20 @@ class TopicRetrieval(Task):
     metric = "accuracy"
 
     def __post_init__(self) -> None:
-        check_int("samples", self.samples, 1)
+        check_at_least(1, samples=self.samples)
         check_template(self.template)
-        if self.target not in _TARGETS:
-            raise ValueError(f"target={self.target!r} is not allowed; allowed: {', '.join(_TARGETS)}")
-        if not self.num_topics or len(set(self.num_topics)) != len(self.num_topics) or min(self.num_topics) < 1:
-            raise ValueError(f"num_topics: got {list(self.num_topics)}; needs numbers from 1 on, and each only once")
+        check_choice(_TARGETS, target=self.target)
+        check_distinct(1, num_topics=self.num_topics)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
         if self.path is None:
             found = list(made_up_conversations(self.num_topics, self.samples, self.seed))
         else:
-            found = read_conversations(self.path, self.data_root, self.num_topics, self.samples)
+            found = read_topic_conversations(self.path, self.data_root, self.num_topics, self.samples)
         return [self._example(index, conversation) for index, conversation in enumerate(found)]
 
-    def _example(self, index: int, conversation: Conversation) -> Example:
+    def _example(self, index: int, conversation: TopicConversation) -> Example:
         count = len(conversation.topics)
         number = 1 if self.target == "first" else Random(f"topic/{self.seed}/{index}").randint(1, count)
         question = _FIRST if self.target == "first" else _NUMBERED.format(number=number)
@@ -77,11 +80,9 @@ class TopicRetrieval(Task):
         }
         return Example(f"{count}/{index}", about, f"{conversation.context} {question}")
 
-    def predict(self, reader: Reader, examples: Sequence[Example]) -> Sequence[Record]:
+    def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        tokenizer = reader.subject.tokenizer
-        prompts = [make_prompt(tokenizer, example.content, self.template) for example in examples]
-        return reader.generate(prompts, _NEW_TOKENS)
+        return Generate(make_prompt(subject.tokenizer, example.content, self.template), _NEW_TOKENS)
 
     def grade(self, record: Record) -> Record:
         """See Task."""
@@ -101,5 +102,5 @@ class TopicRetrieval(Task):
             mode: {int(name[7:]): value for name, value in score.details.items() if name.startswith("topics_")}
             for mode, score in newest.items()
         }
-        title = f"Topic retrieval, {label}" if label else "Topic retrieval"
+        title = titled("Topic retrieval", label)
         return {"by_number": score_by_amount(curves, self.metric, "number of topics", title)}
