@@ -35,8 +35,8 @@ class BeaconConfig:
         eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
         sink: first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
         overlap: last raw tokens of a window that stay visible for one window more (0 = the paper).
-        placement: "interleave" (a beacon after every `α` tokens: the paper), "append" (all at the window's end) or
-            "step-expansion" (at the window's end, the j-th seeing the first `j·α` tokens): the paper's ablations.
+        placement: where beacons stand and who sees whom, see docs/beacons.md: "interleave" (a beacon after every `α`
+            tokens: the paper), "select" (each KV head keeps raw tokens), and others.
         params: linear maps that beacon tokens have of their own: "q", "k", "v", "o" in place of the backbone's
             projection; "NAME:RANK" a low-rank map on top of it, of these and of the MLP's "gate", "up", "down".
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
@@ -74,6 +74,9 @@ class BeaconConfig:
         _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
         placements = placement_names()
         _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
+        for own in self.own_maps if not self.placing.runs else ():
+            allowed = f"maps of k and v: with placement={self.placement!r} beacons do not run"
+            _require(own.name in ("k", "v"), "params", own.name, allowed)
         names = [own.name for own in self.own_maps]
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")

@@ -185,7 +185,7 @@ class BeaconModel(PreTrainedModel):
         Returns:
             (R, D) final hidden states of the raw tokens, and each layer's keys and values of the next cache.
         """
-        beacons = self.model.beacon_embed_tokens(ids.new_zeros(layout.beacons))
+        beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
         stream = torch.cat([raw, beacons.to(raw.dtype)])
         fresh = None if layout.cached is None else self.rope(raw, layout.cached.fresh_slot)

@@ -34,12 +34,15 @@ class Load:
     """What a pass has to compute.
 
     Attributes:
-        raw, beacons: tokens.
+        raw: tokens of the text.
+        beacons: tokens that run as beacons.
+        own: tokens that go through maps of the beacons' own.
         pairs: (query, key) of which the query sees the key, in one layer and head.
     """
 
     raw: int
     beacons: int
+    own: int
     pairs: int
 
 
@@ -49,7 +52,9 @@ def load(rows: Sequence[Row], config: BeaconConfig) -> Load:
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
         pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
-    return Load(layout.raw, layout.beacons, pairs)
+    if layout.selection is not None:  # beacons do not run; every raw token is projected for them, too
+        return Load(layout.raw, 0, layout.raw, pairs)
+    return Load(layout.raw, layout.beacons, layout.beacons, pairs)
 
 
 def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
@@ -79,5 +84,5 @@ def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool
     for name, module in cast(nn.ModuleList, lm.model.layers).named_modules():
         if isinstance(module, nn.Linear):
             parts = set(name.split("."))  # an adapter's layers are below the projection that it adapts
-            tokens = work.beacons if parts & own else work.raw if parts & apart else work.raw + work.beacons
+            tokens = work.own if parts & own else work.raw if parts & apart else work.raw + work.beacons
             yield module.in_features * module.out_features, tokens, module.weight.requires_grad

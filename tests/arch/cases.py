@@ -36,7 +36,7 @@ def beacons(draw: st.DrawFn, placements: tuple[str, ...] = PLACEMENTS) -> Beacon
         sink=sink,
         overlap=draw(st.integers(0, window - sink)),
         placement=draw(st.sampled_from(placements)),
-        params=tuple(sorted(draw(st.sets(st.sampled_from("qkvo"))))),
+        params=tuple(sorted(draw(st.sets(st.sampled_from("kv" if placements == ("select",) else "qkvo"))))),
     )
 
 

@@ -36,12 +36,15 @@ class Rule:
         sees_tail: whether a token sees the overlap.
         slot: of a token in its window, from the tokens that precede or accompany it in the window; default: the number
             of tokens of the window that it sees, itself left out.
+        keeps: what memory gets where beacons do not run: from the entries of the window's raw tokens, those that the
+            beacons' projections make of them, and (number of beacons, raw tokens that are in memory already).
     """
 
     sees: Callable[[Token, Token], bool]
     inserts: bool = False
     sees_tail: Callable[[Token], bool] = lambda query: True
     slot: Callable[[Token, Sequence[Token]], int] | None = None
+    keeps: Callable[[list[Entry], list[Entry], Sequence[int]], list[Entry]] | None = None
 
 
 @dataclass
@@ -78,7 +81,7 @@ def window_tokens(lm: BeaconLM, rule: Rule, size: int, ratio: int | str, inserte
     """The window's tokens, raw ones first."""
     raw = [Token(False, i) for i in range(size)]
     whole = size == lm.beacon.window or rule.inserts
-    if ratio in (0, "drop") or not inserted or not whole:
+    if ratio in (0, "drop") or not inserted or not whole or rule.keeps is not None:
         return raw
     return raw + [Token(True, j, (j + 1) * ratio - 1) for j in range(size // ratio)]
 
@@ -123,7 +126,11 @@ def run_window(
     x = torch.cat([lm.model.embed_tokens.weight[ids], beacons])
     is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
     for layer, state in zip(lm.model.layers, states, strict=True):
-        attended, own = attend(lm, layer.self_attn, layer.input_layernorm(x), is_beacon, visible, slots, state)
+        normed = layer.input_layernorm(x)
+        attended, own = attend(lm, layer.self_attn, normed, is_beacon, visible, slots, state)
+        if rule.keeps is not None and ratio not in (0, "drop") and raw == lm.beacon.window:
+            others = entries(layer.self_attn, normed, torch.ones_like(is_beacon))
+            own = own + rule.keeps(own, others, (raw // int(ratio), max(lm.beacon.sink - start, 0)))
         x = x + attended
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         remember(lm, state, own, raw, ratio, start)
@@ -145,10 +152,10 @@ def attend(
     lm: BeaconLM, attention: nn.Module, x: Tensor, is_beacon: Tensor, visible: Tensor, slots: Tensor, state: State
 ) -> tuple[Tensor, list[Entry]]:
     """(T, D) -> (T, D), and each token's entry."""
-    q, k, v = (project(attention, name, x, is_beacon).unflatten(-1, (-1, attention.head_dim)) for name in "qkv")
+    q = project(attention, "q", x, is_beacon).unflatten(-1, (-1, attention.head_dim))
     if hasattr(attention, "q_norm"):
-        q, k = attention.q_norm(q), attention.k_norm(k)
-    own = list(zip(k, v, strict=True))
+        q = attention.q_norm(q)
+    own = entries(attention, x, is_beacon)
     seen = [*state.memory, *state.tail, *own]
     keys, values = (torch.stack(part) for part in zip(*seen, strict=True))
     earlier = torch.arange(len(seen) - len(own))  # memory is 0, 1, ..., the tail follows
@@ -159,6 +166,12 @@ def attend(
         scores = q[:, head] @ keys[:, group].T / attention.head_dim**0.5
         heads.append(scores.masked_fill(~visible, float("-inf")).softmax(-1) @ values[:, group])
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
+
+
+def entries(attention: nn.Module, x: Tensor, is_beacon: Tensor) -> list[Entry]:
+    """What each token leaves behind."""
+    k, v = (project(attention, name, x, is_beacon).unflatten(-1, (-1, attention.head_dim)) for name in "kv")
+    return list(zip(attention.k_norm(k) if hasattr(attention, "k_norm") else k, v, strict=True))
 
 
 def project(attention: nn.Module, name: str, x: Tensor, is_beacon: Tensor) -> Tensor:

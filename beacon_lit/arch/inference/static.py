@@ -42,6 +42,11 @@ class StaticStep:
         """All tokens are raw."""
         return len(self.slots)
 
+    @property
+    def selection(self) -> None:
+        """No window closes."""
+        return None
+
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B, N, H), k and v (B, K, H), not rotated -> (B, N, H)."""
         keys, values = self.keys[attention.layer_idx], self.values[attention.layer_idx]

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from beacon_lit.arch.nn.own_maps import project
 from beacon_lit.arch.nn.rope import rotate
+from beacon_lit.arch.nn.selection import selected, take
+from beacon_lit.arch.plan.layout import Selection
 
 # The mixin comes before a family's attention class; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -29,7 +32,13 @@ class BeaconAttention(_Attention):
             return super().forward(hidden_states, *args, **kwargs)
         stream = hidden_states[0]
         q, k, v = (project(self, name, stream, beacon.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
-        out = beacon.attend(self, *self.normalize(q, k), v)
+        q, k = self.normalize(q, k)
+        if beacon.selection is not None:
+            tokens = selected(k, beacon.selection)
+            own_k, own_v = (project(self, name, stream, 0).unflatten(-1, (-1, self.head_dim)) for name in "kv")
+            k = torch.cat([k, take(self.normalize(q, own_k)[1], tokens)])
+            v = torch.cat([v, take(own_v, tokens)])
+        out = beacon.attend(self, q, k, v)
         return project(self, "o", out.flatten(1), beacon.raw)[None], None
 
 
@@ -38,11 +47,16 @@ class Step(Protocol):
 
     Attributes:
         raw: stream positions from here on are beacons.
+        selection: of which raw tokens beacons are made, where they do not run.
     """
 
     @property
     def raw(self) -> int:
         """See above."""
 
+    @property
+    def selection(self) -> Selection | None:
+        """See above."""
+
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend in one layer: q (P, N, H), k and v (P, K, H), not rotated, in stream order -> (P, N, H)."""
+        """Attend in one layer: q (Q, N, H), k and v (P, K, H), not rotated, in stream order -> (Q, N, H)."""

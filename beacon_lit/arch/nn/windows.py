@@ -10,7 +10,7 @@ from beacon_lit.arch.nn.gather import gather
 from beacon_lit.arch.nn.kernels import pick_kernel
 from beacon_lit.arch.nn.rope import Rope
 from beacon_lit.arch.nn.state import LayerState
-from beacon_lit.arch.plan.layout import Layout
+from beacon_lit.arch.plan.layout import Layout, Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +38,26 @@ class WindowStep:
         """Stream positions from here on are beacons."""
         return self.layout.raw
 
+    @property
+    def selection(self) -> Selection | None:
+        """Of which raw tokens beacons are made, where they do not run."""
+        return self.layout.selection
+
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Step`."""
         layout, dtype = self.layout, v.dtype
-        q = gather(q, layout.q_index, layout.stream_index, layout.none)
+        q = gather(q, layout.q_index, layout.stream_index, layout.none, layout.none)
         q = attention.rotate(q, *self.q_rope)
         k, v = self._keys_and_values(attention, k, v)
         q, k, v = (x.to(dtype) for x in (q, k, v))  # wider under autocast: rotations, and what was cached
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
-        return gather(out, layout.stream_index, layout.q_index, layout.none)
+        return gather(out, layout.stream_index, layout.q_index, layout.none, layout.none)
 
     def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
         layout, cached = self.layout, self.layout.cached
         if cached is None:
-            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared) for x in (k, v))
+            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared, layout.k_unread) for x in (k, v))
             return attention.rotate(k, *self.k_rope), v
         before = self.before[attention.layer_idx]
         moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])

@@ -16,6 +16,7 @@ class Blind:
     """See the module."""
 
     inserts = False
+    runs = True
     masked = True
 
     def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:

@@ -23,6 +23,7 @@ class OwnUnit:
     """See the module."""
 
     inserts = True
+    runs = True
     masked = True
 
     def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:

@@ -44,11 +44,14 @@ class Placement(Protocol):
     Attributes:
         inserts: a beacon stands right behind its unit, so that it can run as soon as the unit is complete
             (`unfinished="beacons"`). Otherwise the beacons run when the window closes.
+        runs: beacons are tokens, which go through the layers as others do. Otherwise a beacon is made, layer by layer,
+            of the keys and values of its window's raw tokens (`nn.selection`), and has no place in the window's order.
         masked: `sees` restricts what tokens see of what is before them in the order. Such a placement cannot use the
             kernels that know causal attention alone.
     """
 
     inserts: bool
+    runs: bool
     masked: bool
 
     def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:
@@ -56,7 +59,7 @@ class Placement(Protocol):
 
         Args:
             tokens: raw tokens of the window that run in this call.
-            beacons: its beacons that run, at least one.
+            beacons: its beacons, at least one.
             ratio: raw tokens a beacon.
             past: raw tokens of the window that earlier calls have run; 0 unless `inserts`.
         """
@@ -76,8 +79,9 @@ class Placement(Protocol):
 
 
 class Causal:
-    """What placements share in which tokens see all that is before them in the order."""
+    """What placements share in which beacons run, and tokens see all that is before them in the order."""
 
+    runs = True
     masked = False
 
     def sees(self, query: Tokens, key: Tokens) -> Tensor:

@@ -15,6 +15,7 @@ class StepExpansion:
     """See the module."""
 
     inserts = False
+    runs = True
     masked = True
 
     def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:

@@ -36,15 +36,18 @@ class Layout:
     Attributes:
         raw: R; stream positions from here on are beacons.
         beacons: P - R.
-        q_index, q_slot: (P,) int64, stream position and slot of each query, in window order.
+        q_index, q_slot: (Q,) int64, stream position and slot of each query, in window order. Q is P, or R where
+            beacons do not run.
         k_index, k_slot: (S,) int64, the same of each key.
-        stream_index: (P,) int64, where in window order each stream position is.
-        k_own: (P,) int64, where among the keys of its own window each stream position is.
-        k_shared: (S - P,) int64, places of memory and overlap keys; together with `k_own` all places.
+        stream_index: (Q,) int64, where in window order each stream position is.
+        k_own: (P,) int64, where each stream position comes first among the keys.
+        k_shared: int64, all other places.
+        k_unread: (n,) int64, stream positions that no query sees; their `k_own` means nothing.
         none: (0,) int64.
         cu_q, cu_k: (W + 1,) int32, cumulative lengths of the windows' queries and keys.
         lengths: (queries, keys) of each window.
         visibility: who sees whom, where causal is not all of the rule; else None.
+        selection: of what the beacons are made, where they do not run; else None.
         cached: how to go on from a cache and make the next one; None without caches.
     """
 
@@ -57,11 +60,13 @@ class Layout:
     stream_index: Tensor
     k_own: Tensor
     k_shared: Tensor
+    k_unread: Tensor
     none: Tensor
     cu_q: Tensor
     cu_k: Tensor
     lengths: tuple[tuple[int, int], ...]
     visibility: "Visibility | None" = None
+    selection: "Selection | None" = None
     cached: "CachedLayout | None" = None
 
     @property
@@ -80,7 +85,7 @@ class Layout:
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: move(value, device) for name, value in tensors.items()}
-        parts = {"visibility": self.visibility, "cached": self.cached}
+        parts = {"visibility": self.visibility, "selection": self.selection, "cached": self.cached}
         moved |= {name: None if part is None else part.to(device) for name, part in parts.items()}
         return replace(self, **moved)
 
@@ -107,6 +112,32 @@ class Visibility:
         """(Q, K) bool: whether those of the keys that are queries see others; the causal rule comes on top."""
         query = Tokens(self.unit[queries, None], self.beacon[queries, None])
         return self.placement.sees(query, Tokens(self.unit[keys], self.beacon[keys]))
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which raw tokens beacons are selected from; C windows close, of w raw tokens each, with B beacons together.
+
+    Attributes:
+        tokens: (C, w) int64, stream positions of each window's raw tokens.
+        allowed: (C, w) bool, those that can be selected: not the sink, which is in memory as it is.
+        counts: (C,) int64, beacons of each window.
+        most: the largest of them.
+        window, place: (B,) int64, of each beacon its window among the C, and its number in it.
+    """
+
+    tokens: Tensor
+    allowed: Tensor
+    counts: Tensor
+    most: int
+    window: Tensor
+    place: Tensor
+
+    def to(self, device: torch.device) -> "Selection":
+        """The same with its tensors on `device`."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: move(value, device) for name, value in tensors.items()}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,16 +197,16 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
     own = np.concatenate([part.own for part in parts])
     keys = np.concatenate([part.keys for part in parts])
     lengths = tuple((len(part.own), len(part.keys)) for part in parts)
-    own_places = np.concatenate([
-        end - len(part.own) + np.arange(len(part.own))
-        for part, end in zip(parts, np.cumsum([keys for _, keys in lengths]), strict=True)
-    ])  # fmt: skip
-    stream = np.empty(packed, np.int64)
-    stream[own] = np.arange(packed)
+    stream = np.empty(len(own), np.int64)
+    stream[own] = np.arange(len(own))
+    first = np.full(packed, -1)
+    new = np.flatnonzero((keys >= 0) & (keys < packed))[::-1]
+    first[keys[new]] = new  # backwards, so that the first place of several stays
     shared = np.ones(len(keys), bool)
-    shared[own_places] = False
+    shared[first[first >= 0]] = False
     slots = np.concatenate([part.slots for part in parts])
-    masked = config.placing.masked and packed > raw
+    placing = config.placing
+    masked = placing.masked and packed > raw
     rotated = keys >= 0 if cached else slice(None)
     return Layout(
         raw=raw,
@@ -185,13 +216,15 @@ def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = Fal
         k_index=torch.from_numpy(keys[rotated]),
         k_slot=torch.from_numpy(slots[rotated]),
         stream_index=torch.from_numpy(stream),
-        k_own=torch.from_numpy(own_places[stream]),
+        k_own=torch.from_numpy(np.maximum(first, 0)),
         k_shared=torch.from_numpy(np.flatnonzero(shared)),
+        k_unread=torch.from_numpy(np.flatnonzero(first < 0)),
         none=torch.empty(0, dtype=torch.int64),
         cu_q=_cumulative([queries for queries, _ in lengths]),
         cu_k=_cumulative([keys for _, keys in lengths]),
         lengths=lengths,
-        visibility=_visibility(config.placing, parts, raw) if masked else None,
+        visibility=_visibility(placing, parts, raw) if masked else None,
+        selection=None if placing.runs or packed == raw else _selection(rows, config),
         cached=_cached_layout(keys, ends, at.moving, rows) if cached else None,
     )
 
@@ -290,12 +323,33 @@ def _past_beacons(window: Window) -> np.ndarray:
 def _arrange(
     tokens: np.ndarray, beacons: np.ndarray, window: Window, placement: Placement
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window's new tokens in the placement's order, and the slot of each counted from the first of them."""
+    """A window's new tokens that run, in the placement's order, and the slot of each counted from the first of them."""
     both = np.concatenate([tokens, beacons])
     if len(beacons) == 0:
         return both, np.arange(len(both))
     arranged = placement.arrange(len(tokens), len(beacons), int(window.ratio), window.past)
     return both[arranged.order], arranged.slots
+
+
+def _selection(rows: Sequence[Row], config: BeaconConfig) -> Selection:
+    tokens, allowed, counts, stream = [], [], [], 0
+    for row in rows:
+        position = row.start  # of the window's first token in the sequence; a window that closes runs as a whole
+        for window in row.windows:
+            if window.beacons:
+                tokens.append(stream + np.arange(window.length))
+                allowed.append(position + np.arange(window.length) >= config.sink)
+                counts.append(window.beacons)
+            stream, position = stream + window.length, position + window.length
+    sizes = np.array(counts)
+    return Selection(
+        tokens=torch.from_numpy(np.stack(tokens)),
+        allowed=torch.from_numpy(np.stack(allowed)),
+        counts=torch.from_numpy(sizes),
+        most=int(sizes.max()),
+        window=torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)),
+        place=torch.from_numpy(np.concatenate([np.arange(count) for count in counts])),
+    )
 
 
 def _visibility(placement: Placement, parts: Sequence[_Window], raw: int) -> Visibility:

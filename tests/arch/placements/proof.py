@@ -9,12 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.placements import find_placement
 from tests.arch.caches import assert_same, model
 from tests.arch.cases import Case
 from tests.arch.oracle import Rule, oracle_logits, oracle_loss
 from tests.arch.tiny import assert_close, gradients, tiny, tokens
 
 CUTS = st.lists(st.integers(1, 20), min_size=1, max_size=6)
+
+
+def own_maps(placement: str) -> dict[str, Any]:
+    """Settings of the maps that beacons of a placement can have."""
+    return {} if find_placement(placement).runs else {"params": ("k", "v")}
 
 
 def assert_is_the_loop(family: str, case: Case, rule: Rule) -> None:
@@ -45,7 +51,7 @@ def difference(placement: str, rule: Rule) -> float:
 @torch.no_grad()
 def assert_cut_does_not_matter(family: str, placement: str, unfinished: str, cut: Sequence[int]) -> None:
     """One call, several calls and `compress` give the same cache, and the same logits of what is open."""
-    lm = model(family, placement, 1, 2, unfinished)
+    lm = model(family, placement, 1, 2, unfinished, **own_maps(placement))
     ids = tokens(2, sum(cut))
     whole, cache, pieces = lm(ids, use_cache=True), None, []
     for part in ids.split(list(cut), 1):
@@ -62,7 +68,7 @@ def assert_cut_does_not_matter(family: str, placement: str, unfinished: str, cut
 @torch.no_grad()
 def assert_generates_as_read_anew(placement: str, ways: Callable[[], Any]) -> None:
     """Greedy tokens, over several borders, from static buffers are those of a pass over everything."""
-    lm: BeaconLM = model("llama", placement, 1, 2, "raw")
+    lm: BeaconLM = model("llama", placement, 1, 2, "raw", **own_maps(placement))
     ids: Tensor = tokens(2, 19)
     options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, "ratios": [2, 4, 8, 0, 2, 4]}
     found = lm.generate(ids, **options)

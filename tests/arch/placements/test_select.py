@@ -1,0 +1,126 @@
+"""Placement "select" against its definition, head by head and token by token."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from beacon_lit import BeaconConfig
+from beacon_lit.arch.nn.selection import stand_out
+from tests.arch.caches import model
+from tests.arch.cases import Case, cases
+from tests.arch.oracle import Entry, Rule, append, oracle_logits
+from tests.arch.placements import proof
+from tests.arch.tiny import FAMILIES, assert_close, examples, tiny, tokens
+from tests.arch.ways import anew, by_calls
+
+
+def scores(keys: list[Tensor], sunk: int) -> list[float]:
+    """Of the keys of one head: minus the cosine with the mean direction, averaged over two neighbours to each side."""
+    directions = [key / key.norm() for key in keys]
+    mean = sum(directions[sunk:], torch.zeros_like(directions[0]))
+    alone = [-float(direction @ mean / mean.norm()) for direction in directions]
+    found = []
+    for i in range(len(keys)):
+        near = [alone[j] for j in range(max(i - 2, sunk), min(i + 3, len(keys)))]
+        found.append(sum(near) / len(near) if i >= sunk else -math.inf)
+    return found
+
+
+def keeps(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
+    """For each head its best tokens, in their order; the j-th of all heads make the j-th slot."""
+    count, sunk = counts
+    chosen = []
+    for head in range(raw[0][0].shape[0]):
+        found = scores([key[head].detach() for key, _ in raw], sunk)
+        best = sorted(range(len(found)), key=lambda i: (-found[i], i))[:count]
+        chosen.append(sorted(best))
+    return [
+        (
+            torch.stack([projected[row[slot]][0][head] for head, row in enumerate(chosen)]),
+            torch.stack([projected[row[slot]][1][head] for head, row in enumerate(chosen)]),
+        )
+        for slot in range(count)
+    ]
+
+
+RULE = Rule(append, keeps=keeps)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@examples(60)
+@given(case=cases(placements=("select",)))
+def test_one_pass_is_the_loop(family: str, case: Case) -> None:
+    proof.assert_is_the_loop(family, case, RULE)
+
+
+def difference(rule: Rule) -> float:
+    beacon = BeaconConfig(window=8, ratios=2, sink=1, overlap=2, placement="select", params=("k", "v"))
+    lm, ids = tiny("qwen2", beacon, dtype=torch.float64), tokens(1, 21)
+    found = lm(ids, ratios=[2, 4, 2]).logits[0] - oracle_logits(lm, ids[0], [2, 4, 2], "raw", rule)
+    return float(found[8:16].abs().max())
+
+
+def test_another_rule_shows() -> None:
+    def last(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
+        return projected[-counts[0] :]
+
+    def unprojected(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
+        return keeps(raw, raw, counts)
+
+    assert difference(RULE) < 1e-9
+    assert difference(Rule(append, keeps=last)) > 1e-2
+    assert difference(Rule(append, keeps=unprojected)) > 1e-2
+
+
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@examples(20)
+@given(cut=proof.CUTS, family=st.sampled_from(FAMILIES))
+def test_the_cut_does_not_matter(unfinished: str, cut: list[int], family: str) -> None:
+    proof.assert_cut_does_not_matter(family, "select", unfinished, cut)
+
+
+@pytest.mark.parametrize("ways", [by_calls, anew])
+def test_generation(ways) -> None:
+    proof.assert_generates_as_read_anew("select", ways)
+
+
+@torch.no_grad()
+def test_scoring_a_window_is_decoding_it() -> None:
+    lm, ids = model("qwen3", "select", 1, 2, "raw", params=("k", "v")), tokens(2, 37)
+    whole, cache, pieces = lm(ids, ratios=2).logits, None, []
+    for token in ids.split(1, 1):
+        out = lm(token, cache=cache, use_cache=True, ratios=2)
+        cache = out.cache
+        pieces.append(out.logits)
+    assert_close(torch.cat(pieces, 1), whole, 1e-8)
+
+
+@torch.no_grad()
+def test_at_ratio_1_untrained_it_is_the_backbone_on_other_slots() -> None:
+    """Everything is kept: a window sees all tokens before it, where a window kept raw would leave them."""
+    beacon = BeaconConfig(window=8, ratios=1, placement="select", params=("k", "v"))
+    lm, ids = tiny("llama", beacon, dtype=torch.float64), tokens(1, 37)
+    lm.initialize_beacons()
+    assert_close(lm(ids, ratios=1).logits, lm.dense(ids).logits, 1e-9)
+    assert (lm(ids, ratios=2).logits - lm.dense(ids).logits).abs().max() > 1e-2
+
+
+def test_a_token_like_no_other_is_kept_with_its_neighbours() -> None:
+    k = torch.ones(1, 32, 1, 4)
+    k[0, 20] = torch.tensor([1.0, -1, 1, -1])
+    allowed = torch.ones(1, 32, dtype=torch.bool)
+    best = stand_out(k, allowed)[0, 0].topk(5).indices
+    assert sorted(best.tolist()) == [18, 19, 20, 21, 22]
+    allowed[0, 20] = False
+    assert stand_out(k, allowed)[0, 0, 20] == -math.inf and stand_out(k, allowed)[0, 0, 19].isfinite()
+
+
+def test_maps_of_tokens_that_do_not_run_are_refused() -> None:
+    for params in (("q",), ("k", "o:4"), ("gate:2",)):
+        with pytest.raises(ValueError, match=r"params='\w+' .*maps of k and v: with placement='select'"):
+            BeaconConfig(placement="select", params=params)
