@@ -43,7 +43,7 @@ def selected(k: Tensor, plan: Selection) -> Tensor:
         plan: of the pass.
 
     Returns:
-        (B, K) int64, the raw token that a beacon is for a head. The beacons of a window are in the tokens' order. Tokens
+        (B, K) int64, the raw token that a beacon is for a head; the beacons of a window are in the tokens' order. Those
         that are not allowed are taken only where the others do not suffice.
     """
     score = stand_out(k[plan.tokens], plan.allowed)
