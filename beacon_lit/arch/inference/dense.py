@@ -30,7 +30,8 @@ def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:
     known = lm.__dict__.get("_plain_model")  # not an attribute, which would make it a module of this one
     if known is not None:
         return known
-    family: Any = next(base for base in type(lm).__mro__ if not issubclass(base, BeaconModel))
+    bases = (base for base in type(lm).__mro__ if issubclass(base, PreTrainedModel))  # FSDP2 has one of its own
+    family: Any = next(base for base in bases if not issubclass(base, BeaconModel))
     with torch.device("meta"):
         plain = family(lm.config)
     plain.model, plain.lm_head = lm.model, lm.lm_head
