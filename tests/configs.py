@@ -42,7 +42,7 @@ def small_text(file: Path, documents: int = 12) -> Path:
 def small_run(backbone: Path, text: Path, folder: Path) -> list[str]:
     """Overrides of a training run that takes seconds."""
     return [
-        "model=llama3", f"model.path={backbone}", "beacon=demo", "beacon.window=32", "ratio=[2,4]",
+        "model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=32", "ratio=[2,4]",
         "data=text", f"data.train=[{text}]", f"data.validation=[{text}]", "data.max_length=160", "data.num_workers=0",
         f"data.cache={folder}/tokens",
         "trainer=cpu", "trainer.max_steps=4", "task.perplexity.length=128", "task.perplexity.max_pieces=2",

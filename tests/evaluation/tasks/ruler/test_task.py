@@ -318,7 +318,7 @@ def test_the_config_evaluates(tmp_path):
     overrides = [
         "model=llama3",
         f"model.path={backbone}",
-        "beacon=demo",
+        "beacon.overlap=0",
         "beacon.window=64",
         "ratio=4",
         "task=[ruler]",
