@@ -3,7 +3,7 @@
     python -m benchmarks.border
     python -m benchmarks.border --overlaps 0 2 8 --seed 1 --out outputs/border-1
 
-The models are trained from scratch on the same rows, with all weights, and are tested at every length modulo the window.
+The models are trained from scratch on the same rows, with all weights, and tested at every length modulo the window.
 """
 
 import argparse

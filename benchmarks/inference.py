@@ -1,6 +1,6 @@
 """Measure reading and decoding with beacons and with the dense backbone on the same weights, in one process.
 
-    python -m benchmarks.inference --figure docs/images/inference.png    # everything; takes 9 minutes on an H100
+    python -m benchmarks.inference --figure docs/images/inference.png    # everything; sized for 9 minutes on an H100
     python -m benchmarks.inference --parts read                          # the same in two commands
     python -m benchmarks.inference --parts decode batch
     python -m benchmarks.inference --shapes 7B --parts decode --lengths 65536 131072 --ratio 4 --compile
@@ -24,7 +24,8 @@ The dense backbone exceeds them: time and memory are still valid, but its text w
 
 OUT receives read.json, decode.json and batch.json, each rewritten after every row of its table, and inference.png. A
 measurement that does not fit the device gives a row "out of memory". Any other failure gives a row as well, the rest
-goes on, and the command ends with status 1. `python -m benchmarks.figures OUT/read.json FILE.png` draws the figure again.
+goes on, and the command ends with status 1. To draw the figure again: `python -m benchmarks.figures OUT/read.json
+FILE.png`.
 """
 
 import argparse

@@ -160,7 +160,7 @@ def test_time_that_is_up_ends_the_run(tmp_path, capsys):
         (["--rows", "0"], "rows=0 is not allowed; allowed: 1 or more"),
         (["--rows", "8", "--most", "4"], "most=4 is not allowed; allowed: 8 or more"),
         (["--window", "0"], "window=0"),
-        (["--device", "cuda"], "device='cuda' is not allowed, torch finds no CUDA device; allowed: 'cpu'"),
+        (["--device", "cuda"], "device='cuda' is not allowed: torch finds no CUDA device; allowed: 'cpu'"),
         (["--minutes", "0"], "minutes=0.0 is not allowed"),
         (["--figure", "inference.txt"], r"figure='inference.txt' is not allowed; allowed: .*\.png"),
     ],
