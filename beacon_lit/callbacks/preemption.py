@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 
 import torch
@@ -19,7 +19,9 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """End the run after an optimizer step, once any rank has received a signal.
+    """End the run after an optimizer step, once any rank has received SIGTERM.
+
+    SLURM and Kubernetes send SIGTERM before they kill a process. With several ranks, SIGINT (Ctrl-C) is handled alike.
 
     All ranks end after the same step, so that `Checkpoint` can save with all of them; otherwise they would hang. The
     exit status is 128 plus the signal's number. `resume=` continues from the checkpoint.
@@ -30,21 +32,9 @@ class Preemption(Callback):
     LLVM does so when Triton first compiles in this process. The first signal then resets LLVM's handler to the default
     before LLVM restores Python's, and a second signal in between (`timeout` signals the process, then its group) kills
     the process without a checkpoint.
-
-    Args:
-        signals: names of signals. SLURM and Kubernetes send SIGTERM before they kill a process. With several ranks,
-            SIGINT (Ctrl-C) is handled in the same way.
-
-    Raises:
-        ValueError: an unknown signal.
     """
 
-    def __init__(self, signals: Sequence[str] = ("SIGTERM",)) -> None:
-        known = signal.Signals.__members__
-        for name in signals:
-            if name not in known:
-                raise ValueError(f"signals={name!r} is not allowed; allowed: {', '.join(sorted(known))}")
-        self.signals = [known[name] for name in signals]
+    def __init__(self) -> None:
         self._previous: dict[signal.Signals, Handler] = {}
         self._received = 0
         self._agreed: Callable[[], Tensor] | None = None
@@ -54,8 +44,8 @@ class Preemption(Callback):
         self._received, self._agreed = 0, None
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
             return
-        interrupt = [signal.SIGINT] if trainer.world_size > 1 else []
-        self._previous = {number: signal.getsignal(number) for number in {*self.signals, *interrupt}}
+        signals = [signal.SIGTERM, signal.SIGINT] if trainer.world_size > 1 else [signal.SIGTERM]
+        self._previous = {number: signal.getsignal(number) for number in signals}
         self._install()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:

@@ -21,15 +21,14 @@ ENTRIES = ("dense", "dense_token_loss", "read")
 class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
     """Run fully sharded data parallel (arXiv 2304.11277, `torch.distributed.fsdp.fully_shard`) over all ranks.
 
+    A layer's parameters are released after its forward pass and gathered again for its backward pass.
+
     Args:
-        reshard_after_forward: release a layer's parameters after its forward pass and gather them again for its
-            backward pass. False saves the second gathering, but holds the whole backbone in memory.
         options: `timeout` and `process_group_backend`; see Lightning's ModelParallelStrategy.
     """
 
-    def __init__(self, reshard_after_forward: bool = True, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(tensor_parallel_size=1, **options)
-        self.reshard_after_forward = reshard_after_forward
 
     def setup_environment(self) -> None:
         """Form one data-parallel group of all ranks."""
@@ -38,7 +37,7 @@ class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
 
     def shard(self, module: nn.Module) -> None:
         """Spread a module over ranks: the sharding function, see `checkpoint.Sharder`."""
-        fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=self.reshard_after_forward)
+        fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=True)
         if isinstance(module, BeaconLM):
             for name in ENTRIES:
                 register_fsdp_forward_method(module, name)
