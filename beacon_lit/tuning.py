@@ -1,4 +1,4 @@
-"""What is trained besides the beacons: nothing, a LoRA adapter, or the backbone itself; and how fast."""
+"""Choose what is trained besides the beacons (nothing, a LoRA adapter or the backbone), and its learning rate."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Tuning:
-    """The beacons alone, or what of the model requires gradients as it is given.
+    """Train the parameters that require gradients in the model as given: by default the beacons alone.
 
     Attributes:
-        lr: learning rate of what is trained besides the beacons; None: theirs, the optimizer's.
+        lr: learning rate of other parameters than the beacons'; None: the optimizer's rate, as for the beacons.
 
     Raises:
         ValueError: `lr` is not positive.
     """
 
     lr: float | None = None
-    name: ClassVar[str] = "backbone"  # of what is trained besides the beacons
+    name: ClassVar[str] = "backbone"  # name of the group of other parameters
     trains_backbone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -34,10 +34,10 @@ class Tuning:
             raise ValueError(f"tuning.lr={self.lr} is not allowed; allowed: above 0, or null for optimizer.lr")
 
     def prepare(self, lm: BeaconLM) -> None:
-        """Make `lm` ready, once, before it is trained."""
+        """Prepare `lm` once, before training."""
 
     def groups(self, lm: BeaconLM) -> Groups:
-        """The optimizer's groups of parameters: one, or the beacons and the rest."""
+        """Return the optimizer's groups of parameters: the beacons, and a second group if other parameters train."""
         trained = [(name, parameter) for name, parameter in lm.named_parameters() if parameter.requires_grad]
         beacons = [parameter for name, parameter in trained if is_beacon(name)]
         others = [parameter for name, parameter in trained if not is_beacon(name)]
@@ -49,13 +49,13 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Lora(Tuning):
-    """A LoRA adapter (arXiv 2106.09685) on the backbone's projections. Needs peft.
+    """Train a LoRA adapter (arXiv 2106.09685) on the backbone's projections, which needs the package peft.
 
     Attributes:
-        config: fields of `peft.LoraConfig`: those in `adapter.SETTINGS`.
+        config: fields of `peft.LoraConfig`; `adapter.SETTINGS` lists the allowed ones.
 
     Raises:
-        ValueError: peft is not installed, or another field.
+        ValueError: peft is not installed, or a field is not allowed.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -70,11 +70,11 @@ class Lora(Tuning):
 
     @classmethod
     def of(cls, lr: float | None = None, **config: Any) -> "Lora":
-        """The fields side by side, as a config has them."""
+        """Make the tuning from fields side by side, as a config lists them."""
         return cls(lr, config)
 
     def prepare(self, lm: BeaconLM) -> None:
-        """Put the adapter on the backbone, or go on with one of the same settings that came with the beacons."""
+        """Put an adapter on the backbone, or keep one with the same settings that was loaded with the beacons."""
         adapter.ensure(lm, self.config, "tuning=lora")
         for name, parameter in lm.named_parameters():
             if is_adapter(name):
@@ -83,10 +83,10 @@ class Lora(Tuning):
 
 @dataclass(frozen=True)
 class Full(Tuning):
-    """The backbone.
+    """Train the backbone.
 
     Attributes:
-        frozen: modules of the backbone that stay as they are, by the last part of their names: embed_tokens, lm_head,
+        frozen: modules of the backbone that are not trained, by the last part of their names: embed_tokens, lm_head,
             mlp, ...
     """
 
@@ -94,10 +94,10 @@ class Full(Tuning):
     trains_backbone: ClassVar[bool] = True
 
     def prepare(self, lm: BeaconLM) -> None:
-        """Let all but `frozen` be trained.
+        """Mark all parameters but those of `frozen` modules as trained.
 
         Raises:
-            ValueError: a packed backbone, one with an adapter, or no module of a name in `frozen`.
+            ValueError: a quantised backbone, a backbone with an adapter, or an unknown module in `frozen`.
         """
         if is_quantized(lm):
             raise ValueError("tuning=full is not allowed for a quantised backbone; allowed: beacons, lora")
@@ -110,7 +110,7 @@ class Full(Tuning):
         for name in self.frozen:
             chosen = [module for own, module in modules if own == name]
             if not chosen:
-                raise ValueError(f"tuning.frozen={name} is not allowed, the backbone has no such module")
+                raise ValueError(f"tuning.frozen={name} is not allowed: the backbone has no module of this name")
             for module in chosen:
                 module.requires_grad_(False)
         for parameter in lm.beacon_parameters():
@@ -118,18 +118,18 @@ class Full(Tuning):
 
 
 def check_dtypes(groups: Groups) -> None:
-    """ValueError if a parameter is trained in half precision, where small steps are rounded away."""
+    """Raise a ValueError if a trained parameter is in half precision, where small steps are rounded away."""
     for parameter in (parameter for group in groups for parameter in group["params"]):
         if parameter.dtype in (torch.bfloat16, torch.float16):
             raise ValueError(
-                f"what is trained is {parameter.dtype}, in which small steps are lost; allowed: float32, as "
-                "trainer.precision=32-true or bf16-mixed, model.backbone.beacon_dtype=float32 and, with tuning=full, "
-                "model.backbone.dtype=float32 have it"
+                f"trained parameters are {parameter.dtype}, in which small steps are lost; allowed: float32 "
+                "(trainer.precision=32-true or bf16-mixed, model.backbone.beacon_dtype=float32, and with tuning=full "
+                "also model.backbone.dtype=float32)"
             )
 
 
 def summary(optimizer: Optimizer) -> str:
-    """What is trained: name, number of parameters and learning rate of every group."""
+    """Describe what is trained: name, number of parameters and learning rate of every group."""
     return "; ".join(
         f"{group.get('name', 'beacons')}: {count(group['params']):,} trained at learning rate {group['lr']:g}"
         for group in optimizer.param_groups
@@ -137,5 +137,5 @@ def summary(optimizer: Optimizer) -> str:
 
 
 def count(parameters: Iterable[torch.nn.Parameter]) -> int:
-    """Elements of parameters, those on other ranks among them."""
+    """Count the elements of parameters, including elements on other ranks."""
     return sum(map(size, parameters))

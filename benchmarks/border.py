@@ -1,9 +1,9 @@
-"""Does an answer suffer where its question ends on a window's border? Tiny models with and without an overlap.
+"""Measure answers whose question ends on a window's border, for tiny models with and without an overlap.
 
     python -m benchmarks.border
     python -m benchmarks.border --overlaps 0 2 8 --seed 1 --out outputs/border-1
 
-They are trained from nothing on the same rows, all of their weights, and asked at every length modulo the window.
+The models are trained from scratch on the same rows, with all weights, and tested at every length modulo the window.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def run(study: Study, out: Path, overlap: int) -> dict[str, Accuracy]:
 
 
 def table(study: Study, results: Results) -> str:
-    """Accuracy by length modulo the window; a star where the border hides the question from some of the answer."""
+    """Format the accuracy by length modulo the window; a star marks borders between a question and its answer."""
     parted = study.task.parted(study.window)
     columns = {f"overlap {overlap}, {method}": results[overlap][method] for overlap in results for method in METHODS}
     rows = {
@@ -49,11 +49,11 @@ def table(study: Study, results: Results) -> str:
 
 
 def figure(study: Study, results: Results) -> Figure:
-    """One line per overlap and method over where the question ends, the border in the middle."""
+    """Draw one line per overlap and method over the position where the question ends, with the border in the middle."""
     drawn = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.subplots()
-    axes.axvspan(1.5 - study.task.answer, 0.5, color="#eeeeee", zorder=0, label="border parts question, answer")
+    axes.axvspan(1.5 - study.task.answer, 0.5, color="#eeeeee", zorder=0, label="border between question and answer")
     places = range(-(study.window // 2), study.window - study.window // 2)
     for i, (overlap, curves) in enumerate(results.items()):
         for method, style in zip(METHODS, ("o-", "x--"), strict=True):
@@ -61,16 +61,16 @@ def figure(study: Study, results: Results) -> Figure:
             axes.plot(places, values, style, color=f"C{i}", markersize=5, label=f"overlap {overlap}, {method}")
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("end of the question, tokens after a window's border")
-    axes.set_ylabel(f"share of right answers ({study.task.answer} tokens)")
+    axes.set_ylabel(f"share of correct answers ({study.task.answer} tokens)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     return drawn
 
 
 def prepare(out: Path) -> None:
-    """Make the folder; ValueError if there is something there that would be overwritten."""
+    """Make the folder; raise a ValueError if something in it would be overwritten."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"out={str(out)!r} is not allowed, it exists already; allowed: a new or an empty folder")
+        raise ValueError(f"out={str(out)!r} is not allowed: it exists already; allowed: a new or an empty folder")
     out.mkdir(parents=True, exist_ok=True)
 
 

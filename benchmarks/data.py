@@ -1,17 +1,17 @@
-"""Tokens per second of the data stage, beside `datasets` and the tokenizer as they come.
+"""Measure tokens per second of the data stage, compared with plain `datasets` and the tokenizer.
 
     python -m benchmarks.data books.jsonl.gz
     python -m benchmarks.data books.jsonl.gz --tokenizer Qwen/Qwen2-7B --workers 2
 
-tokenise  JSON lines to tokens on disk: ours checks records, cuts documents into samples of random lengths, ends them
-          with eos and keeps loss weights; `datasets` maps the tokenizer over the file.
-read      Batches of up to `--max-tokens` tokens from what is on disk, shuffled: ours packs samples, pads rows and makes
-          ids, labels, mask and weights; `datasets` goes through a shuffled set, a document a batch, ids alone as numpy
-          arrays.
+tokenise  From JSON lines to tokens on disk: ours checks records, cuts documents into samples of random lengths, ends
+          them with EOS and keeps loss weights; `datasets` maps the tokenizer over the file.
+read      From tokens on disk to shuffled batches of up to `--max-tokens` tokens: ours packs samples, pads rows and
+          makes ids, labels, mask and weights; `datasets` reads a shuffled data set, one document per batch, with ids
+          alone as numpy arrays.
 both      From the file to the batches of the first epoch.
 
-Both tokenise with the same number of threads. Each part of each is run `--repeats` times, the two taking turns; the
-fastest counts.
+Both tokenise with the same number of threads. Each part runs `--repeats` times, alternating between the two; the
+fastest run counts.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     disable_caching()
     disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or smollm2())
-    tokenizer.model_max_length = 10**9  # or a book would be warned of
+    tokenizer.model_max_length = 10**9  # suppresses a warning about long texts
     folder = Path(tempfile.mkdtemp())
     try:
         print(f"{os.cpu_count()} CPU cores, {args.file.name}, {tokenizer.name_or_path}\n")
@@ -66,13 +66,13 @@ def main() -> None:
 
 
 def show(part: str, rates: dict[str, float]) -> None:
-    """A row of the table."""
+    """Print a row of the table."""
     ours, theirs = rates["ours"], rates["datasets"]
     print(f"{part:>10} {ours:16,.0f} {theirs:20,.0f} {ours / theirs:17.2f}", flush=True)
 
 
 def tokenise(args: argparse.Namespace, tokenizer: Any, folder: Path) -> dict[str, Callable[[], int]]:
-    """File -> tokens on disk."""
+    """Return both ways from the file to tokens on disk."""
 
     def ours() -> int:
         shutil.rmtree(folder / "ours", ignore_errors=True)
@@ -88,7 +88,7 @@ def tokenise(args: argparse.Namespace, tokenizer: Any, folder: Path) -> dict[str
 
 
 def read(args: argparse.Namespace, tokenizer: Any, folder: Path) -> dict[str, Callable[[], int]]:
-    """Tokens on disk -> batches."""
+    """Return both ways from tokens on disk to batches."""
     data, other = data_module(args, tokenizer, folder), plain(args, tokenizer, folder)
     order = data.train_dataloader()
 
@@ -102,7 +102,7 @@ def read(args: argparse.Namespace, tokenizer: Any, folder: Path) -> dict[str, Ca
 
 
 def data_module(args: argparse.Namespace, tokenizer: Any, folder: Path) -> BeaconDataModule:
-    """Ours, over the file."""
+    """Make our data module over the file."""
     return BeaconDataModule(
         tokenizer, [str(args.file)], [], window=1024, min_length=1025, max_length=args.max_length,
         max_tokens=args.max_tokens, num_workers=args.workers, cache=folder / "ours",
@@ -110,7 +110,7 @@ def data_module(args: argparse.Namespace, tokenizer: Any, folder: Path) -> Beaco
 
 
 def plain(args: argparse.Namespace, tokenizer: Any, folder: Path) -> Any:
-    """The tokenizer mapped over the file, in memory of `datasets`."""
+    """Map the tokenizer over the file with `datasets`."""
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         ids = tokenizer(batch["text"])["input_ids"]

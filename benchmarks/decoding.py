@@ -1,4 +1,4 @@
-"""Time and memory of each step of a generation, for one row and for many."""
+"""Measure time and memory of each step of a generation, for one row and for many."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ DECODE_AHEAD, BATCH_AHEAD = 50, 10  # steps before a window's border, and as man
 
 
 def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
-    """Milliseconds of each step of one row, over a window's border; and of reading the weights alone."""
+    """Measure the milliseconds of each step of one row, across a window's border, and of reading the weights alone."""
     for length in plan.lengths["decode"]:
         ahead = min(DECODE_AHEAD, plan.window // 2)
         ids = text_before(lm, length, ahead, device)
@@ -40,26 +40,26 @@ def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
 
 
 def _one_window(subject: Beacons, ids: Tensor, cache: Cache, window: int) -> Row:
-    """What reading a window more costs after the text, as one of eight: the measure of the step at a border."""
+    """Measure one further window after the text, read as one of eight: the yardstick for the step at a border."""
     seconds, _ = measure(lambda: subject.read_on(ids[:, : 8 * window], cache), ids.device, repeats=3, warmup=1)
     return {"median_ms": seconds / 8 * 1000}
 
 
 def _weights_alone(lm: BeaconLM, device: torch.device) -> Row:
-    """What no step can be faster than: the backbone's weights, read at the rate at which the device copies."""
+    """Compute the floor of a step: the time to read the backbone's weights at the device's copy rate."""
     rate, weights = copy_rate(device), weight_bytes(lm)
     return {"median_ms": weights / rate * 1000, "weights_gib": weights / GIB, "copied_gib_per_second": rate / GIB}
 
 
 def _after(subject: Subject, ids: Tensor) -> Cache:
-    """What is kept of all ids but the last, kernels of reading and decoding having been loaded."""
+    """Load the kernels of reading and decoding, and return the cache of all ids but the last."""
     start = ids[:, : max(2, ids.shape[1] // 64)]
     subject.generate(start, subject.read(start[:, :-1]), 4)
     return subject.read(ids[:, :-1])
 
 
 def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
-    """Tokens per second of many rows, and how many fit: every batch that is tried is a row of the table."""
+    """Measure tokens per second of many rows, and how many rows fit; every batch tried is a row of the table."""
     for length in plan.lengths["batch"]:
         ahead = min(BATCH_AHEAD, plan.window // 2)
         ids = text_before(lm, length, ahead, device)
@@ -82,7 +82,7 @@ def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
 
 
 def next_batch(fitting: int, failing: int | None, most: int) -> int | None:
-    """The batch to try next: twice as many rows, then the middle. None once the largest is known to a sixteenth."""
+    """Return the next batch to try: double first, then bisect; None once the limit is known to a sixteenth."""
     if failing is None:
         return min(2 * fitting, most) if fitting < most else None
     gap = failing - fitting
@@ -90,7 +90,7 @@ def next_batch(fitting: int, failing: int | None, most: int) -> int | None:
 
 
 def _one_row(subject: Subject, ids: Tensor) -> Cache:
-    """The cache of all ids but the last, on the host, where it takes no place from the rows made of it."""
+    """Make the cache of all ids but the last, on the host, to leave the device's memory to the copies of it."""
     return subject.copies(_after(subject, ids), 1, torch.device("cpu"))
 
 
@@ -99,7 +99,7 @@ def _copies_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, win
 
 
 def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int) -> Row:
-    """Decode over the border that comes after `ahead` steps, and as many beyond it."""
+    """Decode `ahead` steps up to a border and as many after it."""
     kept = subject.nbytes(cache) / GIB
     reset_peak(ids.device)
     seconds = subject.generate(ids, cache, 2 * ahead)
@@ -108,18 +108,18 @@ def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int)
 
 
 def timings(seconds: Sequence[float], rows: int, border: int | None, window: int) -> Row:
-    """What the steps of a generation say.
+    """Summarise the steps of a generation.
 
     Args:
-        seconds: of each step, of which the first also sets up what the others use.
-        rows: of the batch.
-        border: index of the step at which a window closes, if one does; a session may close it one step earlier or
-            later, so the slowest of the three counts.
+        seconds: seconds of each step; the first step includes set-up.
+        rows: rows of the batch.
+        border: index of the step at which a window closes, or None; a session may close the window one step earlier or
+            later, so the slowest of the three steps counts.
         window: steps from one border to the next.
 
     Returns:
-        Milliseconds: first, median and worst step (of all but the first, and which it was), border; and tokens per
-        second, the border counted with its share.
+        Milliseconds of the first step, of the median and worst of the other steps (with the worst step's number) and of
+        the border; and tokens per second, where the border counts with its share.
     """
     median, worst = statistics.median(seconds[1:]), max(seconds[1:])
     at_border = None if border is None else max(seconds[max(1, border - 1) : border + 2])
@@ -136,16 +136,16 @@ def timings(seconds: Sequence[float], rows: int, border: int | None, window: int
 
 
 def text_before(lm: BeaconLM, border: int, ahead: int, device: torch.device) -> Tensor:
-    """(1, L) ids of a text of which all but the last are read first; the last is what the first step reads.
+    """Make (1, L) ids of a text; all but the last are read first, and the first step reads the last.
 
-    A window stays open until a token beyond it is read, so the step with index `ahead` closes the one that ends at
+    A window stays open until a token beyond it is read, so the step with index `ahead` closes the window that ends at
     `border`.
     """
     return random_ids(lm, border - ahead + 1, device)
 
 
 def weight_bytes(lm: BeaconLM) -> int:
-    """Bytes that a step reads at least: all weights of the backbone, but one row of an embedding that is not tied."""
+    """Count the bytes that a step must read: the backbone's weights, without an untied input embedding."""
     beacons = {id(parameter) for parameter in lm.beacon_parameters()}
     modules = (lm.model.layers, lm.model.norm, lm.lm_head)
     parameters = [parameter for module in modules for parameter in module.parameters()]

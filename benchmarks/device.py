@@ -1,4 +1,4 @@
-"""What the device has: memory, and what to do when it runs out; the rate at which it copies."""
+"""Measure a device's memory and copy rate, and survive running out of memory."""
 
 import gc
 import traceback
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What `work` returns and None; or None and the error, `OUT_OF_MEMORY` or, printed in full, any other.
+    """Run `work` and return its result and None, or None and the error: `OUT_OF_MEMORY`, or another, printed in full.
 
-    One failure must not cost the measurements after it. Memory that nothing holds is given back first.
+    One failure must not prevent later measurements. Unused memory is released first.
     """
     free()
     try:
@@ -38,25 +38,25 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def free() -> None:
-    """Give memory that nothing holds any longer back to the device."""
+    """Release unused memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let `peak_gib` begin anew."""
+    """Reset the peak that `peak_gib` returns."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """Most memory held since `reset_peak`, weights included; None on a CPU, which does not tell."""
+    """Return the peak memory since `reset_peak`, including weights; None on a CPU, which does not report it."""
     return torch.cuda.max_memory_allocated(device) / GIB if device.type == "cuda" else None
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes per second, read and written ones, of a copy far larger than any cache of the device."""
+    """Measure the bytes read and written per second by a copy far larger than the device's caches."""
     source = torch.zeros(GIB if device.type == "cuda" else GIB // 64, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds, _ = measure(lambda: target.copy_(source), device, repeats=9, warmup=3)

@@ -1,8 +1,8 @@
-"""The figure of reading: seconds and memory by length, beacons beside dense.
+"""Draw seconds and memory of reading by length, for beacons and the dense backbone.
 
     python -m benchmarks.figures outputs/inference/read.json docs/images/inference.png
 
-draws it again from what `benchmarks.inference` has written.
+The command draws the figure again from the output of `benchmarks.inference`.
 """
 
 import argparse
@@ -23,11 +23,11 @@ COLORS = {"beacons": "#1f77b4", "dense": "#222222"}
 
 
 def draw(rows: Sequence[Mapping[str, Any]], device: str) -> Figure:
-    """One row of panels per shape, one panel per quantity of `PANELS`, one line per model.
+    """Draw one row of panels per shape, one panel per quantity of `PANELS`, one line per model.
 
     Args:
-        rows: of the part "read", one or more, those of failed measurements included.
-        device: what they were measured on.
+        rows: one or more rows of the part "read", including failed measurements.
+        device: name of the device.
     """
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     panels = {key: label for key, label in PANELS.items() if any(row.get(key) for row in rows)} or PANELS
@@ -47,8 +47,8 @@ def draw(rows: Sequence[Mapping[str, Any]], device: str) -> Figure:
 
 
 def save(rows: Sequence[Mapping[str, Any]], device: str, file: Path) -> None:
-    """Draw into a file, whose folder is made; nothing if there is nothing to draw."""
-    rows = [row for row in rows if "tokens" in row]  # others stand for a model that could not be made
+    """Draw into a file and make its folder; do nothing without rows to draw."""
+    rows = [row for row in rows if "tokens" in row]  # rows without tokens report a model that could not be made
     if rows:
         file.parent.mkdir(parents=True, exist_ok=True)
         draw(rows, device).savefig(file, dpi=120)
@@ -82,7 +82,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
 
 
 def _annotate(axes: Axes, spot: tuple[float, float], above: bool, color: str) -> None:
-    """A point's value, on the side where the other line is not, and beside its own line, which rises."""
+    """Write a point's value on the side away from the other line, and beside its own rising line."""
     offset, ha, va = ((-3, 4), "right", "bottom") if above else ((3, -4), "left", "top")
     text = f"{spot[1]:.3g}" if spot[1] < 100 else f"{spot[1]:.0f}"
     label = axes.annotate(text, spot, offset, textcoords="offset points", ha=ha, va=va, fontsize=9, color=color)
@@ -90,7 +90,7 @@ def _annotate(axes: Axes, spot: tuple[float, float], above: bool, color: str) ->
 
 
 def _short(length: int) -> str:
-    """131072 -> 128K, 1048576 -> 1M; other numbers as they are."""
+    """Shorten 131072 to 128K and 1048576 to 1M; leave other numbers unchanged."""
     for unit, name in ((2**20, "M"), (2**10, "K")):
         if length % unit == 0:
             return f"{length // unit}{name}"

@@ -1,30 +1,31 @@
-"""Reading and decoding, beacons beside the dense backbone on the same weights, in one process.
+"""Measure reading and decoding with beacons and with the dense backbone on the same weights, in one process.
 
-    python -m benchmarks.inference --figure docs/images/inference.png    # all; sized for 9 minutes on an H100
+    python -m benchmarks.inference --figure docs/images/inference.png    # everything; sized for 9 minutes on an H100
     python -m benchmarks.inference --parts read                          # the same in two commands
     python -m benchmarks.inference --parts decode batch
     python -m benchmarks.inference --shapes 7B --parts decode --lengths 65536 131072 --ratio 4 --compile
     python -m benchmarks.inference --shapes tiny                         # seconds on a CPU
 
-read    A text is read once: beacons with `compress`, the dense backbone in one forward with a `DynamicCache`. Median of
-        3; what takes longer than 2 seconds is measured once.
-decode  One row goes on from a text through `generate`, timed from token to token: 50 steps to the border of a window,
-        at which beacons read that window once more, and 50 beyond it. "border" is the slowest step around it, "worst"
-        the slowest of all but the first, which sets up what the others use. "one window read" is what reading goes on
-        at after the text, a window of it. "weights alone" is what no step can beat: bytes of the weights over the rate
-        at which this device copies.
-batch   As decode, many rows at once, 10 steps to the border and 10 beyond it. All rows reach it together: the most
-        memory that they can need. Batches are doubled until memory runs out, then halved in between.
+read    Read a text once: beacons with `compress`, the dense backbone in one forward with a `DynamicCache`. Median of 3;
+        measurements longer than 2 seconds are not repeated.
+decode  Continue one row after a text with `generate`, timed from token to token: 50 steps up to the border of a window,
+        where beacons read that window once more, and 50 steps after it. "border" is the slowest step around the border,
+        "worst" the slowest of all steps but the first, which includes set-up. "one window read" is the time to read one
+        further window after the text. "weights alone" is the floor of a step: bytes of the weights over the device's
+        copy rate.
+batch   Decode many rows at once, 10 steps up to the border and 10 after it. All rows reach the border together, which
+        is the worst case of memory. Batches are doubled until memory runs out, then bisected.
 
-tokens/s of decoding counts the median step, and the border's with its share: one step in a window.
+tokens/s of decoding weighs the border step with its share: one step per window.
 
-Random weights in bf16: neither speed nor memory depends on what they say. Both models have eight times the shape's
-positions through YaRN, 262,144. With beacons a text of 1,048,576 tokens stays below that (131,072 slots at ratio 8).
-The dense backbone goes beyond it: time and memory are what they would be, its text would make no sense.
+Weights are random, in bf16: neither speed nor memory depends on their values. Both models have eight times the shape's
+positions through YaRN, 262,144. With beacons a text of 1,048,576 tokens stays within them (131,072 slots at ratio 8).
+The dense backbone exceeds them: time and memory are still valid, but its text would make no sense.
 
-OUT gets read.json, decode.json and batch.json, each written anew after every row of its table, and inference.png. What
-does not fit the device is a row, "out of memory"; any other failure is one too, the rest goes on, and the command ends
-with status 1. `python -m benchmarks.figures OUT/read.json FILE.png` draws the figure again.
+OUT receives read.json, decode.json and batch.json, each rewritten after every row of its table, and inference.png. A
+measurement that does not fit the device gives a row "out of memory". Any other failure gives a row as well, the rest
+goes on, and the command ends with status 1. To draw the figure again: `python -m benchmarks.figures OUT/read.json
+FILE.png`.
 """
 
 import argparse
@@ -48,7 +49,7 @@ from benchmarks.reading import read
 from benchmarks.report import Report
 from benchmarks.shapes import build
 
-# Reading comes last: it ends with what takes longest, the dense backbone at the largest length.
+# Reading comes last, as it ends with the longest measurement: the dense backbone at the largest length.
 PARTS = {"decode": decode, "batch": batch, "read": read}
 
 
@@ -56,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for.
 
     Returns:
-        0; or 1 if something failed otherwise than for memory, or time ran out.
+        0, or 1 if a measurement failed other than by running out of memory, or time ran out.
 
     Raises:
-        ValueError: a setting that is not allowed.
+        ValueError: a setting out of range.
     """
     start = time.perf_counter()
     args = parse(argv)
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"minutes={args.minutes} is not allowed; allowed: more than 0")
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={args.device!r} is not allowed, torch finds no CUDA device; allowed: 'cpu'")
+        raise ValueError(f"device={args.device!r} is not allowed: torch finds no CUDA device; allowed: 'cpu'")
     transformers.utils.logging.set_verbosity_error()
     report = Report(args.out, environment(device, args.compile), start, args.minutes * 60)
     with torch.no_grad():
@@ -79,12 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure_shape(shape, plan, args.compile, device, report)
             free()
     save(report.rows.get("read", []), report.environment["device"], figure)
-    print(f"\n{report.elapsed():.0f} s in all; written to {args.out}")
+    print(f"\n{report.elapsed():.0f} s in total; written to {args.out}")
     return 0 if report.complete else 1
 
 
 def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, report: Report) -> None:
-    """All parts of one shape, until time runs out."""
+    """Measure all parts of one shape, until time runs out."""
     if report.late():
         return
     beacon = plan.beacon
@@ -102,7 +103,7 @@ def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, 
 
 
 def model(shape: str, plan: Plan, compiled: bool, device: torch.device) -> BeaconLM:
-    """A model to measure: random weights in bf16, those of the beacons too."""
+    """Make a model with random weights in bf16, including the beacons'."""
     torch.manual_seed(0)
     lm = build(shape, plan.beacon, device, torch.bfloat16, torch.bfloat16, YARN).eval()
     if compiled:
@@ -111,7 +112,7 @@ def model(shape: str, plan: Plan, compiled: bool, device: torch.device) -> Beaco
 
 
 def chosen_plan(shape: str, args: argparse.Namespace) -> Plan:
-    """The shape's plan with the command line's settings; its errors are those of `Plan`."""
+    """Return the shape's plan with the command line's settings; for errors see `Plan`."""
     own = PLANS[shape]
     lengths = {part: own.lengths[part] if args.lengths is None else args.lengths for part in args.parts}
     given = {name: getattr(args, name) for name in ("window", "rows", "most") if getattr(args, name) is not None}
@@ -119,7 +120,7 @@ def chosen_plan(shape: str, args: argparse.Namespace) -> Plan:
 
 
 def environment(device: torch.device, compiled: bool) -> dict[str, str | bool]:
-    """What the measurements depend on besides the code."""
+    """Describe what the measurements depend on besides the code."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
@@ -130,7 +131,7 @@ def environment(device: torch.device, compiled: bool) -> dict[str, str | bool]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["7B", "0.5B"], choices=list(PLANS))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
@@ -138,13 +139,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--lengths", nargs="+", type=int, help="tokens of text, for all parts; default: those of plan.py"
     )
     parser.add_argument("--ratio", type=int, default=8)
-    parser.add_argument("--window", type=int, help="default: 2048, of the shape tiny 128")
-    parser.add_argument("--rows", type=int, help="the first batch that is tried; default: 16, of the shape tiny 2")
-    parser.add_argument("--most", type=int, help="the largest batch that is tried; default: 512, of the shape tiny 4")
-    parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, of the dense model too")
+    parser.add_argument("--window", type=int, help="default: 2048; for the shape tiny 128")
+    parser.add_argument("--rows", type=int, help="the first batch to try; default: 16; for the shape tiny 2")
+    parser.add_argument("--most", type=int, help="the largest batch to try; default: 512; for the shape tiny 4")
+    parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=found, choices=["cuda", "cpu"], help=f"default: {found}")
-    parser.add_argument("--minutes", type=float, default=6.5, help="begin no measurement after so long; default: 6.5")
+    parser.add_argument("--minutes", type=float, default=6.5, help="start no measurement after this time; default: 6.5")
     parser.add_argument("--out", type=Path, default=Path("outputs/inference"))
     parser.add_argument("--figure", type=Path, help="default: OUT/inference.png")
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""What is measured of each shape, and at which lengths of text."""
+"""Plan the measurements of each shape, and the lengths of text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from beacon_lit.arch import longest
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of one shape.
+    """The measurements of one shape.
 
     Attributes:
-        shape: its name in `shapes.SHAPES`.
+        shape: the shape's name in `shapes.SHAPES`.
         positions: position slots of the backbone.
         lengths: part -> lengths of text, in tokens.
-        window, ratio: of the beacons; with a sink of 4 tokens and an overlap of 64 or, if less, a quarter of a window.
-        rows: the batch that decoding many rows begins with.
-        most: the largest batch that it tries.
+        window, ratio: settings of the beacons; the sink is 4 tokens, the overlap 64 or, if less, a quarter of a window.
+        rows: the first batch of the part "batch".
+        most: the largest batch to try.
 
     Raises:
-        ValueError: a setting that is not allowed. Lengths must fit the positions and, for decoding, end a window.
+        ValueError: a setting out of range. Lengths must fit the positions and, for decoding, end a window.
     """
 
     shape: str
@@ -39,7 +39,7 @@ class Plan:
             if value < least:
                 raise ValueError(f"{name}={value} is not allowed; allowed: {least} or more")
         for part, lengths in self.lengths.items():
-            unit, ahead = (1, 0) if part == "read" else (self.window, self.window)  # decoding goes on over a border
+            unit, ahead = (1, 0) if part == "read" else (self.window, self.window)  # decoding crosses a border
             most = longest(config, self.ratio, self.positions) - ahead
             for length in lengths:
                 if length < unit or length % unit or length > most:

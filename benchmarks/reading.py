@@ -1,4 +1,4 @@
-"""Seconds, memory and cache of reading a text."""
+"""Measure seconds, memory and cache size of reading a text."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,12 +13,12 @@ from benchmarks.plan import Plan
 from benchmarks.shapes import measure
 from benchmarks.subjects import Cache, Subject, random_ids, subjects
 
-REPEATS, SECONDS_TO_REPEAT = 3, 2.0  # what takes longer is measured once
+REPEATS, SECONDS_TO_REPEAT = 3, 2.0  # longer runs are measured once
 
 
 def read(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Seconds, memory and cache of reading a text of each length."""
-    for subject in subjects(lm):  # kernels are loaded or compiled
+    """Measure seconds, memory and cache size of reading a text of each length."""
+    for subject in subjects(lm):  # load or compile the kernels
         attempt(partial(subject.read, random_ids(lm, min(*plan.lengths["read"], 16 * plan.window), device)))
     for length in plan.lengths["read"]:
         ids = random_ids(lm, length, device)
@@ -31,7 +31,7 @@ def _read(subject: Subject, ids: Tensor, device: torch.device) -> dict[str, Any]
     held: list[Cache] = []
 
     def step() -> None:
-        held.clear()  # or the last repeat's cache would count among this one's memory
+        held.clear()  # otherwise the last repeat's cache would count as well
         held.append(subject.read(ids))
 
     (seconds, peak), runs = measure(step, device, repeats=1, warmup=0), 1
@@ -40,7 +40,7 @@ def _read(subject: Subject, ids: Tensor, device: torch.device) -> dict[str, Any]
     return {
         "seconds": seconds,
         "tokens_per_second": ids.shape[1] / seconds,
-        "peak_gib": peak or None,  # a CPU does not tell
+        "peak_gib": peak or None,  # 0 on a CPU, which does not report memory
         "cache_gib": subject.nbytes(held[0]) / GIB,
         "runs": runs,
     }

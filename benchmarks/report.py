@@ -1,4 +1,4 @@
-"""Tables that are printed as they grow, and kept in JSON."""
+"""Print tables row by row, and write them as JSON."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from benchmarks.device import OUT_OF_MEMORY
 
 Row = dict[str, Any]
 
-# part -> key of a row -> how it is printed
+# part -> key of a row -> format of its value
 COLUMNS: dict[str, dict[str, str]] = {
     "read": {
         "tokens": ",", "seconds": ".3f", "tokens_per_second": ",.0f", "peak_gib": ".2f", "cache_gib": ".3f", "runs": "",
@@ -29,15 +29,15 @@ WIDTH = 11
 
 
 class Report:
-    """The rows of all parts.
+    """Collect, print and write the rows of all parts.
 
     Attributes:
-        rows: part -> its rows.
-        complete: False once a measurement failed otherwise than for memory, or time ran out.
+        rows: rows by part.
+        complete: False once a measurement failed other than by running out of memory, or time ran out.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, Any], start: float, limit: float) -> None:
-        """Write to `folder`, which is made; no row is begun `limit` seconds after `start` (of `time.perf_counter`)."""
+        """Make `folder`; time is up `limit` seconds after `start` (of `time.perf_counter`)."""
         self.folder, self.environment, self.start, self.limit = folder, dict(environment), start, limit
         self.rows: dict[str, list[Row]] = {}
         self.complete = True
@@ -45,18 +45,18 @@ class Report:
         print(", ".join(f"{name} {value}" for name, value in self.environment.items()))
 
     def begin(self, part: str, settings: Mapping[str, Any]) -> None:
-        """Print the head of a table."""
+        """Print the header of a table."""
         titles = [TITLES.get(key, key.replace("_", " ")) for key in COLUMNS[part]]
         print(f"\n{part}: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
         print(f"{'':14}" + "".join(f"{title:>{WIDTH}}" for title in [*titles, "elapsed s"]))
 
     def add(self, part: str, row: Row) -> None:
-        """Print a row, and write the part's file anew."""
+        """Print a row, and rewrite the part's file."""
         row = {**row, "elapsed_s": round(self.elapsed(), 1)}
         self.rows.setdefault(part, []).append(row)
         self.complete &= row.get("error") in (None, OUT_OF_MEMORY)
         cells = [_cell(row.get(key), form) for key, form in COLUMNS[part].items()]
-        if "error" in row:  # stands where the measured values would
+        if "error" in row:  # the error takes the place of the measured values
             given = [cell for cell in cells if cell.strip("- ")]
             cells = [*given, f"  {row['error']}".ljust(WIDTH * (len(cells) - len(given)))]
         print(f"{row['model']:14}" + "".join([*cells, _cell(row["elapsed_s"], ".0f")]), flush=True)
@@ -66,7 +66,7 @@ class Report:
         (self.folder / f"{part}.json").write_text(json.dumps(content, indent=1) + "\n")
 
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return time.perf_counter() - self.start
 
     def late(self) -> bool:
@@ -74,13 +74,13 @@ class Report:
         if self.elapsed() <= self.limit:
             return False
         if self.complete:
-            print(f"time is up after {self.elapsed():.0f} s: what would come next is left out")
+            print(f"time is up after {self.elapsed():.0f} s: the remaining measurements are left out")
         self.complete = False
         return True
 
 
 def largest(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """shape -> model -> the largest batch that ran, 0 if none did."""
+    """Return shape -> model -> the largest batch that ran, 0 if none did."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         best = found.setdefault(row["shape"], {})

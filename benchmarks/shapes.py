@@ -1,7 +1,8 @@
-"""Models of real shapes with random weights, and how to time them."""
+"""Build models of real shapes with random weights, and time them."""
 
 import copy
 import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -36,18 +37,18 @@ def build(
     beacon_dtype: torch.dtype = torch.float32,
     yarn: float = 1,
 ) -> BeaconLM:
-    """A beacon model of one of `SHAPES`, made on the device itself.
+    """Build a beacon model of one of `SHAPES` directly on the device.
 
     Args:
-        beacon_dtype: of the beacons' parameters; default float32, as they are trained.
-        yarn: times as many positions as the shape has, through YaRN; default: the shape's own.
+        beacon_dtype: dtype of the beacons' parameters; default: float32, as in training.
+        yarn: factor by which YaRN extends the shape's positions; default: 1, the shape's own positions.
     """
     config = SHAPES[shape] if yarn == 1 else extended(SHAPES[shape], yarn)
     torch.set_default_dtype(dtype)
     try:
         with device:
             model = BeaconLM.from_config(config, beacon)
-    finally:  # also where memory does not suffice
+    finally:  # also if memory runs out
         torch.set_default_dtype(torch.float32)
     for parameter in model.beacon_parameters():
         parameter.data = parameter.data.to(beacon_dtype)
@@ -55,7 +56,7 @@ def build(
 
 
 def extended(config: Qwen2Config, factor: float) -> Qwen2Config:
-    """The same shape with `factor` times the positions, through YaRN."""
+    """Return the same shape with `factor` times the positions, through YaRN."""
     config, own = copy.deepcopy(config), config.max_position_embeddings
     yarn = {"rope_type": "yarn", "factor": float(factor), "original_max_position_embeddings": own}
     config.rope_parameters = {**config.rope_parameters, **yarn}
@@ -64,7 +65,7 @@ def extended(config: Qwen2Config, factor: float) -> Qwen2Config:
 
 
 def measure(step: Callable[[], object], device: torch.device, repeats: int, warmup: int) -> tuple[float, float]:
-    """Median seconds of `step`, and peak GiB of device memory (0 on a CPU)."""
+    """Measure the median seconds of `step`, and the peak GiB of device memory (0 on a CPU)."""
     times = []
     for i in range(warmup + repeats):
         if i == warmup and device.type == "cuda":
@@ -76,8 +77,6 @@ def measure(step: Callable[[], object], device: torch.device, repeats: int, warm
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:
     if device.type != "cuda":
-        import time
-
         start = time.perf_counter()
         step()
         return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What is compared, behind one interface: a text read with beacons, and by the plain backbone."""
+"""Define the compared models behind one interface: reading with beacons, and with the plain backbone."""
 
 import time
 from typing import Any, Protocol
@@ -13,31 +13,31 @@ Cache = Any  # a BeaconCache, or a DynamicCache
 
 
 class Subject(Protocol):
-    """One way to read a text and to go on from it.
+    """A way to read a text and to continue it.
 
     Attributes:
-        name: as in tables.
-        has_borders: whether a step at which a window closes costs more than others.
+        name: name in tables.
+        has_borders: whether a step that closes a window costs more than other steps.
     """
 
     name: str
     has_borders: bool
 
     def read(self, ids: Tensor) -> Cache:
-        """(B, L) ids -> what is kept of them."""
+        """Read (B, L) ids; return their cache."""
 
     def nbytes(self, cache: Cache) -> int:
-        """Bytes of a cache."""
+        """Return the bytes of a cache."""
 
     def copies(self, cache: Cache, rows: int, device: torch.device) -> Cache:
-        """A cache of one row, so many times, on a device."""
+        """Repeat a cache of one row `rows` times on a device."""
 
     def generate(self, ids: Tensor, cache: Cache, new: int) -> list[float]:
-        """Seconds of each of `new` greedy steps; (B, L) ids, of which the cache holds all but the last."""
+        """Return the seconds of each of `new` greedy steps; the cache holds all of the (B, L) ids but the last."""
 
 
 class Beacons:
-    """Beacons, at the ratio that the model has been built for."""
+    """Read and decode with beacons, at the ratio of the model."""
 
     name, has_borders = "beacons", True
 
@@ -48,7 +48,7 @@ class Beacons:
         return self.lm.compress(ids)
 
     def read_on(self, ids: Tensor, cache: BeaconCache) -> BeaconCache:
-        """(B, L) ids that follow those of a cache -> what is kept of all."""
+        """Read (B, L) ids that follow those of a cache; return the cache of all ids."""
         return self.lm.compress(ids, cache=cache)
 
     def nbytes(self, cache: BeaconCache) -> int:
@@ -62,13 +62,13 @@ class Beacons:
 
 
 class Dense:
-    """The backbone as transformers has it, on the same weights: one forward to read, and `DynamicCache`."""
+    """Read and decode with the backbone of transformers on the same weights, with `DynamicCache`."""
 
     name, has_borders = "dense", False
 
     def __init__(self, lm: BeaconLM) -> None:
         self.lm = lm
-        with torch.device("meta"):  # only its `generate` is wanted: the modules are the beacon model's
+        with torch.device("meta"):  # only `generate` is needed: the modules are the beacon model's
             self.plain = Qwen2ForCausalLM(lm.config)
         self.plain.model, self.plain.lm_head = lm.model, lm.lm_head
         self.plain.eval()
@@ -88,23 +88,23 @@ class Dense:
         return copied
 
     def generate(self, ids: Tensor, cache: DynamicCache, new: int) -> list[float]:
-        # Given all ids and a mask as long, transformers runs those that the cache does not hold.
+        # Given all ids and a mask of the same length, transformers runs the ids that the cache does not hold.
         return _timed(self.plain, ids, new, past_key_values=cache, attention_mask=torch.ones_like(ids))
 
 
 def subjects(lm: BeaconLM) -> tuple[Subject, ...]:
-    """What is compared."""
+    """Return the models to compare."""
     return Beacons(lm), Dense(lm)
 
 
 def random_ids(lm: BeaconLM, length: int, device: torch.device) -> Tensor:
-    """(1, length) token ids, the same in every run."""
+    """Draw (1, length) token ids, the same in every run."""
     generator = torch.Generator(device).manual_seed(0)
     return torch.randint(lm.config.vocab_size, (1, length), generator=generator, device=device)
 
 
 class Clock(StoppingCriteria):
-    """Notes when each token is there; stops nothing."""
+    """Record the time of each token, without ever stopping the generation."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -116,7 +116,7 @@ class Clock(StoppingCriteria):
 
     @property
     def steps(self) -> list[float]:
-        """Seconds from each token to the next, from the clock's making to the first."""
+        """Seconds of each token since the token before, and of the first since the clock was made."""
         return [after - before for before, after in zip(self.ticks, self.ticks[1:], strict=False)]
 
     def _now(self) -> float:
@@ -131,5 +131,5 @@ def _timed(model: Any, ids: Tensor, new: int, **options: Any) -> list[float]:
     out = model.generate(ids, stopping_criteria=StoppingCriteriaList([clock]), **greedy, **options)
     if len(clock.steps) != new or out.shape[1] != ids.shape[1] + new:
         made = out.shape[1] - ids.shape[1]
-        raise RuntimeError(f"{made} tokens came in {len(clock.steps)} timed steps; {new} were asked for")
+        raise RuntimeError(f"{made} tokens came in {len(clock.steps)} timed steps; {new} were requested")
     return clock.steps

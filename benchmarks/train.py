@@ -1,13 +1,13 @@
-"""Training speed and memory, beacons beside the dense backbone in one process.
+"""Measure training speed and memory of beacons and of the dense backbone, in one process.
 
     python -m benchmarks.train                     # 0.5B and 7B, ratios 2, 8, 32
     python -m benchmarks.train --shapes 0.5B --ratios 8 --profile profile.txt
-    python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only dense pads them
-    python -m benchmarks.train --ratios 8 --objective lm distill      # what it costs to learn from the dense backbone
+    python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only the dense model pads them
+    python -m benchmarks.train --ratios 8 --objective lm distill      # the cost of learning from the dense backbone
 
-One step is forward + backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
-checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, as many
-parameters, and its loss is computed in the same chunks.
+One step is forward and backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
+checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, which have as many
+parameters, and computes its loss in the same chunks.
 """
 
 import argparse
@@ -36,13 +36,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--checkpoint-layers", type=int, help="layers that recompute activations; default: all")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", help="lengths of the step's rows, which share it; default: one row"
-    )
+    parser.add_argument("--rows", type=int, nargs="+", help="lengths of the step's rows; default: one row")
     parser.add_argument(
         "--objective", nargs="+", default=["lm"], choices=sorted(file.stem for file in OBJECTIVES.glob("*.yaml"))
     )
-    parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, of the dense model too")
+    parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
     parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
     args = parser.parse_args()
 
@@ -76,7 +74,7 @@ def main() -> None:
 def steps(
     model: BeaconLM, ids: torch.Tensor, mask: torch.Tensor, ratios: list[int], objectives: dict[str, Objective]
 ) -> list[tuple[str, Callable[[], None]]]:
-    """The beacon steps, one per ratio and objective, and the dense one, each with its own trained parameters."""
+    """Return the beacon steps, one per ratio and objective, and the dense step, each with its trained parameters."""
     own = [layer.self_attn.get_submodule(f"{name}_proj") for layer in model.model.layers for name in "qkv"]
 
     def beacon_step(ratio: int, objective: Objective) -> None:

@@ -171,7 +171,7 @@ def test_any_tasks_are_run_on_the_way(choice: str, tasks: set[str], inputs: tupl
 
 def test_an_evaluation_of_no_task_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     kept = [setting for setting in small_run(*inputs, tmp_path) if not setting.startswith("task.")]
-    with pytest.raises(Exception, match="tasks: got none; give at least one, or leave this callback out"):
+    with pytest.raises(Exception, match=r"tasks=\[\] is not allowed; allowed: at least one task"):
         train(composed("train", *kept, "task=[]"))
 
 

@@ -1,4 +1,4 @@
-"""Keeps the checkpoint that is best by a metric, whatever logs it."""
+"""Keep the best checkpoint by a metric, whichever part of a run logs the metric."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from beacon_lit.strategies.reduce import over_ranks
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Save when a metric is the best so far, beside what another `ModelCheckpoint` saves.
+    """Save a checkpoint whenever a metric reaches its best value so far, in addition to other `ModelCheckpoint`s.
 
-    The metric may be anything that is logged: "eval/perplexity/ratio_8" from evaluation on the way, "val/loss" from
-    validation, "train/loss_ratio_8". It is looked at as soon as it is measured, so that a checkpoint holds the weights
-    that it was measured on. Ranks that measured differently are averaged.
+    The metric may be anything that is logged: "eval/perplexity/ratio_8" from evaluation during training, "val/loss"
+    from validation, "train/loss_ratio_8". A checkpoint is saved as soon as the metric is measured, so that it holds the
+    measured weights. The metric is averaged over ranks.
 
     Args:
         monitor: the metric's name.
-        mode: "min" or "max", which is best.
-        every_n_train_steps: look at multiples of it and after validation; more than 1 for what is measured at every
-            step.
-        settings: those of `ModelCheckpoint`.
+        mode: "min" or "max": which values are better.
+        every_n_train_steps: optimizer steps between two checks of the metric, which is checked after validation as
+            well; use more than 1 for a metric that is measured at every step.
+        settings: further arguments of `ModelCheckpoint`.
 
     Raises:
-        ValueError: in training, a metric that is not measured.
+        ValueError: in training, a metric that is never measured.
     """
 
     def __init__(self, monitor: str, mode: str = "min", every_n_train_steps: int = 1, **settings: Any) -> None:
@@ -35,32 +35,32 @@ class BestCheckpoint(ModelCheckpoint):
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse the metrics of a validation that is switched off; pass over what was measured before training."""
+        """Refuse a metric of validation if validation is off; ignore values measured before training."""
         super().on_train_start(trainer, pl_module)
         self._first_step = trainer.global_step
         self._newest = trainer.callback_metrics.get(str(self.monitor))
         self._seen = None if self._newest is None else _mean(self._newest, trainer)
         if str(self.monitor).startswith("val/") and not trainer.enable_validation:
             raise ValueError(
-                f"monitor={self.monitor!r} is not measured: validation is off (trainer.limit_val_batches=0); "
-                "set that and trainer.val_check_interval"
+                f"monitor={self.monitor!r} is not measured: validation is off; "
+                "set trainer.limit_val_batches and trainer.val_check_interval"
             )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """After an optimizer step."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        """Check the metric after an optimizer step."""
         if trainer.global_step % self._every_n_train_steps == 0:
-            self._look(trainer)
+            self._save_if_best(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After validation."""
+        """Check the metric after validation."""
         if not trainer.sanity_checking:
-            self._look(trainer)
+            self._save_if_best(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the evaluation at the end."""
-        self._look(trainer, at_end=True)
+        """Check the metric after the last evaluation."""
+        self._save_if_best(trainer, at_end=True)
 
-    def _look(self, trainer: Trainer, at_end: bool = False) -> None:
+    def _save_if_best(self, trainer: Trainer, at_end: bool = False) -> None:
         known = trainer.callback_metrics
         logged = known.get(str(self.monitor))
         if logged is None and (at_end or self._overdue(trainer, set(known))):
@@ -75,7 +75,7 @@ class BestCheckpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, metrics)
 
     def _overdue(self, trainer: Trainer, known: set[str]) -> bool:
-        """Whether the metric would be there by now. Those of an evaluation or a validation come all at once."""
+        """Whether the metric should have been logged by now. All metrics of one evaluation are logged together."""
         source = str(self.monitor).split("/")[0] + "/"
         if source in ("eval/", "val/") and any(name.startswith(source) for name in known):
             return True
@@ -84,5 +84,5 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def _mean(value: Tensor, trainer: Trainer) -> float:
-    """Over ranks; waits for them and for the GPU."""
+    """Average over ranks; this waits for them and for the GPU."""
     return float(over_ranks(value.to(trainer.strategy.root_device))) / trainer.world_size

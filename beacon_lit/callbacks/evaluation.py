@@ -1,14 +1,16 @@
-"""Evaluation before, during and after training: scalars and figures to the loggers, files to the run folder."""
+"""Evaluate before, during and after training; log scalars and figures, and write files to the run's folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch.checkpoint.sharded import is_spread
+from beacon_lit.evaluation.checks import check_limits
 from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.results import flat_metrics, make_figures, save
@@ -24,29 +26,29 @@ BEFORE, AFTER = "before training", "after training"
 class EvaluationCallback(Callback):
     """Run tasks every few optimizer steps, and print a table of the first and the last results at the end.
 
-    Reads `pl_module.lm`, `pl_module.tokenizer` and `trainer.datamodule.validation_documents()`. Ranks share the
-    examples; where a model's parameters are spread over them, all ask the same, so that these can be gathered. Rank
-    zero writes. Modes that beacons cannot change are scored once if
-    the beacons alone are trained. A resumed run keeps the first results of the run that it goes on with.
+    The callback reads `pl_module.lm`, `pl_module.tokenizer` and `trainer.datamodule.validation_documents()`. Ranks
+    share the examples; if the model's parameters are spread over ranks, every rank runs all examples, so that the ranks
+    gather parameters together. Rank zero writes. Modes without beacons are scored once if only beacons are trained. A
+    resumed run keeps the first results of the original run.
 
-    Logged: "eval/perplexity/ratio_8" and so on, a task's further numbers under "more_eval/". Written to `folder`:
+    Logged: "eval/perplexity/ratio_8" and so on, and further numbers of a task under "more_eval/". Written to `folder`:
     `metrics.json`, `predictions.jsonl`, figures and `report.html` of the newest results; `before_training/` holds the
-    first.
+    first results.
 
     Args:
-        tasks: by name.
+        tasks: tasks by name.
         folder: the run's folder.
-        modes: "dense", "window-only" and ratios; None = these two and every ratio of the model.
-        batch_size: examples that are asked at once.
-        every_n_steps: optimizer steps between evaluations; None = none on the way.
+        modes: "dense", "window-only" and ratios; None: "dense", "window-only" and every ratio of the model.
+        batch_size: examples per batch.
+        every_n_steps: optimizer steps between evaluations; None: no evaluation between the first and the last.
         at_start: evaluate before the first step.
-        at_end: evaluate after the last.
+        at_end: evaluate after the last step.
 
     Attributes:
-        first, last: results (task name -> mode name -> Score), empty until there are some.
+        first, last: results (task name -> mode name -> Score), empty before the evaluation in question.
 
     Raises:
-        ValueError: no task, `every_n_steps` or `batch_size` below 1.
+        ValueError: no task, or `every_n_steps` or `batch_size` below 1.
     """
 
     def __init__(
@@ -60,11 +62,10 @@ class EvaluationCallback(Callback):
         at_end: bool = True,
     ) -> None:
         if not tasks:
-            raise ValueError("tasks: got none; give at least one, or leave this callback out")
-        if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(
-                f"every_n_steps: got {every_n_steps}; must be at least 1, or null for no evaluation on the way"
+                "tasks=[] is not allowed; allowed: at least one task; to train without: ~callbacks.evaluation"
             )
+        check_limits(every_n_steps=every_n_steps)
         check_batch_size(batch_size)
         self.tasks = dict(tasks)
         self.folder = Path(folder)
@@ -79,22 +80,22 @@ class EvaluationCallback(Callback):
         self._last_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The evaluation before the first step; a resumed run has it already."""
+        """Evaluate before the first step, unless a resumed run has done so already."""
         if self.at_start and not self.first:
             self.first = self._evaluate(trainer, pl_module)
             self._publish(trainer, {BEFORE: self.first}, self.folder / "before_training")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """The evaluations on the way: after an optimizer step, not after each of the batches it adds up."""
+        """Evaluate after every `every_n_steps` optimizer steps, whatever the number of accumulated batches."""
         step = trainer.global_step
         if self.every_n_steps and step and step % self.every_n_steps == 0 and step != self._last_step:
             self.last, self._last_step = self._evaluate(trainer, pl_module), step
             self._publish(trainer, self._runs(f"step {step}"), self.folder)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last evaluation, unless the last step had one; its figures say so in any case."""
+        """Evaluate, unless the last step was evaluated; publish the results as those after training in any case."""
         if not self.at_end:
             return
         fresh = not self.last or trainer.global_step != self._last_step
@@ -103,13 +104,13 @@ class EvaluationCallback(Callback):
         self._publish(trainer, self._runs(AFTER), self.folder, scalars=fresh)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The table, when the progress bar is gone."""
+        """Print the table, once the progress bar is closed."""
         runs = self._runs(AFTER if self._last_step == trainer.global_step else f"step {self._last_step}")
         if runs and trainer.is_global_zero:
             Console().print(score_table(runs))
 
     def state_dict(self) -> dict[str, Any]:
-        """The first results without their predictions, as plain values, and the step of the last evaluation."""
+        """Return the first results without predictions, as plain values, and the step of the last evaluation."""
         first = {
             task: {mode: {"value": score.value, "details": dict(score.details)} for mode, score in scores.items()}
             for task, scores in self.first.items()
@@ -117,7 +118,7 @@ class EvaluationCallback(Callback):
         return {"first": first, "last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._last_step = state_dict["last_step"]
         self.first = {
             task: {mode: Score(**score) for mode, score in scores.items()}
@@ -125,10 +126,9 @@ class EvaluationCallback(Callback):
         }
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, Score]]:
-        lm: Model = pl_module.lm
-        tokenizer: Any = pl_module.tokenizer
+        lm, tokenizer = cast(Model, pl_module.lm), cast(PreTrainedTokenizerBase, pl_module.tokenizer)
         subject = Subject(lm, tokenizer, trainer.datamodule.validation_documents)  # type: ignore[attr-defined]
-        # Ranks that gather the parameters together must ask the same at the same time.
+        # Ranks that gather parameters together must run the same examples at the same time.
         ranks = Ranks() if is_spread(lm) else Ranks(trainer.global_rank, trainer.world_size)
         modes = choose_modes(lm, self.modes)
         fixed = [mode for mode in modes if self._known and not mode.uses_beacons and only_beacons_train(lm)]
@@ -149,16 +149,16 @@ class EvaluationCallback(Callback):
         return self._known
 
     def _runs(self, label: str) -> dict[str, Results]:
-        """The first results, and the last under a label; without those there are none of."""
+        """Return the first results and, under `label`, the last ones, as far as they exist."""
         return {name: results for name, results in ((BEFORE, self.first), (label, self.last)) if results}
 
     def _settings(self) -> dict[str, Any]:
-        """The run's config, for the report; {} where there is none."""
+        """Return the run's config for the report, or {} if the folder has none."""
         file = self.folder / "config.yaml"
         return yaml.safe_load(file.read_text()) if file.is_file() else {}
 
     def _publish(self, trainer: Trainer, runs: Mapping[str, Results], folder: Path, scalars: bool = True) -> None:
-        """Log and write the last of the runs, with or without its scalars; the figures show all runs."""
+        """Log and write the last of the results, with or without scalars; the figures show all results."""
         results = list(runs.values())[-1]
         headlines = flat_metrics(results, details=False)
         values = {f"eval/{name}": value for name, value in headlines.items()}
@@ -175,6 +175,6 @@ class EvaluationCallback(Callback):
 
 
 def only_beacons_train(lm: Model) -> bool:
-    """Whether no parameter but the beacons' is trained, so that what uses none of them stays as it is."""
+    """Whether only beacon parameters are trained, so that modes without beacons keep their results."""
     beacons = {id(parameter) for parameter in lm.beacon_parameters()}
     return all(id(parameter) in beacons for parameter in lm.parameters() if parameter.requires_grad)

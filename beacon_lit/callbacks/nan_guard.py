@@ -1,6 +1,7 @@
-"""Stops training at the first loss that is no number, before it reaches the weights."""
+"""Stop training at the first non-finite loss, before the loss reaches the weights."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,32 @@ from beacon_lit.strategies.reduce import over_ranks
 
 
 class NanGuard(Callback):
-    """Save the batch and stop all ranks when a loss is NaN or infinite on one of them.
+    """Save the batch and stop all ranks when the loss of any rank is NaN or infinite.
 
-    Checked before the backward pass, so neither weights nor optimizer have seen it. Written to `folder` by the ranks
-    whose loss it is: `not-finite-step-N.pt` with step, loss, sample ids (`batch["index"]`) and the whole batch.
+    The loss is checked before the backward pass, so weights and optimizer state are unaffected. Ranks with a non-finite
+    loss write `not-finite-step-N.pt` to `folder`, with step, loss, sample ids (`batch["index"]`) and the whole batch.
 
     Args:
         folder: the run's folder.
 
     Raises:
-        ValueError: in training, on every rank, naming the step (counted from 1) and the ranks; on theirs the sample ids
-            and the file, too.
+        ValueError: in training, on every rank, with the step (counted from 1) and the ranks in question, and on those
+            ranks with the sample ids and the file as well.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._batch: Any = None
+        self._batch: Mapping[str, Any] = {}
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Hold the batch for as long as its loss is computed."""
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Mapping[str, Any], batch_idx: int
+    ) -> None:
+        """Keep the batch until its loss is known."""
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """The check: a rank that stopped alone would leave the others waiting for its gradients."""
-        batch, self._batch = self._batch, None
+        """Check the losses of all ranks: a rank that stopped alone would leave the others waiting for gradients."""
+        batch, self._batch = self._batch, {}
         losses = torch.zeros(trainer.world_size, device=loss.device)
         losses[trainer.global_rank] = loss.detach()
         of_ranks = over_ranks(losses).tolist()
@@ -49,7 +52,7 @@ class NanGuard(Callback):
             where = f", samples {list(batch['index'])}; the batch is in {self._save(batch, step, loss, trainer)}"
         raise ValueError(f"loss is {ranks} in training step {step}{where}")
 
-    def _save(self, batch: Any, step: int, loss: Tensor, trainer: Trainer) -> Path:
+    def _save(self, batch: Mapping[str, Any], step: int, loss: Tensor, trainer: Trainer) -> Path:
         rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"not-finite-step-{step}{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,9 @@
-"""Stops a run with a checkpoint when the system asks it to end."""
+"""End a run with a checkpoint when the system sends a signal."""
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -12,53 +11,46 @@ from torch import Tensor
 
 from beacon_lit.strategies.reduce import over_ranks, to_host
 
+Handler = Callable[[int, FrameType | None], object] | int | None  # as `signal.getsignal` returns it
+
 
 class Preempted(SystemExit):
-    """The run was asked to end. All ranks raise it after the same optimizer step."""
+    """Ends a run after a signal. All ranks raise this error after the same optimizer step."""
 
 
 class Preemption(Callback):
-    """End the run after an optimizer step once a signal has come to any rank.
+    """End the run after an optimizer step, once any rank has received SIGTERM.
 
-    All ranks end after the same step, so that `Checkpoint` can save together; without this they would hang. The exit
-    status is 128 plus the signal's number. `resume=` goes on from the checkpoint.
+    SLURM and Kubernetes send SIGTERM before they kill a process. With several ranks, SIGINT (Ctrl-C) is handled alike.
 
-    Ranks agree on a single number in every step. It is read one step later, when it is likely to be there.
+    All ranks end after the same step, so that `Checkpoint` can save with all of them; otherwise they would hang. The
+    exit status is 128 plus the signal's number. `resume=` continues from the checkpoint.
 
-    It listens again before every batch, because native code replaces handlers behind Python's back: LLVM does when
-    Triton first compiles in this process. The first signal resets LLVM's handler to the default, before that restores
-    Python's; a second one in between (`timeout` signals the process, then its group) kills without a checkpoint.
+    Ranks agree by exchanging one number per step, and read the number one step later, so that no rank waits for it.
 
-    Args:
-        signals: by name. SIGTERM is what SLURM and Kubernetes send before they kill. Where there are several ranks
-            SIGINT (Ctrl-C) ends the run in this way, too.
-
-    Raises:
-        ValueError: a signal that does not exist.
+    The handlers are installed again before every batch, because native code replaces them without Python's knowledge:
+    LLVM does so when Triton first compiles in this process. The first signal then resets LLVM's handler to the default
+    before LLVM restores Python's, and a second signal in between (`timeout` signals the process, then its group) kills
+    the process without a checkpoint.
     """
 
-    def __init__(self, signals: Sequence[str] = ("SIGTERM",)) -> None:
-        known = signal.Signals.__members__
-        for name in signals:
-            if name not in known:
-                raise ValueError(f"signals={name!r} is not allowed; allowed: {', '.join(sorted(known))}")
-        self.signals = [known[name] for name in signals]
-        self._before: dict[signal.Signals, Any] = {}
+    def __init__(self) -> None:
+        self._previous: dict[signal.Signals, Handler] = {}
         self._received = 0
         self._agreed: Callable[[], Tensor] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
+        """Install the signal handlers."""
         self._received, self._agreed = 0, None
-        if threading.current_thread() is not threading.main_thread():  # Python allows handlers in this one only
+        if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
             return
-        several = [signal.SIGINT] if trainer.world_size > 1 else []
-        self._before = {number: signal.getsignal(number) for number in {*self.signals, *several}}
-        self._listen()
+        signals = [signal.SIGTERM, signal.SIGINT] if trainer.world_size > 1 else [signal.SIGTERM]
+        self._previous = {number: signal.getsignal(number) for number in signals}
+        self._install()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Before an optimizer step, when all of the last one is logged: end, or vote on the end after this one."""
-        self._listen()
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Before an optimizer step, when the last step is fully logged: end the run, or vote on ending after it."""
+        self._install()
         if batch_idx % trainer.accumulate_grad_batches:
             return
         ends = self._received
@@ -67,20 +59,20 @@ class Preemption(Callback):
         if ends:
             raise Preempted(128 + ends)
         if trainer.world_size > 1:
-            own = torch.full((), self._received, device=pl_module.device)  # not `tensor`, which waits for the GPU
+            own = torch.full((), self._received, device=pl_module.device)  # `torch.tensor` would wait for the GPU
             self._agreed = to_host(over_ranks(own, "max"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop to listen."""
-        for number, handler in self._before.items():
+        """Restore the previous signal handlers."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous = {}
 
-    def _listen(self) -> None:
-        for number in self._before:
-            signal.signal(number, self._note)
+    def _install(self) -> None:
+        for number in self._previous:
+            signal.signal(number, self._receive)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = number

@@ -1,16 +1,17 @@
-"""The training loss by the ratio at which a token's memory was condensed."""
+"""Log the training loss separately for each ratio at which a token's memory was compressed."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from beacon_lit.arch import Ratio
+from beacon_lit.arch import BeaconLM, BeaconOutput, Ratio
 from beacon_lit.arch.plan.rows import Rows, move
 from beacon_lit.arch.plan.windows import Row
+from beacon_lit.evaluation.checks import check_at_least
 from beacon_lit.loggers import log_metrics
 from beacon_lit.strategies.reduce import over_ranks
 
@@ -18,43 +19,43 @@ from beacon_lit.strategies.reduce import over_ranks
 class RatioLossCallback(Callback):
     """Log "train/loss_ratio_8" and so on, and "train/loss_no_memory".
 
-    A token counts under the ratio of its nearest memory: that of the window before the one from which it is predicted
-    (its first token is predicted from the window before). Tokens that are predicted from a row's first window see no
-    memory. With one ratio for all windows that is the ratio's loss. Weighted means as in "train/loss", over all tokens
-    since the last time and over all ranks; a ratio that no token had is left out.
+    A token counts under the ratio of its nearest memory. A token is predicted from the window of the token before it,
+    and its nearest memory is the window before that one. Tokens predicted from a row's first window see no memory. The
+    losses are weighted means, as is "train/loss", over all tokens since the last log and over all ranks; a ratio
+    without tokens is left out.
 
     Args:
-        every_n_steps: optimizer steps between two points of a curve, which are at multiples of it; each waits for the
-            GPU and the ranks.
+        every_n_steps: optimizer steps between two points of a curve; each point waits for the GPU and the ranks.
 
     Raises:
         ValueError: `every_n_steps` below 1.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps: got {every_n_steps}; must be at least 1")
+        check_at_least(1, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
-        self._batch: Any = None
+        self._batch: Mapping[str, Tensor] = {}
         self._logged_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the model's passes."""
-        lm: Any = pl_module.lm
+        """Register a forward hook on the model."""
+        lm = cast(BeaconLM, pl_module.lm)
         self._hook: RemovableHandle = lm.register_forward_hook(self._add)
-        self._ratios: tuple[int, ...] = lm.beacon.ratios
+        self._ratios = lm.beacon.ratios
         self._start(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen no more."""
+        """Remove the hook."""
         self._hook.remove()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Hold the batch for its weights."""
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Mapping[str, Tensor], batch_idx: int
+    ) -> None:
+        """Keep the batch, whose weights the hook needs."""
         self._batch = batch
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Log at the end of an interval."""
         step = trainer.global_step
@@ -71,8 +72,8 @@ class RatioLossCallback(Callback):
         # (2, G): weighted losses and weights of [other tokens, no memory, each ratio]
         self._sums = torch.zeros(2, 2 + len(self._ratios), device=pl_module.device)
 
-    def _add(self, lm: Any, arguments: Any, output: Any) -> None:
-        """Count the tokens of a pass of training. Nothing waits for the GPU."""
+    def _add(self, lm: BeaconLM, inputs: object, output: BeaconOutput) -> None:
+        """Add the losses and weights of a training pass, without waiting for the GPU."""
         if not lm.training or output.rows is None or output.token_loss is None:
             return
         rows = Rows.of(self._batch["input_ids"], self._batch["attention_mask"])
@@ -83,9 +84,10 @@ class RatioLossCallback(Callback):
 
 
 def token_groups(rows: Rows, planned: Sequence[Row], ratios: Sequence[Ratio]) -> Tensor:
-    """(B, L) int64 of each token: 2 + i where its nearest memory was condensed at `ratios[i]`, 1 where it has none.
+    """Return the group of each token, (B, L) int64.
 
-    0 for padding, a row's first token, which nothing predicts, and a ratio that is none of `ratios`.
+    The group is 2 + i if the token's nearest memory was compressed at `ratios[i]`, and 1 if the token sees no memory;
+    0 for padding, for a row's first token, which is not predicted, and for a ratio outside `ratios`.
     """
     number = {ratio: 2 + i for i, ratio in enumerate(ratios)}
     groups = torch.zeros(len(rows.lengths), rows.width, dtype=torch.int64)

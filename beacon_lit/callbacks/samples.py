@@ -1,4 +1,4 @@
-"""What a run trains on, to look at: the first samples with their loss, and the statistics of the mixture."""
+"""Log what a run trains on: the first samples with their loss weights, and the statistics of the mixture."""
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -9,10 +9,10 @@ from beacon_lit.loggers import log_text
 
 
 class SamplesCallback(Callback):
-    """Write to the loggers' text pages when training starts.
+    """Log samples and statistics as text when training starts.
 
     Args:
-        count: samples to show, the first that are trained on.
+        count: number of samples to show, the first in training order.
 
     Raises:
         ValueError: `count` below 0.
@@ -23,7 +23,7 @@ class SamplesCallback(Callback):
         self.count = count
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Once a run."""
+        """Log once per run."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not (trainer.is_global_zero and trainer.loggers and hasattr(data, "first_samples")):
             return

@@ -1,4 +1,4 @@
-"""Skips optimizer steps whose loss or gradient norm stands out from those of the steps before."""
+"""Skip optimizer steps whose loss or gradient norm is an outlier among the last steps."""
 
 import logging
 import math
@@ -9,42 +9,43 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch import Tensor
 from torch.optim import Optimizer
 
+from beacon_lit.evaluation.checks import check_at_least
 from beacon_lit.strategies.reduce import over_ranks, total_norm
 
 log = logging.getLogger(__name__)
 
 
 class SpikeSkip(Callback):
-    """Skip a step when its loss or its gradient norm is above mean + `sigma` standard deviations of the last steps'.
+    """Skip a step if its loss or gradient norm exceeds the mean of the last steps by `sigma` standard deviations.
 
-    The rule and its defaults are those of OLMo 2 (OLMo-core's `SkipStepOptimizer`) and Levanter. A skipped step leaves
-    weights, optimizer state and schedule as they are; its data is gone by, and it counts as one of the trainer's steps.
-    Its values join the history, so that a lasting change is soon the new normal; a value that is no number is skipped
-    and does not.
+    The rule and its defaults follow OLMo 2 (OLMo-core's `SkipStepOptimizer`) and Levanter. A skipped step leaves
+    weights, optimizer state and schedule unchanged; its data is not used again, and the trainer counts the step. Its
+    loss and norm join the history, so that a lasting change soon counts as normal. A step with a non-finite value is
+    skipped as well, but its values stay out of the history.
 
-    Loss: the mean over ranks of what goes into the backward pass, summed over accumulated batches; gradient norm: of
-    what is trained, before clipping. All ranks decide the same from the same numbers; each step waits for the GPU.
-    The history is part of checkpoints. Logged: "train/skipped_steps", how many so far.
+    The loss is the mean over ranks of the loss that is back-propagated, summed over accumulated batches; the gradient
+    norm is that of all trained parameters, before clipping. All ranks decide from the same numbers; each step waits for
+    the GPU. The history is part of checkpoints. Logged: "train/skipped_steps", the number of skipped steps so far.
 
     Args:
-        sigma: standard deviations above the mean that make a spike.
-        window: steps of history; nothing is skipped before half of them are known.
-        max_in_a_row: skipped steps in a row that end the run.
+        sigma: standard deviations above the mean from which a value counts as a spike.
+        window: steps of history; no step is skipped before half of the history is filled.
+        max_in_a_row: consecutive steps that may be skipped; one more ends the run.
 
     Raises:
-        ValueError: a setting out of range; DeepSpeed, whose engine steps by itself; in training, more than
-            `max_in_a_row` skips.
+        ValueError: a setting out of range, or DeepSpeed, whose engine takes the optimizer step itself; in training,
+            more than `max_in_a_row` consecutive skips.
     """
 
     def __init__(self, sigma: float = 6.0, window: int = 128, max_in_a_row: int = 8) -> None:
-        for name, value, least in (("window", window, 4), ("max_in_a_row", max_in_a_row, 1)):
-            if value < least:
-                raise ValueError(f"{name}: got {value}; must be at least {least}")
+        check_at_least(4, window=window)
+        check_at_least(1, max_in_a_row=max_in_a_row)
         if sigma <= 0:
-            raise ValueError(f"sigma: got {sigma}; must be above 0")
+            raise ValueError(f"sigma={sigma} is not allowed; allowed: above 0")
         self.sigma = sigma
         self.window = window
         self.max_in_a_row = max_in_a_row
@@ -52,14 +53,14 @@ class SpikeSkip(Callback):
         self._in_a_row = 0
         self._history: deque[tuple[float, float]] = deque(maxlen=window)
         self._loss: float | Tensor = 0.0
-        self._before: list[tuple[Any, dict[str, Any], list[float]]] = []
+        self._before: list[tuple[LRSchedulerTypeUnion, dict[str, Any], list[float]]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse where a step cannot be skipped from here."""
+        """Refuse strategies that take the optimizer step themselves."""
         if trainer.strategy.handles_gradient_accumulation:
             raise ValueError(
                 f"callbacks.spike_skip is not allowed with {type(trainer.strategy).__name__}, which takes the "
-                "optimizer step itself; allowed: one device, trainer=ddp and others whose optimizer is torch's"
+                "optimizer step itself; allowed: one device, trainer=ddp or trainer=fsdp2"
             )
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -67,7 +68,7 @@ class SpikeSkip(Callback):
         self._loss = self._loss + loss.detach()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Decide; to skip, take the gradients away: an optimizer leaves parameters without one alone, state and all."""
+        """Decide, and skip by removing the gradients: an optimizer ignores parameters without a gradient."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         values = torch.stack([torch.as_tensor(self._loss, device=pl_module.device).float(), norm.float()])
@@ -80,7 +81,7 @@ class SpikeSkip(Callback):
             self.skipped += 1
             self._in_a_row += 1
             self._report(trainer, reason)
-            pl_module.log("train/gradient_norm", size)  # the module finds no gradients any more
+            pl_module.log("train/gradient_norm", size)  # the module no longer finds gradients
             for parameter in parameters:
                 parameter.grad = None
             rates = [group["lr"] for group in optimizer.param_groups]
@@ -90,8 +91,8 @@ class SpikeSkip(Callback):
             self._in_a_row = 0
         pl_module.log("train/skipped_steps", float(self.skipped))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Put the schedule back, which moves on whether or not the optimizer did."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        """Restore the schedule, which advances even if the optimizer step was skipped."""
         for schedule, state, rates in self._before:
             schedule.load_state_dict(state)
             for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
@@ -99,16 +100,16 @@ class SpikeSkip(Callback):
         self._before = []
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know to decide the same."""
+        """Return what a resumed run needs to decide in the same way."""
         return {"history": list(self._history), "skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._history = deque((tuple(values) for values in state_dict["history"]), maxlen=self.window)
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def _spike(self, loss: float, norm: float) -> str | None:
-        """What stands out, or None."""
+        """Describe the value that is a spike; None if there is none."""
         for i, (name, value) in enumerate((("loss", loss), ("gradient norm", norm))):
             if not math.isfinite(value):
                 return f"{name} {value}"

@@ -1,4 +1,4 @@
-"""How long a run waits for data and stands still, told by the events that Lightning reports to its profiler."""
+"""Measure how long a run waits for data or pauses, from the events that Lightning reports to its profiler."""
 
 import re
 from collections import defaultdict
@@ -8,14 +8,14 @@ from lightning.pytorch.profilers import Profiler
 
 
 class Stopwatch(Profiler):
-    """Add up the seconds of some actions; pass every action on to the trainer's own profiler.
+    """Add up the seconds of chosen actions; pass every action on to the trainer's own profiler.
 
     Args:
         inner: the trainer's own profiler.
-        actions: name -> regular expression that finds the actions which count under it.
+        actions: name -> regular expression of the actions that count under this name.
 
     Attributes:
-        seconds: by name, so far.
+        seconds: seconds so far, by name.
     """
 
     def __init__(self, inner: Profiler, actions: dict[str, str]) -> None:
@@ -26,13 +26,13 @@ class Stopwatch(Profiler):
         super().__init__()
 
     def start(self, action_name: str) -> None:
-        """An action begins."""
+        """Start the clock of an action."""
         self.inner.start(action_name)
         if any(pattern.search(action_name) for pattern in self.actions.values()):
             self._running[action_name] = perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """An action is over."""
+        """Stop the clock of an action."""
         if action_name in self._running:
             seconds = perf_counter() - self._running.pop(action_name)
             for name, pattern in self.actions.items():

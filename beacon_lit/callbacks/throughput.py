@@ -1,10 +1,11 @@
-"""Tokens and floating-point operations per second, waiting for data, and peak memory."""
+"""Measure tokens and floating-point operations per second, time spent waiting for data, and peak memory."""
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -12,8 +13,10 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from beacon_lit.arch import BeaconLM, BeaconOutput
 from beacon_lit.arch.flops import head_flops, pass_flops
 from beacon_lit.callbacks.stopwatch import Stopwatch
+from beacon_lit.evaluation.checks import check_at_least
 from beacon_lit.loggers import log_metrics
 from beacon_lit.strategies.reduce import over_ranks
 
@@ -26,71 +29,72 @@ WAITS = {
 
 @dataclass
 class _Span:
-    """What some optimizer steps take. Labels are counted on the device, so that nothing waits for them."""
+    """Counts over consecutive optimizer steps. Labels are counted on the device, so that the host need not wait."""
 
     start: float
     waited: float  # seconds for the first batch
     tokens: int = 0
-    flops: int = 0  # but for the language head
+    flops: int = 0  # without the language head
     labels: int | Tensor = 0
     label_flops: int = 0
 
 
 class ThroughputCallback(Callback):
-    """Log how fast a run is, all ranks together, and show the main figures on the progress bar.
+    """Log the speed of a run over all ranks, and show the main figures on the progress bar.
 
-    Measured over spans of optimizer steps: from when a span's first batch is asked for to the end of its last step,
-    without validation, evaluation and checkpoints. Logged at the end of each span:
+    Speed is measured over spans of optimizer steps, from the request of a span's first batch to the end of its last
+    step, without validation, evaluation and checkpoints. Logged at the end of each span:
 
-        train/tokens_per_second    of all ranks; tokens are those that the attention mask lets in
-        train/tflops_per_device    model FLOPs (1e12 a second), counted as `beacon_lit.arch.flops` says
-        train/mfu                  model FLOPs utilisation (PaLM, arXiv 2204.02311): the same over the device's peak;
-                                   only where that is known. What is computed a second time to save memory, and what
-                                   else a step may run (a teacher), does not count: it is a lower bound of the
-                                   hardware's utilisation
-        train/data_wait            share of the time, 0 to 1, that was spent waiting for batches; the slowest rank's
-        train/peak_memory_gib      since the start: the GPU's, or on a CPU the process's; the largest rank's
+        train/tokens_per_second    unmasked tokens of all ranks per second
+        train/tflops_per_device    model FLOPs per second and device, in 1e12, counted by `beacon_lit.arch.flops`
+        train/mfu                  model FLOPs utilisation (PaLM, arXiv 2204.02311): model FLOPs over the device's peak,
+                                   logged if the peak is known. Recomputed activations and further models such as a
+                                   teacher do not count: the figure is a lower bound of the hardware's utilisation
+        train/data_wait            share of the time, 0 to 1, spent waiting for batches, on the slowest rank
+        train/peak_memory_gib      peak since the start, of the GPU or (on CPUs) the process; the largest of all ranks
 
     Args:
-        every_n_steps: optimizer steps per span, which end at multiples of it; each end waits for the GPU and the ranks.
-        peak_tflops: what a device can do at most, in 1e12 operations a second; None = Lightning's table for the
-            device and the dtype that the model computes in, where it has them.
+        every_n_steps: optimizer steps per span; the end of a span waits for the GPU and the ranks.
+        peak_tflops: peak of one device, in 1e12 operations per second; None: the value in Lightning's table for the
+            device and the dtype that the model computes in, if the table has one.
 
     Raises:
-        ValueError: `every_n_steps` below 1, `peak_tflops` not above 0.
+        ValueError: `every_n_steps` is below 1, or `peak_tflops` is not above 0.
     """
 
     def __init__(self, every_n_steps: int = 1, peak_tflops: float | None = None) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps: got {every_n_steps}; must be at least 1")
+        check_at_least(1, every_n_steps=every_n_steps)
         if peak_tflops is not None and peak_tflops <= 0:
-            raise ValueError(f"peak_tflops: got {peak_tflops}; must be above 0, or null for the device's own")
+            raise ValueError(
+                f"peak_tflops={peak_tflops} is not allowed; allowed: above 0, or null for the device's own"
+            )
         self.every_n_steps = every_n_steps
         self.peak_tflops = peak_tflops
         self._span: _Span | None = None
         self._next_step = 0
-        self._pauses = 0.0  # validation
-        self._since = 0.0
+        self._pauses = 0.0  # seconds of validation
+        self._validation_start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the model's passes and to the trainer's clock."""
+        """Register a forward hook on the model, and wrap the trainer's profiler."""
         self._watch = trainer.profiler = Stopwatch(trainer.profiler, WAITS)  # type: ignore[attr-defined]
-        lm: Any = pl_module.lm
-        self._hook: RemovableHandle = lm.register_forward_hook(self._count)
+        self._hook: RemovableHandle = cast(BeaconLM, pl_module.lm).register_forward_hook(self._count)
         self._peak = self.peak_tflops or device_tflops(trainer, pl_module)
         self._span = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was waited for before is no training."""
+        """Forget the waiting time before training."""
         self._watch.seconds.clear()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave both as they were."""
+        """Remove the hook, and restore the trainer's profiler."""
         self._hook.remove()
         trainer.profiler = self._watch.inner  # type: ignore[attr-defined]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock of a span, at the moment when its first batch was asked for."""
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Mapping[str, Tensor], batch_idx: int
+    ) -> None:
+        """Start a span at the moment when its first batch was requested, and count the batch's tokens."""
         if self._span is None:
             waited = self._watch.seconds["data"]
             self._span = _Span(perf_counter() - waited, waited)
@@ -101,22 +105,22 @@ class ThroughputCallback(Callback):
         self._span.labels = self._span.labels + (batch["labels"][:, 1:] != -100).sum()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training stands still."""
-        self._since = perf_counter()
+        """Start the clock of validation."""
+        self._validation_start = perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training goes on."""
-        self._pauses += perf_counter() - self._since
+        """Stop the clock of validation."""
+        self._pauses += perf_counter() - self._validation_start
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """At the end of a span, log."""
+        """Log at the end of a span."""
         span = self._span
         if span is None or trainer.global_step < self._next_step:
             return
         if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)  # so that the clock stops when the work is done
+            torch.cuda.synchronize(pl_module.device)  # the work must be done before the clock stops
         seconds = perf_counter() - span.start - self._pauses - self._watch.seconds["pause"]
         waited = (span.waited + self._watch.seconds["data"]) / seconds
         tflops = (span.flops + int(span.labels) * span.label_flops) / 1e12
@@ -132,17 +136,18 @@ class ThroughputCallback(Callback):
         log_metrics(trainer, {f"train/{name}": value for name, value in {**values, "peak_memory_gib": memory}.items()})
         pl_module.log_dict({"ktok/s": tokens / 1000, **mfu, "GiB": memory}, prog_bar=True, logger=False)
 
-    def _count(self, lm: Any, arguments: Any, output: Any) -> None:
-        """The operations of a pass of training."""
+    def _count(self, lm: BeaconLM, inputs: object, output: BeaconOutput) -> None:
+        """Count the operations of a training pass."""
         if self._span is not None and lm.training and output.rows is not None:
             self._span.flops += pass_flops(lm, output.rows)
             self._span.label_flops = head_flops(lm)
 
 
 def device_tflops(trainer: Trainer, pl_module: LightningModule) -> float | None:
-    """The most that the device does in the dtype that the backbone computes in, 1e12 operations a second, if known."""
+    """Return the device's peak in the dtype that the backbone computes in, in 1e12 operations per second; None if
+    unknown."""
     device = pl_module.device
-    lm: Any = pl_module.lm
+    lm = cast(BeaconLM, pl_module.lm)
     if device.type != "cuda":
         return None
     with trainer.precision_plugin.forward_context():
@@ -153,7 +158,7 @@ def device_tflops(trainer: Trainer, pl_module: LightningModule) -> float | None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB: the most that was allocated on a GPU, or that this process held in memory."""
+    """Return the peak of allocated GPU memory, or of this process's memory on a CPU, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes

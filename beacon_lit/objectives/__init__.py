@@ -1,4 +1,4 @@
-"""What is trained for: a model and a batch -> token losses. Chosen by `objective=NAME`, see `Objective`."""
+"""Compute token losses of a model on a batch. `objective=NAME` chooses one of the objectives; see `Objective`."""
 
 from beacon_lit.objectives.attention import AttentionDistillation
 from beacon_lit.objectives.distill import Distillation

@@ -1,7 +1,7 @@
-"""Predict what the dense backbone predicts."""
+"""Train beacons to reproduce the dense backbone's predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -10,14 +10,15 @@ from beacon_lit.arch import BeaconLM, BeaconOutput, Observe, Ratios, Teacher
 
 @dataclass(frozen=True)
 class Distillation:
-    """`(1 - alpha) * cross entropy + alpha * temperature**2 * KL(teacher || student)` (arXiv 1503.02531), in nats.
+    """Mix cross entropy and divergence from the dense backbone (arXiv 1503.02531).
 
-    The teacher is the dense backbone: the model's own weights without beacons, the whole text before it in sight, in
-    one pass without gradients. Behind what it reads of a row a token counts with its cross entropy alone.
+    The loss of a token is `(1 - alpha) * cross entropy + alpha * temperature**2 * KL(teacher || student)`, in nats. The
+    teacher is the dense backbone: the model's own weights without beacons, which attend to the whole text before a
+    token, in one pass without gradients. A token beyond the teacher's length counts with its cross entropy alone.
 
     Attributes:
         alpha: share of the divergence, 0 to 1.
-        teacher: the temperature, and how much of a row the teacher reads.
+        teacher: the temperature, and the number of tokens that the teacher reads of a row.
 
     Raises:
         ValueError: `alpha` is out of range.
@@ -30,14 +31,16 @@ class Distillation:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha!r} is not allowed; allowed: 0 to 1")
 
-    def __call__(self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Objective`. Parts: "cross_entropy", and "kl", at the temperature and without its square."""
+    def __call__(
+        self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return token losses, see `Objective`. Parts: "cross_entropy", and "kl" without the factor temperature**2."""
         return self.compare(lm, batch, ratios)[:2]
 
     def compare(
-        self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None, observe: Observe | None = None
+        self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None, observe: Observe | None = None
     ) -> tuple[Tensor, dict[str, Tensor], BeaconOutput]:
-        """Run model and teacher: the token losses, their parts, and the model's output with what is observed."""
+        """Run model and teacher; return token losses, their parts, and the model's output with the observed states."""
         out = lm(
             batch["input_ids"],
             batch["attention_mask"],

@@ -1,6 +1,6 @@
-"""Predict the next token."""
+"""Train beacons to predict the next token."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -8,10 +8,12 @@ from beacon_lit.arch import BeaconLM, Ratios
 
 
 class LanguageModeling:
-    """Cross entropy with the text itself, in nats."""
+    """Compute the cross entropy with the text itself, in nats."""
 
-    def __call__(self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Objective`."""
+    def __call__(
+        self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return token losses; see `Objective`."""
         out = lm(
             batch["input_ids"], batch["attention_mask"], labels=batch["labels"], ratios=ratios, return_logits=False
         )

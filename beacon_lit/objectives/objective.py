@@ -1,6 +1,7 @@
-"""What every objective is."""
+"""Define the protocol of training objectives."""
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor
 
@@ -8,19 +9,21 @@ from beacon_lit.arch import BeaconLM, Ratios
 
 
 class Objective(Protocol):
-    """Called once for each batch; weighting and averaging are the training module's."""
+    """A training objective, called once per batch; the training module weights and averages the losses."""
 
-    def __call__(self, lm: BeaconLM, batch: dict[str, Any], ratios: Ratios | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Token losses of a batch.
+    def __call__(
+        self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the token losses of a batch.
 
-        Modules are called (`lm(...)`), weights are not touched: they may be spread over several GPUs.
+        An objective calls modules (`lm(...)`) and does not read weights, which may be spread over several GPUs.
 
         Args:
             lm: the model.
             batch: "input_ids", "attention_mask", "labels", each (B, L) int64; see `beacon_lit.data.collate`.
-            ratios: None: the model's policy; see `BeaconLM.forward`.
+            ratios: compression ratios; None: the model's policy; see `BeaconLM.forward`.
 
         Returns:
-            The (B, L) float32 loss at [b, t] of predicting token t, 0 where it has no label; and parts of it to be
-            logged, by name, shaped alike and without gradient.
+            The loss, (B, L) float32: at [b, t] the loss of predicting token t, 0 without a label; and parts of the loss
+            to log, by name, (B, L) without gradient.
         """

@@ -1,1 +1,1 @@
-"""How training is spread over GPUs: what Lightning's strategies lack to train beacons on a frozen, sharded backbone."""
+"""Spread training over GPUs: Lightning's strategies, extended to train beacons on a frozen, sharded backbone."""

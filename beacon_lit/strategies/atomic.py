@@ -1,4 +1,4 @@
-"""Checkpoint files that are there as a whole or not at all."""
+"""Write checkpoint files atomically."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local file beside its place, and then moves it there: whenever a run is killed, no file is half written.
+    """Write local files under a temporary name in the same folder and rename them: a killed run leaves no partial file.
 
-    Lightning's own writes to the system's temporary folder first, which may be small or on another disk.
+    Lightning's own class writes to the system's temporary folder first, which may be small or on another disk.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """See Lightning's CheckpointIO."""
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save a checkpoint; see Lightning's CheckpointIO."""
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -28,10 +28,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
         part.replace(final)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """See Lightning's CheckpointIO. A local file is mapped, so that the ranks of a node share its memory."""
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load a checkpoint; see Lightning's CheckpointIO. Local files are mapped: a node's ranks share their pages."""
         if "://" in str(path):
-            return super().load_checkpoint(path, map_location, weights_only)
+            return super().load_checkpoint(path, map_location, weights_only)  # type: ignore[arg-type]
         if not Path(path).is_file():
             raise FileNotFoundError(f"Checkpoint file not found: {path}")
         return torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)

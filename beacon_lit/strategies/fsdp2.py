@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients and optimizer state spread over ranks by PyTorch itself."""
+"""Train with FSDP2, PyTorch's own way to spread parameters, gradients and optimizer state over ranks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,37 +14,36 @@ from beacon_lit.arch import BeaconLM
 from beacon_lit.arch.checkpoint.sharded import collect, spread_like
 from beacon_lit.strategies.gathered import GatheredCheckpoints
 
-# Besides `forward`: where a computation on a model may begin.
+# Methods besides `forward` at which a computation on a model may begin.
 ENTRIES = ("dense", "dense_token_loss", "read")
 
 
 class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
-    """Fully sharded data parallel (arXiv 2304.11277, `torch.distributed.fsdp.fully_shard`) over all ranks.
+    """Run fully sharded data parallel (arXiv 2304.11277, `torch.distributed.fsdp.fully_shard`) over all ranks.
+
+    A layer's parameters are released after its forward pass and gathered again for its backward pass.
 
     Args:
-        reshard_after_forward: give a layer's parameters back after its forward pass, and gather them again for its
-            backward pass. False takes the memory of the whole backbone, and saves that.
-        timeout, process_group_backend: see Lightning's ModelParallelStrategy.
+        options: `timeout` and `process_group_backend`; see Lightning's ModelParallelStrategy.
     """
 
-    def __init__(self, reshard_after_forward: bool = True, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(tensor_parallel_size=1, **options)
-        self.reshard_after_forward = reshard_after_forward
 
     def setup_environment(self) -> None:
-        """One data-parallel group of all ranks."""
+        """Form one data-parallel group of all ranks."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def shard(self, module: nn.Module) -> None:
-        """See `checkpoint.Sharder`."""
-        fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=self.reshard_after_forward)
+        """Spread a module over ranks: the sharding function, see `checkpoint.Sharder`."""
+        fully_shard(module, mesh=self.device_mesh["data_parallel"], reshard_after_forward=True)
         if isinstance(module, BeaconLM):
             for name in ENTRIES:
                 register_fsdp_forward_method(module, name)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """See `GatheredCheckpoints`."""
+        """Return the whole state; see `GatheredCheckpoints`."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         saved = optimizer.state_dict()
@@ -56,7 +55,7 @@ class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
         return {**values, **collect(tensors, self.is_global_zero)}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """See `GatheredCheckpoints`."""
+        """Restore the state; see `GatheredCheckpoints`."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state = {
@@ -66,7 +65,8 @@ class FSDP2Strategy(GatheredCheckpoints, ModelParallelStrategy):
             optimizer.load_state_dict({**saved, "state": state})
 
 
-def _like(parameter: Tensor, value: Any) -> Any:
-    """A value of an optimizer's state: spread as the parameter is if it has its shape, else as it is."""
-    whole = isinstance(value, Tensor) and value.shape == parameter.shape
-    return spread_like(parameter, value) if whole and isinstance(parameter, DTensor) else value
+def _like(parameter: Tensor, value: object) -> object:
+    """Spread a value of an optimizer's state like its parameter if both have one shape; else return it unchanged."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape and isinstance(parameter, DTensor):
+        return spread_like(parameter, value)
+    return value

@@ -1,4 +1,4 @@
-"""One number of all ranks."""
+"""Reduce values over ranks."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,9 +11,10 @@ _OPERATIONS = {"sum": ReduceOp.SUM, "max": ReduceOp.MAX}
 
 
 def over_ranks(value: Tensor, operation: str = "sum") -> Tensor:
-    """The sum or the "max" of what each rank gives; without other ranks the value itself. Every rank must call it.
+    """Return the "sum" or the "max" of a value over ranks, or the value itself in a single process.
 
-    Unlike Lightning's `strategy.reduce` it puts no barrier before it, which would hold the host until the GPU is done.
+    Every rank must call this function. Unlike Lightning's `strategy.reduce`, there is no barrier, which would make the
+    host wait for the GPU.
     """
     if not torch.distributed.is_initialized():
         return value
@@ -23,19 +24,19 @@ def over_ranks(value: Tensor, operation: str = "sum") -> Tensor:
 
 
 def to_host(value: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a value to the CPU. What is returned waits for that, and not for what the GPU was given since."""
+    """Start to copy a value to the CPU; return a function that waits for the copy alone, not for later GPU work."""
     copy = value.to("cpu", non_blocking=True)
-    there = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
+    copied = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
 
     def wait() -> Tensor:
-        if there is not None:
-            there.synchronize()
+        if copied is not None:
+            copied.synchronize()
         return copy
 
     return wait
 
 
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together; where they are spread over ranks every rank must call it."""
+    """Return the norm of all gradients together; if gradients are spread over ranks, every rank must call this."""
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

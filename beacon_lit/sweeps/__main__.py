@@ -1,4 +1,4 @@
-"""Compare runs: `python -m beacon_lit.sweeps`, another name of `beacon-compare`."""
+"""Compare runs with `python -m beacon_lit.sweeps`, another name of `beacon-compare`."""
 
 from beacon_lit.cli.compare import main
 

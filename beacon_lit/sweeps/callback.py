@@ -1,4 +1,4 @@
-"""Hydra's callback around a sweep: what it needs, what failed on the way, what came of it."""
+"""Check a sweep's plugins, log failed runs, and report the results: a callback for Hydra."""
 
 import atexit
 import importlib.util
@@ -19,22 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class SweepCallback(Callback):
-    """A failed run does not stop the others. The sweep ends with a table, and with exit code 1 if not all are done."""
+    """Finish a sweep even if runs fail, and end it with a table, and with exit code 1 unless all runs are done."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check that sweeper and launcher are installed; have the table printed at the end, whatever that is."""
+        """Check that sweeper and launcher are installed; print the table when the process exits, however it ends."""
         for name in ("sweeper", "launcher"):
             _check_installed(f"hydra/{name}={config.hydra.runtime.choices[f'hydra/{name}']}", config.hydra[name])
         maximize = config.hydra.sweeper.get("direction") == "maximize"
         atexit.register(_report, Path(config.hydra.sweep.dir), maximize)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Log why a run of a sweep failed: Hydra says so at the end, and of the first only."""
+        """Log why a run of a sweep failed: Hydra reports only the first failure, after the sweep."""
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
             log.error("this run failed", exc_info=job_return._return_value)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit code 1 where the sweeper put up with failures."""
+        """Exit with code 1 if runs failed that the sweeper tolerates."""
         if any(job.state != DONE for job in find_jobs([Path(config.hydra.sweep.dir)])):
             raise SystemExit(1)
 

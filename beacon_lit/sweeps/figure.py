@@ -1,4 +1,4 @@
-"""A figure of a sweep: the metric by what was swept."""
+"""Draw the metric of a sweep's runs over the settings that differ."""
 
 import math
 from collections.abc import Sequence
@@ -9,21 +9,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from beacon_lit.sweeps.settings import as_number
+from beacon_lit.sweeps.differences import as_number
 
 WIDTH = 4.6  # inches of a panel
-SHOWN = 12  # panels, and values of a setting that each get a tick or a colour
+SHOWN = 12  # most panels, and most values of a setting that get ticks or colours of their own
 Points = Sequence[tuple[str, str, float]]  # value on the x axis, value of the colour, metric
 
 
 def metric_by_settings(settings: dict[str, list[str]], values: Sequence[float], metric: str, best: int) -> Figure:
-    """One or two settings: one panel, a line per value of the second. More: a panel for each. Seeds are points alike.
+    """Draw one panel for one or two settings, with a line per value of the second; for more, one panel per setting.
+
+    Seeds are not a setting: runs that differ in their seed alone are points of one line.
 
     Args:
-        settings: name -> its value in each run, at least one.
+        settings: name -> value in each run; at least one setting.
         values: the metric of each run.
-        metric: its name.
-        best: the run to mark.
+        metric: the metric's name.
+        best: index of the run to mark.
     """
     settings = {name: column for name, column in settings.items() if name != "seed"} or settings
     names = sorted(settings, key=lambda name: (_numeric(settings[name]), len(set(settings[name]))), reverse=True)
@@ -48,7 +50,7 @@ def metric_by_settings(settings: dict[str, list[str]], values: Sequence[float], 
 
 
 def _panel(axes: Axes, points: Points, name: str, best: tuple[str, str, float], lines: bool) -> None:
-    """The metric over one setting; `lines` joins the means of what has the same colour."""
+    """Draw the metric over one setting; with `lines`, join the means of points of one colour."""
     place = _axis(axes, [x for x, _, _ in points])
     hues = sorted({hue for _, hue, _ in points}, key=_order)
     numeric = _numeric([x for x, _, _ in points])
@@ -58,7 +60,7 @@ def _panel(axes: Axes, points: Points, name: str, best: tuple[str, str, float], 
         axes.plot(*zip(*own, strict=True), "o", color=color, markersize=6, alpha=0.85, label=hue)
         if lines and numeric:
             means = {x: [value for at, value in own if at == x] for x, _ in own}
-            curve = sorted((x, sum(found) / len(found)) for x, found in means.items())
+            curve = sorted((x, sum(same) / len(same)) for x, same in means.items())
             axes.plot(*zip(*curve, strict=True), "-", color=color, linewidth=1.3)
     axes.plot(place[best[0]], best[2], "o", markersize=13, markerfacecolor="none", color="#d95f02", markeredgewidth=1.8)
     axes.set_xlabel(name)
@@ -67,7 +69,7 @@ def _panel(axes: Axes, points: Points, name: str, best: tuple[str, str, float], 
 
 
 def _axis(axes: Axes, values: Sequence[str]) -> dict[str, float]:
-    """Where each value goes: by its number, logarithmic if they spread far, or in the order of names."""
+    """Return the position of each value: its number (on a logarithmic axis for a wide range), or its rank by name."""
     distinct = sorted(set(values), key=_order)
     if not _numeric(values):
         axes.set_xticks(range(len(distinct)), distinct, rotation=30 if max(map(len, distinct)) > 8 else 0)

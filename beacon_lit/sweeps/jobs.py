@@ -1,4 +1,4 @@
-"""Folders of runs -> what each was asked, what became of it."""
+"""Read the settings and results of runs from their folders."""
 
 import json
 import math
@@ -17,17 +17,17 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True)
 class Job:
-    """One run.
+    """The settings and results of one run.
 
     Attributes:
-        name: its folder, relative to the one that was searched.
-        state: "done", "failed", "stopped" by a signal or Ctrl-C, or "unfinished": under way, or killed.
+        name: the run's folder, relative to the searched folder.
+        state: "done", "failed", "stopped" (by a signal or Ctrl-C) or "unfinished" (running, or killed).
         choices: option by config group ("model": "qwen2").
-        config: all settings by dotted name, references such as `${ratio}` as they are written.
-        given: names among them that were given on the command line or by a sweep.
-        metrics: by name.
-        seconds: it took; None while it is not over.
-        error: why it failed.
+        config: all settings by dotted name, with references such as `${ratio}` unresolved.
+        given: names of the settings that were given on the command line or by the sweep.
+        metrics: metrics by name.
+        seconds: duration; None before the run has ended.
+        error: why the run failed.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Job:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The training speed at the end, if it was measured."""
+        """The last measured training speed, or None."""
         return self.metrics.get("train/tokens_per_second")
 
 
 def find_jobs(folders: Sequence[Path]) -> list[Job]:
-    """The runs in some folders, each a run's own or one with runs at any depth below it, in the order of their names.
+    """Return the runs in some folders, sorted by name; a folder is a run's own or has runs at any depth below it.
 
     Raises:
         ValueError: a folder without a run, or runs of several commands.
@@ -55,40 +55,40 @@ def find_jobs(folders: Sequence[Path]) -> list[Job]:
     for folder in folders:
         runs = [file.parents[1] for file in sorted(folder.rglob(str(HYDRA)), key=_natural)]
         if not runs:
-            raise ValueError(f"{folder} is not allowed, no run is in it; allowed: a run's folder, a sweep's, outputs")
+            raise ValueError(f"{folder} has no run in it; allowed: the folder of a run or of a sweep")
         for run in runs:
             name = run.relative_to(folder).as_posix() if run != folder else folder.name
             found.setdefault(run.resolve(), (name, _command(run)))
     commands = sorted({command for _, command in found.values()})
     if len(commands) > 1:
-        raise ValueError(f"runs of {' and '.join(commands)} are not allowed together; allowed: one command's")
+        raise ValueError(f"runs of {' and '.join(commands)} cannot be compared; allowed: runs of one command")
     return [read_job(run, name) for run, (name, _) in found.items()]
 
 
 def read_job(folder: Path, name: str) -> Job:
-    """The run in `folder`."""
+    """Read the run in `folder`."""
     hydra = folder / HYDRA.parent
     config: Any = OmegaConf.to_container(OmegaConf.load(hydra / "config.yaml"))
     overrides: Any = OmegaConf.to_container(OmegaConf.load(hydra / "overrides.yaml"))
     choices = OmegaConf.load(hydra / "hydra.yaml").hydra.runtime.choices
     own = config.get("run_folder") or ""
     record = (folder if "${" in own else Path(own)) / RECORD_FILE
-    told = json.loads(record.read_text()) if record.is_file() else {}
-    state = told.get("state", RUNNING)
+    fields = json.loads(record.read_text()) if record.is_file() else {}
+    state = fields.get("state", RUNNING)
     return Job(
         name=name,
         state=UNFINISHED if state == RUNNING else state,
         choices={group: choice for group, choice in choices.items() if not group.startswith("hydra/")},
         config=flat_settings(config),
         given=frozenset(override.lstrip("+~").partition("=")[0] for override in overrides),
-        metrics=told.get("metrics", {}),
-        seconds=told.get("seconds"),
-        error=told.get("error"),
+        metrics=fields.get("metrics", {}),
+        seconds=fields.get("seconds"),
+        error=fields.get("error"),
     )
 
 
 def default_metric(jobs: Sequence[Job]) -> str | None:
-    """What runs are compared by: `optimized_metric`, else the first that all finished ones have; None without any."""
+    """Choose the metric to compare by: the runs' `optimized_metric`, else one that all finished runs have, or None."""
     done = [job for job in jobs if job.state == DONE]
     asked = {job.config.get("optimized_metric") for job in jobs} - {None}
     if len(asked) == 1:
@@ -98,8 +98,8 @@ def default_metric(jobs: Sequence[Job]) -> str | None:
 
 
 def headlines(jobs: Sequence[Job]) -> list[str]:
-    """Names of metrics to show: results, not their details ("perplexity/ratio_8/window_3"); of several runs that have
-    some, what differs."""
+    """Return the names of the metrics to show: results without details such as "perplexity/ratio_8/window_3", and for
+    several runs only metrics that differ."""
     jobs = [job for job in jobs if job.metrics]
     names = dict.fromkeys(name for job in jobs for name in job.metrics)
     results = [name for name in names if name.count("/") == 1 and not name.startswith("train/")]
@@ -108,7 +108,7 @@ def headlines(jobs: Sequence[Job]) -> list[str]:
 
 
 def finite(job: Job, metric: str | None) -> float | None:
-    """A run's metric, if it has it and it is a number."""
+    """Return a run's metric, or None if the metric is missing or non-finite."""
     value = job.metrics.get(metric) if metric is not None else None
     return value if value is not None and math.isfinite(value) else None
 
@@ -118,5 +118,5 @@ def _command(run: Path) -> str:
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sorts 10 behind 9."""
+    """Return a sort key that puts 10 after 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in file.parts]

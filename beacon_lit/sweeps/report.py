@@ -1,4 +1,4 @@
-"""Runs -> `summary.csv`, `summary.md`, `summary.png`, and a table in the terminal."""
+"""Report runs in `summary.csv`, `summary.md`, `summary.png` and a table in the terminal."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from beacon_lit.record import DONE, STOPPED
+from beacon_lit.sweeps.differences import swept
 from beacon_lit.sweeps.figure import metric_by_settings
 from beacon_lit.sweeps.jobs import UNFINISHED, Job, default_metric, find_jobs, finite
-from beacon_lit.sweeps.settings import swept
 from beacon_lit.sweeps.table import markdown, terminal, write_csv
 
-WHY = {UNFINISHED: "it is under way, or was killed", STOPPED: "by a signal or Ctrl-C"}
+WHY = {UNFINISHED: "still running, or killed", STOPPED: "by a signal or Ctrl-C"}
 
 
 def report(
@@ -21,17 +21,17 @@ def report(
     maximize: bool = False,
     output: str | Path | None = None,
 ) -> list[Job]:
-    """Print and write what is known about runs.
+    """Compare runs: print a table, and write tables and a figure.
 
     Args:
-        folders: a run's, or of runs at any depth.
-        metric: what the figure shows and the best run is chosen by; default: the runs' `optimized_metric`, else one
-            that they all have.
-        maximize: whether more of it is better.
+        folders: folders of runs, or folders with runs at any depth.
+        metric: the metric of the figure, by which the best run is chosen; default: the runs' `optimized_metric`, else a
+            metric that all finished runs have.
+        maximize: whether higher is better.
         output: folder to write to; default: the first of `folders`.
 
     Returns:
-        the runs.
+        The runs.
 
     Raises:
         ValueError: a folder without runs, runs of several commands, or a metric that no run has.
@@ -41,7 +41,7 @@ def report(
     jobs = find_jobs(paths)
     names = sorted({name for job in jobs for name in job.metrics})
     if metric is not None and metric not in names:
-        raise ValueError(f"metric={metric!r} is not allowed; allowed: {', '.join(names) or 'none, no run is done'}")
+        raise ValueError(f"metric={metric!r} is not allowed; allowed: {', '.join(names) or 'none, as no run is done'}")
     metric = metric or default_metric(jobs)
     scored = [job for job in jobs if job.state == DONE and finite(job, metric) is not None]
     pick = max if maximize else min

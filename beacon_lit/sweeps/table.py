@@ -1,4 +1,4 @@
-"""A table with a row per run: for the terminal, as Markdown, as CSV."""
+"""Write a table with a row per run: for the terminal, as Markdown, as CSV."""
 
 import csv
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from beacon_lit.record import DONE, FAILED
+from beacon_lit.sweeps.differences import MISSING, as_number, swept
 from beacon_lit.sweeps.jobs import Job, headlines
-from beacon_lit.sweeps.settings import MISSING, as_number, swept
 
 STYLES = {DONE: "green", FAILED: "red"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A name, and a cell for each run. An `optional` one is left out where there is no room."""
+    """A named column with a cell for each run. An `optional` column is left out of a narrow terminal."""
 
     name: str
     cells: list[str]
@@ -27,23 +27,23 @@ class Column:
 
     @property
     def header(self) -> str:
-        """The name, broken behind what comes before its last part."""
+        """The name, with a line break before its last part."""
         at = max(self.name.rfind("."), self.name.rfind("/")) + 1
         return f"{self.name[:at]}\n{self.name[at:]}" if at and self.name != "tokens/s" else self.name
 
     @property
     def width(self) -> int:
-        """Characters, with the space beside it."""
+        """The width in characters, including the space between columns."""
         return max(map(len, [*self.header.splitlines(), *self.cells])) + 2
 
     @property
     def justify(self) -> Literal["left", "right"]:
-        """Numbers to the right."""
+        """The alignment: numbers to the right."""
         return "left" if self.name in ("run", "state") else "right"
 
 
 def columns_of(jobs: Sequence[Job], metric: str | None) -> list[Column]:
-    """Settings that differ, headline metrics from `metric` on, time, speed and state."""
+    """Return the columns: settings that differ, headline metrics (`metric` first), time, speed and state."""
     names = headlines(jobs)
     if metric is not None:
         names = list(dict.fromkeys([metric, *names]))
@@ -57,7 +57,7 @@ def columns_of(jobs: Sequence[Job], metric: str | None) -> list[Column]:
 
 
 def terminal(jobs: Sequence[Job], best: Job | None, metric: str | None, title: str, width: int) -> Table:
-    """For rich, with the columns that a terminal of `width` characters has room for; the best run is bold."""
+    """Make a table for a terminal of `width` characters, with as many columns as fit; the best run is bold."""
     columns = columns_of(jobs, metric)
     room = width - sum(column.width for column in columns if not column.optional) - 2
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
@@ -75,7 +75,7 @@ def terminal(jobs: Sequence[Job], best: Job | None, metric: str | None, title: s
 
 
 def markdown(jobs: Sequence[Job], best: Job | None, metric: str | None) -> str:
-    """A Markdown table; the best run is bold."""
+    """Make a Markdown table; the best run is bold."""
     columns = columns_of(jobs, metric)
     lines = [
         [column.name for column in columns],
@@ -88,7 +88,7 @@ def markdown(jobs: Sequence[Job], best: Job | None, metric: str | None) -> str:
 
 
 def write_csv(jobs: Sequence[Job], file: Path) -> None:
-    """Everything that is known, unrounded: settings that differ, all metrics, seconds, state, error."""
+    """Write everything unrounded: settings that differ, all metrics, seconds, state, error."""
     settings = swept(jobs)
     metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     with file.open("w", newline="") as out:
@@ -102,7 +102,7 @@ def write_csv(jobs: Sequence[Job], file: Path) -> None:
 
 
 def _short(text: str) -> str:
-    """A value of few digits; names as they are."""
+    """Shorten long numbers; leave other values unchanged."""
     number = as_number(text)
     return text if number is None or len(text) <= 8 else f"{number:.4g}"
 

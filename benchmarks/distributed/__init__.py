@@ -1,1 +1,1 @@
-"""Training over several GPUs: speed, memory and loading of every strategy."""
+"""Measure training over several GPUs: speed, memory and loading of every strategy."""

@@ -1,12 +1,12 @@
-"""Speed and memory of `train.py` under every strategy, one after the other, beside a single GPU.
+"""Measure speed and memory of `train.py` under every strategy, one after the other, and on a single GPU.
 
     python -m benchmarks.distributed                              # 7B, all GPUs of this machine
     python -m benchmarks.distributed --lengths 20480 12288        # ranks of unequal lengths
-    python -m benchmarks.distributed --devices 2 --nodes 2        # memory alone: two ranks share a GPU
+    python -m benchmarks.distributed --devices 2 --nodes 2        # memory only: two ranks share a GPU
     python -m benchmarks.distributed --shape tiny --devices 2 --accelerator cpu --lengths 400 --window 64
 
 A backbone of the shape with random weights is written to a folder first, so that loading is measured as well. Every
-batch is one document, of the lengths in turn.
+batch is one document; the documents take the given lengths in turn.
 """
 
 import argparse
@@ -33,11 +33,9 @@ def main() -> None:
     parser.add_argument("--shape", default="7B")
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, help="options of conf/trainer")
     parser.add_argument("--devices", type=int, default=torch.cuda.device_count())
-    parser.add_argument("--nodes", type=int, default=1, help="so many share this machine's GPU, each with its devices")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes, which share this machine's GPU")
     parser.add_argument("--accelerator", default="gpu", choices=["gpu", "cpu"])
-    parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[20480], help="tokens of a batch on one rank, in turn"
-    )
+    parser.add_argument("--lengths", type=int, nargs="+", default=[20480], help="tokens of the batches of a rank")
     parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--ratio", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
@@ -61,7 +59,7 @@ def main() -> None:
 
 
 def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.Namespace) -> dict[str, float]:
-    """One training run, and what it cost; {} if it failed, having printed why."""
+    """Measure one training run; print the reason and return {} if it fails."""
     folder = args.folder / f"{strategy}-{devices}"
     reports = folder / "reports"
     nodes = args.nodes if devices > 1 else 1
@@ -82,7 +80,7 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
     try:
         done = torchrun(command, nodes, devices // nodes, ROOT, environment, args.timeout)
     except subprocess.TimeoutExpired as error:
-        print(f"{strategy}: not done after {args.timeout} s\n{(error.stderr or b'').decode()[-2000:]}")
+        print(f"{strategy}: not finished after {args.timeout} s\n{(error.stderr or b'').decode()[-2000:]}")
         return {}
     found = [json.loads(file.read_text()) for file in sorted(reports.glob("*.json"))]
     if any(node.returncode for node in done) or len(found) != devices:
@@ -100,7 +98,7 @@ def run(strategy: str, devices: int, backbone: Path, text: Path, args: argparse.
 
 
 def table(rows: dict[tuple[str, int], dict[str, float]]) -> Table:
-    """Strategies by what they cost; of memory and loading the most of any rank."""
+    """Make a table of the strategies; memory and loading are those of the rank with the most."""
     single = next((row.get("tokens/s") for (strategy, _), row in rows.items() if strategy == SINGLE), None)
     shown = Table("strategy", "GPUs", *COLUMNS)
     for (strategy, devices), row in rows.items():

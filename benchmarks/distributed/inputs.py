@@ -1,4 +1,4 @@
-"""What the runs read: a backbone of random weights, and documents of given lengths."""
+"""Write the inputs of the runs: a backbone with random weights, and documents of given lengths."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ FILE_BYTES = 2**30
 
 
 def write_backbone(shape: str, folder: Path) -> Path:
-    """A Hugging Face folder with bf16 weights in files of about a GiB; made once."""
+    """Write a Hugging Face folder with bf16 weights in files of about a GiB, unless it exists."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return folder
@@ -44,7 +44,7 @@ def write_backbone(shape: str, folder: Path) -> Path:
 
 
 def write_text(lengths: list[int], file: Path, documents: int = 64) -> Path:
-    """JSON lines of random letters: with its end-of-text token, a document has as many tokens as its length says."""
+    """Write JSON lines of random letters; a document has the given number of tokens, including its EOS token."""
     rng = random.Random(0)
     with file.open("w") as out:
         for number in range(documents):

@@ -1,4 +1,4 @@
-"""Processes of several machines, or of one that passes for several."""
+"""Start processes on one machine, or on one machine that acts as several."""
 
 import socket
 import subprocess
@@ -14,11 +14,11 @@ QUICK_END = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MI
 def torchrun(
     arguments: Sequence[str], nodes: int, per_node: int, folder: Path, environment: dict[str, str], timeout: float
 ) -> list[Done]:
-    """`torchrun --nproc-per-node=PER_NODE ARGUMENTS` in a folder, and what each node printed.
+    """Run `torchrun --nproc-per-node=PER_NODE ARGUMENTS` in a folder; return what each node printed.
 
-    More than one node are as many torchruns on this machine that find each other as they would on machines of their
-    own. They share its first GPU: NCCL takes two ranks on one GPU if it is told that their hosts differ
-    (`NCCL_HOSTID`), and then sends everything through sockets.
+    With several nodes, as many torchruns start on this machine and find each other as on separate machines. They share
+    the machine's first GPU: NCCL accepts two ranks on one GPU if their hosts differ by name (`NCCL_HOSTID`), and then
+    communicates through sockets.
     """
     meet = ["--standalone"]
     environments = [environment]
@@ -33,10 +33,10 @@ def torchrun(
 def side_by_side(
     command: Sequence[str], environments: Sequence[dict[str, str]], folder: Path, timeout: float
 ) -> list[Done]:
-    """Run a command in several environments at the same time, to the end of all.
+    """Run a command in several environments at the same time, and wait for all.
 
     Raises:
-        subprocess.TimeoutExpired: one is not done after `timeout` seconds.
+        subprocess.TimeoutExpired: a process has not ended after `timeout` seconds.
     """
 
     def run(environment: dict[str, str]) -> Done:
@@ -49,7 +49,7 @@ def side_by_side(
 
 
 def free_port() -> int:
-    """A port of this machine at which nobody listens."""
+    """Return an unused port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

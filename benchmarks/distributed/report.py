@@ -1,4 +1,4 @@
-"""A callback that notes what a rank's run costs."""
+"""Record time and memory of a rank's run in a callback."""
 
 import json
 import os
@@ -16,9 +16,9 @@ WARMUP = 3  # steps
 
 
 class Report(Callback):
-    """Writes `rank-N.json`: seconds and tokens of every step after the first ones, and peaks of memory.
+    """Write `rank-N.json`: seconds and tokens of every step after the first ones, and peaks of memory.
 
-    Host memory is what the process holds for itself (RssAnon), without the files that it has mapped.
+    Host memory is the process's own memory (RssAnon), without mapped files.
     """
 
     def __init__(self, folder: str) -> None:
@@ -28,14 +28,14 @@ class Report(Callback):
         self.found: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Before the model is built."""
+        """Start to measure loading, before the model is built."""
         self.start, self.peak, self.loading = time.perf_counter(), 0.0, True
         reset_peak(trainer.strategy.root_device)
         self.first = own_gib()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is there, and where it belongs."""
+        """Record loading, once the model is on its devices."""
         self.loading = False
         self.found = {
             "s loading": time.perf_counter() - self.start,
@@ -44,7 +44,7 @@ class Report(Callback):
         }
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
+        """Start the clock of a step."""
         if batch_idx == WARMUP:
             reset_peak(pl_module.device)
         synchronize(pl_module.device)
@@ -53,14 +53,14 @@ class Report(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop it."""
+        """Stop the clock of a step."""
         synchronize(pl_module.device)
         if batch_idx >= WARMUP:
             self.seconds.append(time.perf_counter() - self.begin)
             self.tokens.append(int(batch["attention_mask"].sum()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, and end all ranks here: what a run saves at its end is not measured, and takes its time."""
+        """Write the file and end all ranks, as saving the results is slow and not measured."""
         self.folder.mkdir(parents=True, exist_ok=True)
         peak = peak_gib(pl_module.device) or 0.0
         report = {**self.found, "GiB": peak, "seconds": self.seconds, "tokens": self.tokens}
@@ -75,7 +75,7 @@ class Report(Callback):
 
 
 def own_gib() -> float:
-    """Memory of this process that is no file's, in GiB."""
+    """Return this process's memory without mapped files, in GiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024 / GIB

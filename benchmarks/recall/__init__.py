@@ -1,4 +1,4 @@
-"""Recall of records from noise: a task that tiny models learn from nothing, and can be measured exactly."""
+"""Measure recall of facts hidden in noise: a task that tiny models learn from scratch and that is graded exactly."""
 
 from benchmarks.recall.accuracy import METHODS, Accuracy, measure
 from benchmarks.recall.task import Recall

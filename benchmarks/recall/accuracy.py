@@ -1,4 +1,4 @@
-"""How often a model recalls what it is asked for, by where in a window its prompt ends."""
+"""Measure how often a model recalls a record, by the position in a window where the prompt ends."""
 
 import random
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ METHODS = ("one pass", "generate")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right answers, by the length of the prompt modulo the window.
+    """Shares of correct answers, by the length of the prompt modulo the window.
 
     Attributes:
-        complete: for each remainder, the share of answers whose tokens are all right.
-        tokens: for each remainder, the share of right tokens at each place of the answer.
+        complete: for each remainder, the share of answers whose tokens are all correct.
+        tokens: for each remainder, the share of correct tokens at each place of the answer.
     """
 
     complete: tuple[float, ...]
     tokens: tuple[tuple[float, ...], ...]
 
     def at(self, remainders: Iterable[int]) -> float:
-        """Mean share of complete answers at these remainders."""
+        """Return the mean share of complete answers at these remainders."""
         return mean(self.complete[remainder] for remainder in remainders)
 
     def besides(self, remainders: Iterable[int]) -> float:
-        """Mean share of complete answers at all others."""
+        """Return the mean share of complete answers at all other remainders."""
         return self.at(set(range(len(self.complete))) - set(remainders))
 
 
@@ -40,15 +40,15 @@ def measure(lm: BeaconLM, task: Recall, method: str, shortest: int, samples: int
     """Ask for one record of a row, at the end of prompts of `window` consecutive lengths.
 
     Args:
-        lm: the model; it is left in eval mode.
-        task: its task.
-        method: "one pass" (over prompt and answer; a token is right when it is the most likely one) or "generate".
+        lm: the model, which is left in eval mode.
+        task: the task.
+        method: "one pass" over prompt and answer, where a token is correct if it is the most likely one, or "generate".
         shortest: tokens of the shortest prompt, a multiple of the window.
-        samples: prompts of each length.
-        seed: decides the prompts; both methods are given the same.
+        samples: prompts per length.
+        seed: seed of the prompts; both methods are given the same prompts.
 
     Raises:
-        ValueError: another method, no samples, a length off the window's multiples or too short for the records.
+        ValueError: another method, no samples, or a length that is no multiple of the window or too short.
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not allowed; allowed: {', '.join(METHODS)}")
@@ -69,7 +69,7 @@ def measure(lm: BeaconLM, task: Recall, method: str, shortest: int, samples: int
 
 
 def _answers(lm: BeaconLM, ids: Tensor, length: int, method: str) -> Tensor:
-    """(B, L) prompts of `length` tokens with their answers -> (B, L - length) what the model answers."""
+    """Return the model's answers, (B, L - length), to (B, L) prompts of `length` tokens with their answers."""
     new = ids.shape[1] - length
     if method == "one pass":
         return lm(ids[:, :-1], logits_to_keep=new).logits.argmax(-1)

@@ -1,8 +1,8 @@
-"""Recall: records strewn over noise, each asked for once, later on.
+"""Make the task Recall: records scattered in noise, each of which is asked for once later.
 
     n3 n7 KEY k5 v1 v0 v2 v2 n1 KEY k2 v3 v0 v0 v1 n4 n4 n0 ASK k5 v1 v0 v2 v2 n6 ... ASK k2 v3 v0 v0 v1
 
-Values are few, so the answers of several records begin alike: what an answer says so far does not tell the key.
+There are few values, so the answers of several records begin alike: the start of an answer does not reveal the key.
 """
 
 import random
@@ -11,17 +11,19 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from beacon_lit.checks import is_count
+
 IGNORED = -100  # label of a token that is not scored
 
 
 @dataclass(frozen=True)
 class Recall:
-    """The task. Token ids are `[noise | keys | values | KEY | ASK]`.
+    """Settings of the task. Token ids are `[noise | keys | values | KEY | ASK]`.
 
     Args:
-        records: most records of a row.
-        keys, values, noise: tokens of each kind.
-        answer: values of a record.
+        records: largest number of records in a row.
+        keys, values, noise: number of tokens of each kind.
+        answer: number of values in a record.
 
     Raises:
         ValueError: a setting below 1, fewer than 2 records, or more records than keys.
@@ -45,28 +47,28 @@ class Recall:
 
     @property
     def question(self) -> int:
-        """Tokens of a question: the mark and the key."""
+        """Tokens of a question: the ASK token and the key."""
         return 2
 
     @property
     def key_mark(self) -> int:
-        """The token that a record begins with."""
+        """The first token of a record."""
         return self.vocabulary - 2
 
     @property
     def ask_mark(self) -> int:
-        """The token that a question begins with."""
+        """The first token of a question."""
         return self.vocabulary - 1
 
     def least(self, records: int) -> int:
-        """Tokens of a row without noise: each record, and its question with the answer."""
+        """Count the tokens of a row without noise: each record, and its question with the answer."""
         return 2 * records * (self.question + self.answer)
 
     def parted(self, window: int, overlap: int = 0) -> list[int]:
-        """Lengths of the prompt, modulo the window, at which a border hides the question from some of its answer.
+        """Return the prompt lengths, modulo the window, at which a border hides the question from part of the answer.
 
-        With i tokens of the answer before the border, the next one is still predicted by the full, open window. Its
-        coming closes that window, and the rest is predicted without the question unless the overlap reaches back to it.
+        With i tokens of the answer before the border, the full, open window still predicts the next token. That token
+        closes the window, and the rest is predicted without the question, unless the overlap reaches back to it.
         """
         return [-i % window for i in range(self.answer - 1) if self.question + i > overlap]
 
@@ -76,17 +78,17 @@ class Recall:
         """Draw rows.
 
         Args:
-            rng: what is drawn from.
-            rows: B.
-            length: L, exact.
-            records: of each row.
-            at_end: whether the last answer ends the row; else noise may follow.
+            rng: source of randomness.
+            rows: number of rows, B.
+            length: exact length of each row, L.
+            records: number of records in each row.
+            at_end: whether the last answer ends the row; otherwise noise may follow.
 
         Returns:
-            Ids and labels, both (B, L) int64; the values of answers are labelled, all else is -100.
+            Ids and labels, both (B, L) int64; labels are -100 except for the values of answers.
 
         Raises:
-            ValueError: no rows, more records than keys, or a length that does not hold them.
+            ValueError: no rows, more records than keys, or a length too short for the records.
         """
         check_count("rows", rows, 1)
         check_count("records", records, 1, self.keys)
@@ -97,9 +99,9 @@ class Recall:
     def _row(self, rng: random.Random, length: int, records: int, at_end: bool) -> tuple[list[int], list[int]]:
         first_value = self.noise + self.keys
         keys = rng.sample(range(self.noise, first_value), records)
-        told = {key: [first_value + rng.randrange(self.values) for _ in range(self.answer)] for key in keys}
+        answers = {key: [first_value + rng.randrange(self.values) for _ in range(self.answer)] for key in keys}
         order = keys * 2
-        rng.shuffle(order)  # a key that comes for the second time is asked for
+        rng.shuffle(order)  # the second occurrence of a key is its question
         free = length - self.least(records)
         spots = sorted(rng.randint(0, free) for _ in order)  # noise tokens before each record and question
         if at_end:
@@ -110,16 +112,15 @@ class Recall:
         for key, before, spot in zip(order, [0, *spots], spots, strict=False):
             asked = key in seen
             gap = [rng.randrange(self.noise) for _ in range(spot - before)]
-            ids += [*gap, self.ask_mark if asked else self.key_mark, key, *told[key]]
-            labels += [IGNORED] * (len(gap) + self.question) + (told[key] if asked else [IGNORED] * self.answer)
+            ids += [*gap, self.ask_mark if asked else self.key_mark, key, *answers[key]]
+            labels += [IGNORED] * (len(gap) + self.question) + (answers[key] if asked else [IGNORED] * self.answer)
             seen.add(key)
         tail = length - len(ids)
         return ids + [rng.randrange(self.noise) for _ in range(tail)], labels + [IGNORED] * tail
 
 
 def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
-    """ValueError unless `value` is an integer of at least `least` and at most `most`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+    """Raise a ValueError unless `value` is an integer of at least `least` and at most `most`."""
+    if not is_count(value, least) or (most is not None and value > most):  # type: ignore[operator]
         upto = "" if most is None else f" and <= {most}"
         raise ValueError(f"{name}={value!r} is not allowed; allowed: an integer >= {least}{upto}")

@@ -1,4 +1,4 @@
-"""Tiny models that learn to recall from nothing, in minutes on a CPU: settings, weights, training."""
+"""Train tiny models from scratch to recall, in minutes on a CPU: settings, weights, training."""
 
 import math
 import random
@@ -18,23 +18,23 @@ REPORT = 250  # steps between two lines of the log
 
 @dataclass(frozen=True)
 class Study:
-    """Settings of models that differ in their overlap alone.
+    """Settings of models that differ only in their overlap.
 
     Args:
-        overlaps: one model each.
-        steps: of training; the first eighth on rows of one window, where there is no memory to learn yet.
-        seed: of weights, rows and questions.
+        overlaps: overlaps, with one model each.
+        steps: training steps; the first eighth uses rows of one window, without memory.
+        seed: seed of weights, rows and questions.
         samples: questions per length of the prompt.
         device: "cpu" or "cuda".
         ratio, window: raw tokens per beacon, and per window.
-        layers, hidden: of the model, which has 4 heads.
-        rows: per step.
+        layers, hidden: layers and hidden size of the model, which has 4 heads.
+        rows: rows per step.
         longest: tokens of the longest row.
-        rate: the highest learning rate; a warm-up, then half a cosine.
-        task: what is learned.
+        rate: peak learning rate, after a warm-up and before half a cosine.
+        task: the task.
 
     Raises:
-        ValueError: a setting outside its range, the same overlap twice, or a device that there is not.
+        ValueError: a setting out of range, the same overlap twice, or an unavailable device.
     """
 
     overlaps: tuple[int, ...] = (0, 8)
@@ -72,16 +72,16 @@ class Study:
 
     @property
     def shortest(self) -> int:
-        """Tokens of the shortest prompt that is measured: one window more than all records need."""
+        """Tokens of the shortest measured prompt: one window more than all records need."""
         return (math.ceil(self.task.least(self.task.records) / self.window) + 1) * self.window
 
     def beacon(self, overlap: int) -> BeaconConfig:
-        """The beacon settings of one model."""
+        """Return the beacon settings of one model."""
         return BeaconConfig(window=self.window, ratios=self.ratio, overlap=overlap)
 
 
 def build(study: Study, overlap: int) -> BeaconLM:
-    """A random model on the CPU: the same weights for every overlap, all of them to be trained."""
+    """Make a random model on the CPU, with the same weights for every overlap, all of them trainable."""
     torch.manual_seed(study.seed)
     config = LlamaConfig(
         vocab_size=study.task.vocabulary,
@@ -101,7 +101,7 @@ def build(study: Study, overlap: int) -> BeaconLM:
 
 
 def train(study: Study, overlap: int) -> BeaconLM:
-    """Train one model on rows of all lengths: questions and answers fall anywhere in a window."""
+    """Train one model on rows of all lengths, so that questions and answers fall anywhere in a window."""
     lm = build(study, overlap).to(study.device).train()
     optimizer = torch.optim.AdamW(lm.parameters(), lr=study.rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -126,7 +126,7 @@ def train(study: Study, overlap: int) -> BeaconLM:
 
 
 def draw(study: Study, rng: random.Random, step: int) -> tuple[Tensor, Tensor]:
-    """Ids and labels (B, L) of a step, counted from 1; all rows are of one length."""
+    """Draw ids and labels, (B, L), of a step, counted from 1; all rows have one length."""
     task = study.task
     if step <= study.steps // 8:
         return task.batch(rng, 4 * study.rows, rng.randint(task.least(2), study.window), 2)

@@ -160,7 +160,7 @@ def test_time_that_is_up_ends_the_run(tmp_path, capsys):
         (["--rows", "0"], "rows=0 is not allowed; allowed: 1 or more"),
         (["--rows", "8", "--most", "4"], "most=4 is not allowed; allowed: 8 or more"),
         (["--window", "0"], "window=0"),
-        (["--device", "cuda"], "device='cuda' is not allowed, torch finds no CUDA device; allowed: 'cpu'"),
+        (["--device", "cuda"], "device='cuda' is not allowed: torch finds no CUDA device; allowed: 'cpu'"),
         (["--minutes", "0"], "minutes=0.0 is not allowed"),
         (["--figure", "inference.txt"], r"figure='inference.txt' is not allowed; allowed: .*\.png"),
     ],
@@ -237,7 +237,7 @@ def test_fewer_tokens_than_asked_for_are_an_error(lm):
     first = int(lm.generate(ids[:, -1:], cache=cache, max_new_tokens=1, do_sample=False)[0, -1])
     generate = lm.generate
     lm.generate = lambda *args, **options: generate(*args, **{**options, "eos_token_id": first, "pad_token_id": 0})
-    with pytest.raises(RuntimeError, match="1 tokens came in 1 timed steps; 5 were asked for"):
+    with pytest.raises(RuntimeError, match="1 tokens came in 1 timed steps; 5 were requested"):
         Beacons(lm).generate(ids, cache, 5)
     del lm.generate
 

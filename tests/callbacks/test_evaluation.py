@@ -124,8 +124,8 @@ def test_a_resumed_run_keeps_the_first_results(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(tasks={}), "tasks: got none"),
-        (dict(tasks=TASKS, every_n_steps=0), "every_n_steps: got 0; must be at least 1"),
+        (dict(tasks={}), r"tasks=\[\] is not allowed"),
+        (dict(tasks=TASKS, every_n_steps=0), "every_n_steps=0 is not allowed; allowed: at least 1"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, settings, message):

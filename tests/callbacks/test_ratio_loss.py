@@ -110,5 +110,5 @@ def test_groups_by_hand():
 
 
 def test_bad_setting_is_named():
-    with pytest.raises(ValueError, match="every_n_steps: got 0; must be at least 1"):
+    with pytest.raises(ValueError, match="every_n_steps=0 is not allowed; allowed: at least 1"):
         RatioLossCallback(0)

@@ -155,7 +155,7 @@ def test_an_engine_that_steps_by_itself_is_refused(tmp_path):
 @pytest.mark.parametrize("settings", [dict(sigma=0.0), dict(window=3), dict(max_in_a_row=0)])
 def test_bad_settings_are_named(settings):
     ((name, value),) = settings.items()
-    with pytest.raises(ValueError, match=f"{name}: got {value}"):
+    with pytest.raises(ValueError, match=f"{name}={value} is not allowed"):
         SpikeSkip(**settings)
 
 

@@ -159,8 +159,8 @@ def test_the_profiler_sees_what_it_saw_without(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(every_n_steps=0), "every_n_steps: got 0; must be at least 1"),
-        (dict(peak_tflops=0.0), "peak_tflops: got 0.0; must be above 0"),
+        (dict(every_n_steps=0), "every_n_steps=0 is not allowed; allowed: at least 1"),
+        (dict(peak_tflops=0.0), "peak_tflops=0.0 is not allowed; allowed: above 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from beacon_lit.sweeps import report
 from beacon_lit.sweeps.__main__ import main
+from beacon_lit.sweeps.differences import swept
 from beacon_lit.sweeps.jobs import find_jobs
-from beacon_lit.sweeps.settings import swept
 from tests.sweeps.folders import done, run_folder
 
 LOSSES = {(2, 1e-4): 3.0, (2, 1e-3): 2.5, (8, 1e-4): 3.5, (8, 1e-3): 2.75}
@@ -144,9 +144,9 @@ def test_a_narrow_terminal_shows_settings_state_and_the_metric(sweep: Path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/empty"], "empty is not allowed, no run is in it"),
+        (["{tmp}/empty"], "empty has no run in it; allowed: the folder of a run"),
         (["{tmp}/runs", "--metric", "val/los"], "metric='val/los' is not allowed; allowed: train/loss"),
-        (["{tmp}/runs", "{tmp}/other"], "runs of evaluate and train are not allowed together"),
+        (["{tmp}/runs", "{tmp}/other"], "runs of evaluate and train cannot be compared; allowed: runs of one command"),
     ],
 )
 def test_mistakes_on_the_command_line(

@@ -1,8 +1,8 @@
-"""A run's settings in its loggers: all of them as text, those that matter as hyperparameters."""
+"""Log a run's settings: all of them as text, chosen ones as hyperparameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -12,22 +12,22 @@ from torch.utils.tensorboard.summary import hparams
 from beacon_lit.loggers import log_text
 from beacon_lit.record import flat_settings
 
-_HYDRA = ("_target_", "_partial_", "_convert_")  # how a setting is made, not what it is
+_HYDRA = ("_target_", "_partial_", "_convert_")  # keys that say how Hydra makes an object
 
 
 class SettingsCallback(Callback):
-    """Log what `config.yaml` in the run's folder says when training starts.
+    """Log `config.yaml` of the run's folder when training starts.
 
-    The whole file is shown as text. The chosen settings are the hyperparameters of every logger; TensorBoard's page of
-    them shows those first in which runs differ, beside the newest value of every scalar.
+    The whole file is logged as text. The chosen settings become the hyperparameters of every logger; TensorBoard's page
+    of hyperparameters shows the settings that differ between runs first, beside the newest value of every scalar.
 
     Args:
         folder: the run's folder.
-        hyperparameters: settings such as "optimizer.lr", or groups of them such as "beacon"; what a run does not have
-            is left out.
+        hyperparameters: settings such as "optimizer.lr", or groups of settings such as "beacon"; settings that a run
+            does not have are left out.
 
     Raises:
-        ValueError: when training starts, there is no `config.yaml`.
+        ValueError: `config.yaml` is missing when training starts.
     """
 
     def __init__(self, folder: str | Path, hyperparameters: Sequence[str]) -> None:
@@ -35,21 +35,25 @@ class SettingsCallback(Callback):
         self.hyperparameters = tuple(hyperparameters)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Once a run."""
+        """Log once per run."""
         if not (trainer.is_global_zero and trainer.loggers):
             return
         if not self.file.is_file():
             raise ValueError(f"folder={str(self.file.parent)!r} has no config.yaml; allowed: the run's folder")
         text = self.file.read_text()
-        chosen = choose(OmegaConf.to_container(OmegaConf.create(text)), self.hyperparameters)
+        config = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(text)))
+        chosen = choose(config, self.hyperparameters)
         for logger in trainer.loggers:
             log_text(logger, "config", f"```yaml\n{text}```", trainer.global_step)
             logger.log_hyperparams(chosen)
             _hparams_page(logger, chosen)
 
 
-def choose(config: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Those settings of a nested dict that are, or are below, one of `names`; by dotted name, lists as text."""
+def choose(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, object]:
+    """Return the settings of a nested config that are named in `names` or belong to a group named there.
+
+    Keys are dotted names; lists are written as text.
+    """
     flat = flat_settings(config)
     return {
         setting: _shown(value)
@@ -59,14 +63,15 @@ def choose(config: Any, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     if value is None or isinstance(value, list):
         return ", ".join(map(str, value)) if value else "none"
     return value
 
 
-def _hparams_page(logger: Logger, chosen: dict[str, Any]) -> None:
-    """Leave out the list of columns that torch writes, too: without it TensorBoard finds them in all runs by itself."""
+def _hparams_page(logger: Logger, chosen: dict[str, object]) -> None:
+    """Write TensorBoard's page of hyperparameters without torch's list of columns, so that TensorBoard collects the
+    columns of all runs itself."""
     if isinstance(logger, TensorBoardLogger):
         _, start, end = hparams(chosen, {})
         for summary in (start, end):

@@ -1,4 +1,4 @@
-"""What differs between runs."""
+"""Find the settings that differ between runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ IGNORED = ("run_folder", "optimized_metric")
 
 
 def swept(jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """Setting -> its value in each run, of all settings that are not the same in all runs.
+    """Return the settings that differ between runs, as setting -> value in each run.
 
-    Config groups come first. What only follows from the choice of a group is left out (`objective=distill` brings its
-    `alpha`), unless it was given itself.
+    Config groups come first. Settings that merely follow from the choice of a group are left out (`alpha` follows from
+    `objective=distill`), unless they were given explicitly.
     """
     choices = _differing([job.choices for job in jobs])
     chosen = list(zip(*choices.values(), strict=True)) if choices else [()] * len(jobs)
@@ -33,7 +33,7 @@ def _differing(values: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _follows(values: Sequence[str], chosen: Sequence[tuple[str, ...]]) -> bool:
-    """Whether runs of the same choices have the same value."""
+    """Whether runs with the same choices always have the same value."""
     return len(set(zip(chosen, values, strict=True))) == len(set(chosen))
 
 
@@ -44,7 +44,7 @@ def _text(value: Any) -> str:
 
 
 def as_number(text: str) -> float | None:
-    """The number that a value is, if it is one."""
+    """Convert a value to a number; None if it is not a number."""
     try:
         return float(text)
     except ValueError:
