@@ -180,7 +180,14 @@ def test_the_config_evaluates_every_subset(tmp_path, monkeypatch):
     monkeypatch.setitem(SUBSETS, "longbook_sum_eng", SUBSETS["longbook_qa_eng"])
     monkeypatch.setitem(SUBSETS, "math_calc", SUBSETS["math_find"])  # not 30,000 tokens
     backbone = small_backbone(tmp_path / "backbone")
-    overrides = ["model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=64", "ratio=4", "batch_size=3"]
+    overrides = [
+        "model=llama3",
+        f"model.path={backbone}",
+        "beacon.overlap=0",
+        "beacon.window=64",
+        "ratio=4",
+        "batch_size=3",
+    ]
     overrides += [
         "task=[infinitebench]",
         f"task.infinitebench.data_root={tmp_path}",

@@ -105,7 +105,14 @@ def test_configs_run_end_to_end_and_a_judge_comes_later(backbone, tmp_path):
     text = small_text(tmp_path / "text.jsonl")
     folder = tmp_path / "run"
     names = ["needle", "multi_needle", "multi_turn_needle"]
-    settings = ["model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=64", "ratio=[4]", "data=text"]
+    settings = [
+        "model=llama3",
+        f"model.path={backbone}",
+        "beacon.overlap=0",
+        "beacon.window=64",
+        "ratio=[4]",
+        "data=text",
+    ]
     settings += [
         f"data.train=[{text}]",
         f"data.validation=[{text}]",
