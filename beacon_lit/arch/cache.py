@@ -1,22 +1,17 @@
 """What a model remembers of a sequence, as a value: made by one call, passed to the next, never changed."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from beacon_lit.arch import cache_files
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.checks import is_count
-
-FORMAT = "beacon_cache-1"  # in a file's metadata
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -212,51 +207,32 @@ class BeaconCache:
         return replace(self, layers=layers, hidden=self.hidden.to(target))  # type: ignore[call-overload]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, its folder made if need be. An older file stays until the new one is whole.
+        """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.
 
         Raises:
-            ValueError: the path of a folder.
+            ValueError: `path` is a folder.
         """
-        path = Path(path)
-        if path.is_dir():
-            raise ValueError(f"path={path} is a folder; allowed: a file's name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"{i}.{name}": tensor.contiguous()
-            for i, layer in enumerate(self.layers)
-            for name, tensor in vars(layer).items()
-        }
-        about: dict[str, Any] = {name: getattr(self, name) for name in ("fingerprint", "unfinished", "interleaved")}
-        about["rows"] = [asdict(row) for row in self.rows]
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file({"hidden": self.hidden, **tensors}, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
-        partial.replace(path)
+        layers = {f"{i}.{name}": tensor for i, layer in enumerate(self.layers) for name, tensor in vars(layer).items()}
+        about = {name: getattr(self, name) for name in _SETTINGS} | {"rows": [asdict(row) for row in self.rows]}
+        cache_files.write(Path(path), {"hidden": self.hidden, **layers}, about)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "BeaconCache":
-        """Read what `save` wrote. A model refuses it in its first call if it is not the one that made it.
+        """Read what `save` wrote. Another model than the one that made the cache refuses it in its first call.
 
         Raises:
-            ValueError: no such file, a damaged one, or one that holds something else.
+            ValueError: the file is missing, damaged or of another format.
         """
-        try:
-            with safe_open(str(path), "pt", device=str(device)) as file:
-                about = file.metadata() or {}
-                if about.get("format") != FORMAT:
-                    raise ValueError(f"{path} has the format {about.get('format')!r}; allowed: {FORMAT!r}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = json.loads(about["about"])
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"cannot load the cache {path}: {error}") from error
-        rows = tuple(RowState(**{name: _as_tuples(value) for name, value in row.items()}) for row in about["rows"])
+        tensors, about = cache_files.read(path, device)
+        rows = tuple(RowState(**row) for row in about["rows"])
         layers = tuple(
             LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
             for i in range(len(tensors) // len(_TENSORS))
         )
-        mark = _as_tuples(about["fingerprint"])
-        return cls(rows, layers, tensors["hidden"], about["unfinished"], about["interleaved"], mark)
+        return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS})
 
 
+_SETTINGS = ("fingerprint", "unfinished", "interleaved")  # what caches of one model and mode have in common
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 
@@ -264,7 +240,7 @@ def _check_alike(caches: Sequence[BeaconCache]) -> None:
     """ValueError unless rows of all caches can stand in one."""
     first = caches[0]
     for cache in caches[1:]:
-        for name in ("fingerprint", "unfinished", "interleaved"):
+        for name in _SETTINGS:
             if getattr(cache, name) != getattr(first, name):
                 raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
         for name in ("dtype", "device"):
@@ -283,8 +259,3 @@ def _spans(lengths: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Ten
 
 def _is_all(places: Tensor, count: int) -> bool:
     return len(places) == count and bool((places == torch.arange(count)).all())
-
-
-def _as_tuples(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -24,8 +24,9 @@ from beacon_lit.arch.nn.names import is_beacon
 from beacon_lit.arch.nn.rope import Rope, positions
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.nn.windows import WindowStep
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
-from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.rows import move
 from beacon_lit.arch.ratios import Draw, Limits, Ratios
 
@@ -188,9 +189,9 @@ class BeaconModel(PreTrainedModel):
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
         stream = torch.cat([raw, beacons.to(raw.dtype)])
-        fresh = None if layout.cached is None else self.rope(raw, layout.cached.fresh_slot)
+        added = None if layout.cached is None else self.rope(raw, layout.cached.added_slot)
         q_rope, k_rope = self.rope(raw, layout.q_slot), self.rope(raw, layout.k_slot)
-        step = WindowStep(layout, q_rope, k_rope, self.attn, fresh, before)
+        step = WindowStep(layout, q_rope, k_rope, self.attn, added, before)
         hidden = self.run_layers(stream, q_rope, step)
         return hidden[: layout.raw], tuple(step.after[i] for i in range(len(step.after)))
 
@@ -215,8 +216,8 @@ def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) ->
     if cache is None:
         return lm.run(move(ids, device), layout)[0], None
     parts = ids.split([row.new for row in call.rows])
-    again = [ids.new_tensor(state.open_ids[: row.again]) for state, row in zip(call.states, call.rows, strict=True)]
-    stream = torch.cat([part for pair in zip(again, parts, strict=True) for part in pair])
+    rerun = [ids.new_tensor(state.open_ids[: row.rerun]) for state, row in zip(call.states, call.rows, strict=True)]
+    stream = torch.cat([part for pair in zip(rerun, parts, strict=True) for part in pair])
     hidden, layers = lm.run(move(stream, device), layout, cache.layers)
     assert layout.cached is not None
     kept = torch.cat([hidden.detach(), cache.hidden])[layout.cached.hidden]

@@ -11,7 +11,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.observe import Observe, observing
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.rows import Rows, check_ids, move
 from beacon_lit.arch.plan.windows import Row, Window
 from beacon_lit.checks import is_count

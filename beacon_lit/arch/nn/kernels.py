@@ -76,7 +76,7 @@ def masks(layout: Layout) -> Iterator[Tensor | None]:
             continue
         mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.q_index.device).tril(keys - queries)
         if layout.visibility is not None:
-            mask &= layout.visibility.of(slice(end - queries, end), slice(end - keys, end))
+            mask &= layout.visibility.mask(slice(end - queries, end), slice(end - keys, end))
         yield mask
 
 

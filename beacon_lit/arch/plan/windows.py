@@ -17,7 +17,7 @@ class Window:
         length: raw tokens that run in this call.
         ratio: α, 0 (kept raw) or "drop".
         beacons: beacons that run in this call.
-        past: raw tokens of it that earlier calls left in the cache, and do not run again.
+        past: raw tokens of it that earlier calls left in the cache, and that do not run in this call.
         past_slots: their slots, with those of beacons among them.
         closes: whether it joins memory in this call.
     """
@@ -47,13 +47,13 @@ class Row:
     Attributes:
         windows: the windows that it touches.
         start: position in the sequence of the first token that runs.
-        again: tokens of the open window that run once more, since it closes with beacons.
+        rerun: tokens of the open window that run once more, since it closes with beacons.
         memory, overlap, open_slots: slots that earlier calls left in the cache.
     """
 
     windows: tuple[Window, ...]
     start: int = 0
-    again: int = 0
+    rerun: int = 0
     memory: int = 0
     overlap: int = 0
     open_slots: int = 0
@@ -61,7 +61,7 @@ class Row:
     @property
     def new(self) -> int:
         """Tokens that the call reads, those that run once more left out."""
-        return sum(window.length for window in self.windows) - self.again
+        return sum(window.length for window in self.windows) - self.rerun
 
 
 def sizes(state: RowState, new: int, window: int) -> list[int]:
@@ -114,9 +114,9 @@ def _plan_row(
         inserts = isinstance(ratio, int) and ratio > 0 and (closes[i] or as_they_come)
         beacons = size // int(ratio) - before // int(ratio) if inserts else 0
         windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
-    again = len(state.open_ids) - past
-    start = state.seen_tokens - again
-    return Row(tuple(windows), start, again, state.memory_slots, state.overlap_slots, state.window_slots)
+    rerun = len(state.open_ids) - past
+    start = state.seen_tokens - rerun
+    return Row(tuple(windows), start, rerun, state.memory_slots, state.overlap_slots, state.window_slots)
 
 
 def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
