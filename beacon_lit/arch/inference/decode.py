@@ -1,4 +1,4 @@
-"""Token after token: what `generate` keeps between its steps. Private to one generation, it changes with every step."""
+"""Decode by calls from cache to cache. A `Decoding` belongs to one generation and changes with every step."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -13,31 +13,32 @@ from beacon_lit.arch.inference.start import mode_of
 from beacon_lit.arch.plan.rows import check_ids
 from beacon_lit.arch.ratios import Ratio
 
-# One ratio for all windows; or for each row those of its windows from the open one on; or the policy.
+# One ratio for all windows; a list per row, one ratio per window from the open one on; or None, the policy.
 PerRow: TypeAlias = Ratio | list[list[Ratio]] | None
 
 
 class Finished(StoppingCriteriaList):
-    """Stopping criteria that remember which rows have ended."""
+    """Stopping criteria that record which rows have ended."""
 
     rows: Tensor | None = None  # (B,) bool
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """(B,) bool: which rows end now."""
+        """Return (B,) bool, the rows that end now."""
         ended = super().__call__(input_ids, scores, **kwargs)
         self.rows = ended if self.rows is None else self.rows | ended
         return ended
 
 
 class Decoding:
-    """Reads a token a row and step, by calls from cache to cache: what works for every kind of cache.
+    """Decodes one token per row and step, by calls from cache to cache. Works for every kind of cache.
 
     Args:
         lm: the model.
-        cache: where the rows stand.
-        ratios: one for all windows, or for each row those of its windows from the open one on; the last goes on.
-        totals: tokens that each row will have, for the policy "adapt-N".
-        finished: rows that have ended; they read nothing more.
+        cache: the cache to continue from.
+        ratios: one for all windows; or a list per row, one ratio per window from the open one on, of which the last
+            serves all further windows; or None, the policy.
+        totals: raw tokens that each row will have, for policies that plan ahead.
+        finished: records rows that have ended; these read nothing more.
     """
 
     def __init__(
@@ -52,21 +53,21 @@ class Decoding:
         self._cache = cache
 
     def step(self, ids: Tensor) -> Tensor:
-        """(B, 1) ids -> (B, 1, V) logits of the next tokens; those of rows that have ended mean nothing."""
+        """Read one token per row: (B, 1) ids -> (B, 1, V) logits, of no meaning for rows that have ended."""
         rows = self._running(len(ids))
         if not rows:
-            return self._none(ids)
+            return self._no_logits(ids)
         whole = len(rows) == len(ids)
         hidden, after = self._read(ids, rows, self._cache if whole else self._cache.select(rows))
         self._cache = after if whole else self._cache.put(rows, after)
         return self._logits(ids, rows, hidden)
 
     def cache(self) -> BeaconCache:
-        """What has been read, as a value."""
+        """Return a cache of all that has been read."""
         return self._cache
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row i go on from where `rows[i]` stands. Used by beam search."""
+        """Let row i continue from the state of row `rows[i]`. Used by beam search."""
         self._cache = self._cache.select(rows.tolist())
         self._reorder_ratios(rows)
 
@@ -79,13 +80,13 @@ class Decoding:
         return [row for row in range(batch) if not ended[row]]
 
     def _read(self, ids: Tensor, rows: Sequence[int], before: BeaconCache) -> tuple[Tensor, BeaconCache]:
-        """Read the ids of some rows, from a cache of these: their (n, D) hidden states and the cache after them."""
+        """Read the ids of some rows from a cache of these rows: their (n, D) hidden states, and the next cache."""
         lm, count = self.lm, len(rows)
         draw = lm.draw if lm.training else None
         ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
         totals = None if self.totals is None else [self.totals[row] for row in rows]
         call = lm.plan([1] * count, before, mode_of(lm, None, before), ratios, draw, totals)
-        new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
+        new = ids.cpu()[list(rows), 0]  # copied here, where the device waits anyway, not after the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = read(lm, new, call, before)
         assert after is not None
@@ -94,8 +95,8 @@ class Decoding:
                 self.ratios[row] = remaining(self.ratios[row], now.windows - was.windows)
         return hidden, after
 
-    def _none(self, ids: Tensor) -> Tensor:
-        """Logits of a step that other ranks still need: every row has ended."""
+    def _no_logits(self, ids: Tensor) -> Tensor:
+        """Zero logits for a step that only other ranks need, as every row here has ended."""
         weight = self.lm.lm_head.weight
         return torch.zeros(len(ids), 1, self.lm.config.vocab_size, dtype=weight.dtype, device=weight.device)
 
@@ -109,6 +110,6 @@ class Decoding:
 
 
 def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:
-    """What is left of one row's ratios after so many windows have closed, at least two: the last goes on."""
+    """The rest of one row's ratios after `closed` windows, at least two: the last ratio serves all further windows."""
     rest = list(ratios[min(closed, len(ratios) - 1) :])
     return rest if len(rest) > 1 else rest * 2

@@ -19,10 +19,10 @@ EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it c
 
 
 class StaticDecoding(Decoding):
-    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph (not of a packed backbone,
-    nor of one that is spread over ranks).
+    """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
 
-    For open windows without beacons. A row whose window closes goes through a call from cache to cache.
+    On a GPU a step is a CUDA graph, unless the backbone is quantised or spread over ranks. A row whose window closes
+    goes through a call from cache to cache.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class StaticDecoding(Decoding):
         batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
         like = cache.hidden
         self.states = list(cache.rows)
-        self.unlisted = [0] * batch  # tokens read since a row was loaded; their ids are in `ids`, not yet in `states`
+        self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
         self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
         self.buffers = Buffers(lm, cache, _with_room(max(map(_needed, cache.rows))))
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
@@ -46,7 +46,7 @@ class StaticDecoding(Decoding):
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
         self.graph: torch.cuda.CUDAGraph | None = None
-        # 8-bit products look at their values on the host; spread weights lie elsewhere in every step
+        # 8-bit products synchronise with the host; spread weights are at another address in every step
         self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
         self.warm = 0
         for row in range(batch):
@@ -56,7 +56,7 @@ class StaticDecoding(Decoding):
         """See `Decoding.step`."""
         rows = self._running(len(ids))
         if not rows:
-            return self._none(ids)
+            return self._no_logits(ids)
         closing = [row for row in rows if self._open(row) == self.states[row].capacity]
         going_on = [row for row in rows if row not in closing]
         self._check_positions(going_on)
@@ -99,14 +99,14 @@ class StaticDecoding(Decoding):
                 )
 
     def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
-        """(B, 1) ids -> (B, V) logits; rows that are not among `rows` read into scratch."""
+        """Read one token per row: (B, 1) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
         places = torch.tensor([[self.buffers.slots - 1] * len(ids), [self.ids.shape[1] - 1] * len(ids)])
         for row in rows:
             places[0, row], places[1, row] = self.states[row].slots + self.unlisted[row], self._open(row)
             self.unlisted[row] += 1
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
         idle = self.places[1] == self.ids.shape[1] - 1
-        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # padding may be no token of the vocabulary
+        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # the padding id may be outside the vocabulary
         if not self.captures or self.warm < EAGER_STEPS:
             self.warm += 1
             return self._run()
@@ -116,7 +116,7 @@ class StaticDecoding(Decoding):
         return self.logits
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """Record a step. Unlike `torch.cuda.graph` this keeps free memory, which the next closing window needs."""
+        """Capture a step. `torch.cuda.graph` would free cached memory, which the next closing window needs."""
         graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -129,7 +129,7 @@ class StaticDecoding(Decoding):
         return graph
 
     def _run(self) -> Tensor:
-        """(B, V) logits after `new_ids` at `places`: device work alone, over tensors that stay where they are."""
+        """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
         lm, (slots, places) = self.lm, self.places
         embedded = lm.model.embed_tokens(self.new_ids)
         seen = torch.arange(self.buffers.slots, device=slots.device) <= slots[:, None]
@@ -145,7 +145,7 @@ class StaticDecoding(Decoding):
         return lm.lm_head(hidden)
 
     def _load(self, row: int, cache: BeaconCache, place: int, known: int = 0) -> None:
-        """Put a cache's row `place` at `row`, whose first `known` memory slots are there already."""
+        """Load row `place` of a cache into `row`, whose first `known` memory slots are there already."""
         state = cache.rows[place]
         if _needed(state) >= self.buffers.slots:
             self.buffers.grow(_with_room(_needed(state)))
@@ -156,7 +156,7 @@ class StaticDecoding(Decoding):
         self.states[row], self.unlisted[row] = state, 0
 
     def _value(self, rows: Sequence[int]) -> BeaconCache:
-        """Some of the rows as a cache."""
+        """Return a cache of some rows."""
         states = tuple(self._state(row) for row in rows)
         hidden = [self.hidden[row, : 1 + len(state.open_ids)] for row, state in zip(rows, states, strict=True)]
         layers = self.buffers.layers(rows, states)
@@ -175,12 +175,12 @@ class StaticDecoding(Decoding):
 
 
 def _needed(state: RowState) -> int:
-    """Slots of a row when its open window is full."""
+    """Slots that a row needs when its open window is full."""
     return state.memory_slots + state.overlap_slots + state.capacity
 
 
 def _with_room(slots: int) -> int:
-    """For some windows more."""
+    """Add room for further windows."""
     return slots + slots // 8
 
 
@@ -191,7 +191,7 @@ def start_decoding(
     totals: Sequence[int] | None,
     finished: Finished | None,
 ) -> Decoding:
-    """Go on from `cache`, see `Decoding`: in static buffers where open windows hold no beacons."""
+    """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
     engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
     return engine(lm, cache, ratios, totals, finished)
 
