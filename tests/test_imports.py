@@ -17,7 +17,7 @@ FLOORS = (
     ("config",),
     ("plan",),
     ("nn",),
-    ("cache",),
+    ("cache", "cache_files"),
     ("core",),
     ("checkpoint", "flops"),
     ("inference",),

@@ -1,22 +1,17 @@
-"""What a model remembers of a sequence, as a value: made by one call, passed to the next, never changed."""
+"""The cache: what a model remembers of sequences, as a value that calls take and return and never change."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from beacon_lit.arch import cache_files
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.checks import is_count
-
-FORMAT = "beacon_cache-1"  # in a file's metadata
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,13 +19,13 @@ class BeaconCache:
     """Memory and open window of a batch of sequences.
 
     Attributes:
-        rows: counts of each row.
+        rows: state of each row.
         layers: keys and values of each layer.
         hidden: (rows + open tokens, D) final hidden states, for each row `[last token before the open window | open
-            window]`, raw tokens alone. The last one scores the first label of the next call.
-        unfinished: "raw" or "beacons", what the open window holds.
-        interleaved: whether beacons are inserted among a window's tokens, not appended.
-        fingerprint: of the model that made it, see `fingerprint.fingerprint`.
+            window]`, raw tokens only. The last one scores the first label of the next call.
+        unfinished: "raw" or "beacons": what the open window holds.
+        interleaved: whether the placement inserts beacons among a window's raw tokens.
+        fingerprint: identifies the model that made the cache, see `inference.fingerprint`.
     """
 
     rows: tuple[RowState, ...]
@@ -48,7 +43,7 @@ class BeaconCache:
 
     @property
     def sink_slots(self) -> int:
-        """Memory slots of sink tokens, 0 until the first window closes; the most where rows differ."""
+        """Memory slots of sink tokens, 0 until the first window closes. All counts are the maximum over rows."""
         return max(row.sink_slots for row in self.rows)
 
     @property
@@ -58,7 +53,7 @@ class BeaconCache:
 
     @property
     def overlap_slots(self) -> int:
-        """Raw tokens of the previous window that are still visible."""
+        """Slots of the previous window's last raw tokens, which the open window still sees."""
         return max(row.overlap_slots for row in self.rows)
 
     @property
@@ -72,18 +67,18 @@ class BeaconCache:
         return max(row.seen_tokens for row in self.rows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Raw tokens read, under the name that Hugging Face's caches have for it."""
+        """Raw tokens read; Hugging Face's name for `seen_tokens`."""
         return self.seen_tokens
 
     @property
     def last_hidden(self) -> Tensor:
-        """(B, D), each row's last final hidden state."""
+        """The final hidden state of each row's last raw token, (B, D)."""
         ends = torch.tensor(self._lengths["hidden"]).cumsum(0) - 1
         return self.hidden[ends.to(self.hidden.device)]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, those shared with forks included."""
+        """Bytes of all tensors, including tensors shared with forks."""
         tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
         return sum(tensor.nbytes for tensor in [*tensors, self.hidden])
 
@@ -94,7 +89,7 @@ class BeaconCache:
 
     @property
     def _lengths(self) -> dict[str, list[int]]:
-        """Entries of each row, by the kind of tensor: memory, open, moving, hidden."""
+        """Number of entries of each row in the tensors of each kind: memory, open, moving, hidden."""
         inserted = self.has_moving_window
         return {
             "memory": [row.memory_slots for row in self.rows],
@@ -104,14 +99,14 @@ class BeaconCache:
         }
 
     def fork(self) -> "BeaconCache":
-        """A second cache that can grow on its own. It shares this one's storage: nothing is ever written to it."""
+        """Return a second cache that can be continued independently. Both share storage, which is never written to."""
         return replace(self)
 
     def select(self, rows: Sequence[int]) -> "BeaconCache":
-        """Some of the rows, in any order and any number of times.
+        """Return a cache of some rows, in any order and any number of times.
 
         Raises:
-            ValueError: no row, or one that there is not.
+            ValueError: no rows, or a row index out of range.
         """
         if not rows:
             raise ValueError("rows=[] is not allowed; allowed: at least one row")
@@ -130,10 +125,10 @@ class BeaconCache:
 
     @staticmethod
     def stack(caches: Sequence["BeaconCache"]) -> "BeaconCache":
-        """One cache of the rows of several, in their order.
+        """Return one cache of the rows of several caches, in order.
 
         Raises:
-            ValueError: no cache, or caches of different models, modes, dtypes or devices.
+            ValueError: no caches, or caches of different models, modes, dtypes or devices.
         """
         if not caches:
             raise ValueError("caches=[] is not allowed; allowed: at least one cache")
@@ -149,10 +144,11 @@ class BeaconCache:
         return replace(first, rows=rows, layers=layers, hidden=torch.cat([cache.hidden for cache in caches]))
 
     def put(self, rows: Sequence[int], cache: "BeaconCache") -> "BeaconCache":
-        """These rows replaced by those of another cache.
+        """Return a cache in which these rows are replaced by the rows of another cache.
 
         Raises:
-            ValueError: other counts of rows, a row that there is not, a row twice, or see `stack`.
+            ValueError: a number of rows that differs from the other cache's, a row index out of range or given twice;
+                see also `stack`.
         """
         if len(rows) != len(cache.rows):
             raise ValueError(f"the cache has {len(cache.rows)} rows, {len(rows)} are to be replaced; allowed: as many")
@@ -166,13 +162,13 @@ class BeaconCache:
         return both.select([order[row] for row in range(len(self.rows))])
 
     def rollback(self, tokens: int) -> "BeaconCache":
-        """Without the last tokens read, which must be in the open window. Going back further is keeping a fork.
+        """Return a cache without the last tokens read. To go back beyond the open window, keep a fork.
 
         Args:
-            tokens: how many to drop, of every row.
+            tokens: number of raw tokens to drop from every row.
 
         Raises:
-            ValueError: a negative number, or more than a row's open window has.
+            ValueError: a negative number, or more tokens than a row's open window has.
         """
         most = min(len(row.open_ids) for row in self.rows)
         if not is_count(tokens) or tokens > most:
@@ -195,7 +191,7 @@ class BeaconCache:
         )
 
     def _take(self, rows: tuple[RowState, ...], keep: dict[str, Tensor]) -> "BeaconCache":
-        """These rows, with the entries at these places of each kind of tensor."""
+        """Return a cache of these rows, with the entries at the places `keep` of each kind of tensor."""
         unchanged = {kind for kind, lengths in self._lengths.items() if _is_all(keep[kind], sum(lengths))}
         keep = {kind: places.to(self.hidden.device) for kind, places in keep.items()}
 
@@ -207,84 +203,60 @@ class BeaconCache:
         return replace(self, rows=rows, layers=layers, hidden=take("hidden", self.hidden))
 
     def to(self, target: torch.device | torch.dtype | str) -> "BeaconCache":
-        """The same on another device or in another dtype."""
+        """Return the cache on another device or in another dtype."""
         layers = tuple(layer.map(lambda _, tensor: tensor.to(target)) for layer in self.layers)
         return replace(self, layers=layers, hidden=self.hidden.to(target))  # type: ignore[call-overload]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, its folder made if need be. An older file stays until the new one is whole.
+        """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.
 
         Raises:
-            ValueError: the path of a folder.
+            ValueError: `path` is a folder.
         """
-        path = Path(path)
-        if path.is_dir():
-            raise ValueError(f"path={path} is a folder; allowed: a file's name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"{i}.{name}": tensor.contiguous()
-            for i, layer in enumerate(self.layers)
-            for name, tensor in vars(layer).items()
-        }
-        about: dict[str, Any] = {name: getattr(self, name) for name in ("fingerprint", "unfinished", "interleaved")}
-        about["rows"] = [asdict(row) for row in self.rows]
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file({"hidden": self.hidden, **tensors}, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
-        partial.replace(path)
+        layers = {f"{i}.{name}": tensor for i, layer in enumerate(self.layers) for name, tensor in vars(layer).items()}
+        about = {name: getattr(self, name) for name in _SETTINGS} | {"rows": [asdict(row) for row in self.rows]}
+        cache_files.write(Path(path), {"hidden": self.hidden, **layers}, about)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "BeaconCache":
-        """Read what `save` wrote. A model refuses it in its first call if it is not the one that made it.
+        """Read what `save` wrote. Another model than the one that made the cache refuses it in its first call.
 
         Raises:
-            ValueError: no such file, a damaged one, or one that holds something else.
+            ValueError: the file is missing, damaged or of another format.
         """
-        try:
-            with safe_open(str(path), "pt", device=str(device)) as file:
-                about = file.metadata() or {}
-                if about.get("format") != FORMAT:
-                    raise ValueError(f"{path} has the format {about.get('format')!r}; allowed: {FORMAT!r}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = json.loads(about["about"])
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"cannot load the cache {path}: {error}") from error
-        rows = tuple(RowState(**{name: _as_tuples(value) for name, value in row.items()}) for row in about["rows"])
+        tensors, about = cache_files.read(path, device)
+        rows = tuple(RowState(**row) for row in about["rows"])
         layers = tuple(
             LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
             for i in range(len(tensors) // len(_TENSORS))
         )
-        mark = _as_tuples(about["fingerprint"])
-        return cls(rows, layers, tensors["hidden"], about["unfinished"], about["interleaved"], mark)
+        return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS})
 
 
+_SETTINGS = ("fingerprint", "unfinished", "interleaved")  # what caches of one model and mode have in common
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 
 def _check_alike(caches: Sequence[BeaconCache]) -> None:
-    """ValueError unless rows of all caches can stand in one."""
+    """Raise a ValueError unless the caches can be put into one."""
     first = caches[0]
     for cache in caches[1:]:
-        for name in ("fingerprint", "unfinished", "interleaved"):
+        for name in _SETTINGS:
             if getattr(cache, name) != getattr(first, name):
                 raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
         for name in ("dtype", "device"):
-            own, other = getattr(first.hidden, name), getattr(cache.hidden, name)
-            if own != other:
-                raise ValueError(f"the caches have {name} {own} and {other}; allowed: one {name}")
+            wanted, other = getattr(first.hidden, name), getattr(cache.hidden, name)
+            if wanted != other:
+                raise ValueError(f"the caches have {name} {wanted} and {other}; allowed: one {name}")
 
 
-def _spans(lengths: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Places, among rows of these lengths end to end, of parts (row, start, end) of rows."""
+def _spans(lengths: Sequence[int], spans: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Places of spans (row, start, end), among rows of these lengths end to end."""
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
-    return torch.cat([torch.arange(starts[row] + start, starts[row] + end) for row, start, end in parts])
+    return torch.cat([torch.arange(starts[row] + start, starts[row] + end) for row, start, end in spans])
 
 
 def _is_all(places: Tensor, count: int) -> bool:
     return len(places) == count and bool((places == torch.arange(count)).all())
-
-
-def _as_tuples(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

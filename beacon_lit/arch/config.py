@@ -1,4 +1,4 @@
-"""What defines a beacon model besides its backbone."""
+"""The settings that define a beacon model besides its backbone."""
 
 import re
 from collections.abc import Mapping
@@ -29,19 +29,19 @@ class BeaconConfig:
     Args:
         window: raw tokens per window (`w`).
         ratios: compression ratios `α`, each a divisor of `window`: one beacon per `α` raw tokens. An int means one.
-        ratio_policy: how a window's ratio is chosen when none is passed and there are several: "random" (per window,
-            among those whose memory fits the sequence), "random-per-sequence", "cycle" (in order), "adapt-N" (the
-            smallest whose memory fits the backbone's positions for the sequence and N more tokens).
+        ratio_policy: how a window gets its ratio when a call passes none, see docs/beacons.md: "random" (drawn per
+            window, among the ratios whose memory fits the sequence; the paper), "random-per-sequence", "cycle",
+            "adapt-N", "budget-N" or "budget-NMiB".
         eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
-        sink: first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
-        overlap: last raw tokens of a window that stay visible for one window more (0 = the paper).
+        sink: number of first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
+        overlap: number of last raw tokens of a window that stay visible for one more window (0 = the paper).
         placement: where beacons stand and who sees whom, see docs/beacons.md: "interleave" (a beacon after every `α`
-            tokens: the paper), "select" (each KV head keeps raw tokens), and others.
-        params: linear maps that beacon tokens have of their own: "q", "k", "v", "o" in place of the backbone's
-            projection; "NAME:RANK" a low-rank map on top of it, of these and of the MLP's "gate", "up", "down".
+            tokens; the paper), "select" (each KV head keeps raw tokens), and others.
+        params: linear maps that only beacons go through: "q", "k", "v", "o" replaces the backbone's projection;
+            "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down".
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
-        unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window is
-            the backbone bit for bit; always so in training) or "beacons" (inserted as the tokens come).
+        unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window equals
+            the backbone bit for bit; always in training) or "beacons" (inserted as tokens come).
     """
 
     window: int = 2048
@@ -74,40 +74,49 @@ class BeaconConfig:
         _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
         placements = placement_names()
         _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
-        for own in self.own_maps if not self.placing.runs else ():
-            allowed = f"maps of k and v: with placement={self.placement!r} beacons do not run"
-            _require(own.name in ("k", "v"), "params", own.name, allowed)
         names = [own.name for own in self.own_maps]
+        for name in names if not self.placing.runs else ():
+            allowed = f"maps of k and v: with placement={self.placement!r} beacons do not run"
+            _require(name in ("k", "v"), "params", name, allowed)
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
         _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
 
     @property
     def own_maps(self) -> tuple["OwnMap", ...]:
-        """What `params` names."""
+        """The maps that `params` names."""
         return tuple(map(OwnMap.parse, self.params))
 
     @property
     def placing(self) -> Placement:
-        """Where beacons stand: what `placement` names."""
+        """The placement that `placement` names."""
         return find_placement(self.placement)
 
     @property
     def policy(self) -> RatioPolicy:
-        """How ratios are chosen: what `ratio_policy` names."""
+        """The policy that `ratio_policy` names."""
         return find_policy(self.ratio_policy)
 
     def limits(self, positions: int, slot_bytes: int = 0) -> Limits:
-        """What ratios have to fit on a backbone with so many position slots, of so many bytes."""
+        """Limits of the ratios on a backbone.
+
+        Args:
+            positions: position slots of the backbone.
+            slot_bytes: bytes of the keys and values of one slot, all layers.
+        """
         return Limits(self.window, self.ratios, self.sink, self.overlap, positions, slot_bytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` reads it back."""
+        """Return a JSON-ready dict, which `from_dict` reads."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BeaconConfig":
-        """Read `to_dict`'s output. A ValueError names unknown settings."""
+        """Read what `to_dict` returned.
+
+        Raises:
+            ValueError: unknown settings, or values that are not allowed.
+        """
         known = {field.name for field in fields(cls)}
         for name in values:
             _require(name in known, "beacon setting", name, f"one of {', '.join(sorted(known))}")
@@ -136,15 +145,17 @@ class BeaconConfig:
         )
 
     def to_published(self) -> dict[str, Any]:
-        """The `beacon_*` fields of a published checkpoint's config.json, from which `from_published` makes this again.
+        """Return the `beacon_*` fields of a published checkpoint's config.json, which `from_published` reads.
 
         Raises:
-            ValueError: a setting that the paper's code has no field for (overlap, eval_ratio, unfinished="beacons").
+            ValueError: the paper's code has no field for a setting (`overlap`, `eval_ratio`, `unfinished="beacons"`).
         """
         rules = {placement: rule for rule, placement in _PUBLISHED_PLACEMENTS.items()}
-        _require(self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)}, as published")
+        _require(
+            self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)} in the published layout"
+        )
         whole = all(own.rank is None for own in self.own_maps)
-        _require(whole, "params", self.params, "whole projections, there are no others in the published layout")
+        _require(whole, "params", self.params, "q, k, v, o without a rank in the published layout")
         policies = {ours: theirs for theirs, ours in _PUBLISHED_POLICIES.items()}
         position, attention = rules[self.placement]
         published = {
@@ -160,20 +171,20 @@ class BeaconConfig:
             "beacon_param": list(self.params),
             "beacon_embed_init": self.embed_init,
         }
-        again = BeaconConfig.from_published(published)
+        readable = BeaconConfig.from_published(published)
         for name in (field.name for field in fields(self)):
-            own, kept = getattr(self, name), getattr(again, name)
-            _require(own == kept, name, own, f"{kept!r}, there is no other in the published layout")
+            own, kept = getattr(self, name), getattr(readable, name)
+            _require(own == kept, name, own, f"{kept!r} in the published layout")
         return published
 
 
 @dataclass(frozen=True)
 class OwnMap:
-    """A linear map that beacon tokens have of their own.
+    """A linear map that only beacons go through (an "own map").
 
     Attributes:
-        name: of the backbone's projection, "q" for `q_proj`.
-        rank: of a map on top of that; None: a whole one in its place.
+        name: the backbone's projection, "q" for `q_proj`.
+        rank: rank of a map that is added to the projection; None for a map that replaces it.
     """
 
     name: str
@@ -181,7 +192,7 @@ class OwnMap:
 
     @classmethod
     def parse(cls, text: object) -> "OwnMap":
-        """Read "q" or "down:16". ValueError if it is neither."""
+        """Read a text such as "q" or "down:16", else raise a ValueError."""
         found = re.fullmatch(r"(\w+)(?::(\d+))?", text) if isinstance(text, str) else None
         own = None if found is None else cls(found[1], None if found[2] is None else int(found[2]))
         known = (
@@ -197,7 +208,7 @@ class OwnMap:
 
 
 def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
-    """ValueError unless `ratio` is what a call may ask of a window: 0 (keep it raw), "drop", or a divisor of it."""
+    """Raise a ValueError unless `ratio` is 0 (keep the window raw), "drop" or a divisor of `window`."""
     allowed = f'"drop", 0 (keep the window raw), or a divisor of window={window}'
     _require(ratio == "drop" or is_count(ratio), name, ratio, allowed)
     if isinstance(ratio, int) and ratio > 0:

@@ -1,4 +1,4 @@
-"""The one place where layers run: ids, a plan and a state in, hidden states and the next state out.
+"""Run the layers: token ids, a plan and a cache -> hidden states and the next cache.
 
 Shape legend: R raw tokens, P packed tokens (raw + beacon) of all rows, D model dim, H head dim.
 """
@@ -24,22 +24,24 @@ from beacon_lit.arch.nn.names import is_beacon
 from beacon_lit.arch.nn.rope import Rope, positions
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.nn.windows import WindowStep
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
-from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.rows import move
 from beacon_lit.arch.ratios import Draw, Limits, Ratios
 
 
 class BeaconModel(PreTrainedModel):
-    """A backbone with beacons, as far as it runs: what caches, generation, checkpoints and losses are built on.
+    """A backbone with beacons that can run; caches, generation, checkpoints and losses build on this class.
 
-    Comes before a family's `...ForCausalLM` in the order of bases, and makes its parts those of a beacon model.
+    The class precedes a family's `...ForCausalLM` in the bases of a model class, and adds the beacons to its modules.
 
     Attributes:
         beacon: the `BeaconConfig`.
         attn: attention kernel: "auto" (the best available), "flash_attn", "varlen" or "sdpa".
         draw: counter of the next training step's random ratios.
-        model, lm_head: the backbone's decoder, with a beacon embedding, and its language-model head.
+        model: the backbone's decoder, with a beacon embedding.
+        lm_head: the backbone's language-model head.
     """
 
     attention_class: ClassVar[type[BeaconAttention]]
@@ -72,12 +74,12 @@ class BeaconModel(PreTrainedModel):
 
     @torch.no_grad()
     def initialize_beacons(self, part: nn.Module | None = None) -> None:
-        """Start the beacon projections from the backbone's, the beacon embedding from `embed_init`'s token.
+        """Start the own maps from the backbone's projections, and the beacon embedding from `embed_init`'s token.
 
-        Where the backbone has no such token, the embedding starts from the vocabulary's mean.
+        If the backbone has no such token, the embedding starts from the vocabulary's mean.
 
         Args:
-            part: only what starts from weights of this part of the model, see `checkpoint.parts`; default: all.
+            part: initialize only what starts from weights of this part, see `checkpoint.parts`; default: all.
 
         Raises:
             ValueError: the token's id is outside the vocabulary.
@@ -99,18 +101,18 @@ class BeaconModel(PreTrainedModel):
         self.model.beacon_embed_tokens.weight.copy_(row[None])
 
     def freeze(self) -> None:
-        """Leave only the beacons to be trained."""
+        """Freeze all parameters but the beacons'."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(is_beacon(name))
 
     def beacon_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what is trained by default."""
+        """Yield the beacons' parameters, which are trained by default."""
         return (parameter for name, parameter in self.named_parameters() if is_beacon(name))
 
     def compile_pointwise(self) -> None:
         """Fuse norms, MLPs, rotations and the loss with `torch.compile`; attention and layout stay as they are.
 
-        Pays on a GPU. Results then differ from the backbone's in the last bits.
+        This saves time on a GPU. Results then differ from the backbone's in the last bits.
         """
         compile_pointwise(self.model.layers, self.lm_head)
 
@@ -126,7 +128,7 @@ class BeaconModel(PreTrainedModel):
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
         function = args[0] if args else kwargs.get("gradient_checkpointing_func")
         if enable and getattr(function, "keywords", {}).get("use_reentrant", True):
-            raise ValueError("use_reentrant=True is not allowed, it gives wrong gradients here; allowed: False")
+            raise ValueError("use_reentrant=True is not allowed: it gives wrong gradients here; allowed: False")
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
 
     @property
@@ -136,11 +138,11 @@ class BeaconModel(PreTrainedModel):
 
     @property
     def limits(self) -> Limits:
-        """What ratios have to fit on this backbone."""
+        """Limits of the ratios on this backbone."""
         return self.beacon.limits(self.positions, self.dense_cache_bytes(1))
 
     def dense_cache_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values that the backbone keeps of so many tokens."""
+        """Bytes of the keys and values that the backbone keeps for a number of tokens."""
         config = self.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize
@@ -155,20 +157,20 @@ class BeaconModel(PreTrainedModel):
         totals: Sequence[int] | None = None,
         more: Sequence[bool] | None = None,
     ) -> Call:
-        """Plan a call that goes on from `cache`; see `plan_call` for the rest, and for errors."""
+        """Plan a call that continues from `cache`; see `plan_call` for the other arguments and for errors."""
         states = None if cache is None else cache.rows
         return plan_call(self.beacon, self.limits, lengths, states, unfinished, ratios, draw, totals, more)
 
     def read(self, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:
-        """Read new tokens under a plan. Strategies that spread the model over ranks let a computation begin here.
+        """Read new tokens under a plan. Strategies that spread the model over ranks hook into this method.
 
         Args:
             ids: (R,) int64 new tokens, rows end to end, on any device.
             call: the plan, made for `cache`.
-            cache: what to go on from; None keeps nothing.
+            cache: the cache to continue from; None: the call keeps nothing.
 
         Returns:
-            (R, D) final hidden states of the new tokens, and the next cache, None without one.
+            (R, D) final hidden states of the new tokens; and the next cache, None if `cache` is None.
         """
         return read(self, ids, call, cache)
 
@@ -180,46 +182,46 @@ class BeaconModel(PreTrainedModel):
         Args:
             ids: (R,) int64 raw tokens in stream order, on the model's device.
             layout: where queries and keys come from, on the model's device.
-            before: each layer's keys and values of the cache, with `layout.cached` only.
+            before: each layer's state in the cache; with `layout.cached` only.
 
         Returns:
-            (R, D) final hidden states of the raw tokens, and each layer's keys and values of the next cache.
+            (R, D) final hidden states of the raw tokens; and each layer's state in the next cache.
         """
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
         stream = torch.cat([raw, beacons.to(raw.dtype)])
-        fresh = None if layout.cached is None else self.rope(raw, layout.cached.fresh_slot)
+        added = None if layout.cached is None else self.rope(raw, layout.cached.added_slot)
         q_rope, k_rope = self.rope(raw, layout.q_slot), self.rope(raw, layout.k_slot)
-        step = WindowStep(layout, q_rope, k_rope, self.attn, fresh, before)
+        step = WindowStep(layout, q_rope, k_rope, self.attn, added, before)
         hidden = self.run_layers(stream, q_rope, step)
         return hidden[: layout.raw], tuple(step.after[i] for i in range(len(step.after)))
 
     def run_layers(self, stream: Tensor, rope: Rope, step: Step) -> Tensor:
-        """(P, D) embeddings in stream order -> their (P, D) final hidden states."""
+        """Run all layers and the final norm: (P, D) embeddings in stream order -> (P, D) final hidden states."""
         hidden = stream[None]
         for layer in self.model.layers:
             hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
         return self.model.norm(hidden)[0]
 
     def rope(self, like: Tensor, slots: Tensor) -> Rope:
-        """Cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
+        """Compute cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
 
 
 def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:
-    """Do what `BeaconModel.read` says, inside a computation that has begun."""
+    """Do what `BeaconModel.read` does, without the hooks of strategies; for use inside `forward`."""
     inserts = lm.beacon.placing.inserts
     device = lm.model.embed_tokens.weight.device
     layout = build_layout(call.rows, lm.beacon, cache is not None, inserts and call.unfinished == "beacons").to(device)
     if cache is None:
         return lm.run(move(ids, device), layout)[0], None
-    parts = ids.split([row.new for row in call.rows])
-    again = [ids.new_tensor(state.open_ids[: row.again]) for state, row in zip(call.states, call.rows, strict=True)]
-    stream = torch.cat([part for pair in zip(again, parts, strict=True) for part in pair])
+    new = ids.split([row.new for row in call.rows])
+    rerun = [ids.new_tensor(state.open_ids[: row.rerun]) for state, row in zip(call.states, call.rows, strict=True)]
+    stream = torch.cat([some for pair in zip(rerun, new, strict=True) for some in pair])
     hidden, layers = lm.run(move(stream, device), layout, cache.layers)
     assert layout.cached is not None
     kept = torch.cat([hidden.detach(), cache.hidden])[layout.cached.hidden]
-    states = call.advance([part.tolist() for part in parts], lm.beacon)
+    states = call.advance([row.tolist() for row in new], lm.beacon)
     after = BeaconCache(states, layers, kept, call.unfinished, inserts, cache.fingerprint)
     return hidden[layout.cached.new], after

@@ -1,4 +1,4 @@
-"""Find what is one module of a package, by its name in a config: a placement, a ratio policy."""
+"""Find the extension (a placement, a ratio policy) that a config names; each is one module of a package."""
 
 import importlib
 import pkgutil

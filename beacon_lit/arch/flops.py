@@ -25,7 +25,7 @@ from torch import nn
 from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS, BeaconConfig
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.kernels import masks
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.windows import Row
 
 

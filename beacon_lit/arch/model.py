@@ -1,6 +1,6 @@
-"""BeaconLM, the public face: a Hugging Face causal language model whose windows see earlier ones through beacons.
+"""BeaconLM: a Hugging Face causal language model whose windows see earlier windows through beacons.
 
-What it does is in `core` (layers), `scoring` (losses), `inference` (caches, generation) and `checkpoint` (files).
+The work is done in `core` (layers), `scoring` (losses), `inference` (caches, generation) and `checkpoint` (files).
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ from beacon_lit.arch.ratios import Ratios
 class BeaconLM(BeaconGeneration):
     """A family's `...ForCausalLM` as a beacon model (arXiv 2401.03462).
 
-    Made by `from_pretrained` and `from_config`; every model they return is an instance of this class and of the
-    family's. Parameter names are the backbone's own, plus `model.beacon_embed_tokens.weight` and
-    `model.layers.{i}.self_attn.beacon_{q,k,v,o}_proj.{weight,bias}`. All but the beacons' are frozen.
+    `from_pretrained` and `from_config` make models, which are instances of this class and of the family's. Parameter
+    names are the backbone's own, plus `model.beacon_embed_tokens.weight` and
+    `model.layers.{i}.self_attn.beacon_{q,k,v,o}_proj.{weight,bias}`. All other parameters are frozen.
     """
 
     families = cast("dict[str, type[BeaconLM]]", {})  # no annotation: transformers would look its name up too early
@@ -96,7 +96,7 @@ class BeaconLM(BeaconGeneration):
             super().save_pretrained(save_directory, *args, **options)
 
     def save_published(self, folder: str | Path, **options: Any) -> None:
-        """Write all in the layout of the published checkpoints; see `checkpoint.save_published`."""
+        """Write the whole model in the layout of the published checkpoints; see `checkpoint.save_published`."""
         checkpoint.save_published(self, folder, **options)
 
     def add_adapter(self, adapter_config: Any, adapter_name: None = None) -> None:
@@ -109,7 +109,7 @@ class BeaconLM(BeaconGeneration):
         checkpoint.adapter.add(self, adapter_config)
 
     def merge_adapter(self) -> None:
-        """Make the adapter a part of the backbone's weights, rounded to their dtype: load them in float32 before."""
+        """Add the adapter to the backbone's weights, rounded to their dtype; load them in float32 to lose nothing."""
         checkpoint.adapter.merge(self)
 
     def forward(  # type: ignore[override]
@@ -139,16 +139,16 @@ class BeaconLM(BeaconGeneration):
             ratios: None (the policy), one ratio, one per window that the call touches, or a sequence per row; see
                 `plan.ratios.passed_ratios`.
             unfinished: "raw" or "beacons"; default: the cache's, else "raw" in training mode, else the config's.
-            return_logits: False leaves them out; a loss alone never holds the logits of a whole step.
-            logits_to_keep: only the last columns' logits; 0 for all.
-            cache: continue that sequence; logits and losses are of the new tokens. (`generate` passes its own state.)
+            return_logits: False leaves out the logits; a loss alone never holds the logits of a whole step.
+            logits_to_keep: number of last columns to compute logits of; 0: all.
+            cache: the cache to continue from; logits and losses are of the new tokens. `generate` passes a `Decoding`.
             use_cache: return a cache (always so when one is given).
             past_key_values: another name for `cache`.
             return_dict: False gives a tuple.
-            total_length: tokens that the sequences will have, or each of them, for policies that plan ahead
-                ("adapt-N"); default: those read so far.
-            teacher: have the dense backbone read the rows, too, without gradients, and give `token_kl`.
-            observe: give what chosen layers compute, those of the teacher, too, if there is one.
+            total_length: raw tokens that the sequences will have, or one count per row, for policies that plan ahead
+                ("adapt-N", "budget-N"); default: the tokens read so far.
+            teacher: let the dense backbone read the rows as well, without gradients, and return `token_kl`.
+            observe: return outputs of chosen layers, and of the same layers of the teacher, if there is one.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a

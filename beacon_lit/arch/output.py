@@ -1,4 +1,4 @@
-"""What a forward pass of a beacon model returns."""
+"""The output of a forward pass of a beacon model."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from beacon_lit.arch.plan.windows import Row
 
 @dataclass
 class BeaconOutput(ModelOutput):
-    """What a forward pass returns.
+    """The output of a forward pass.
 
     Attributes:
-        loss: sum of token losses over the number of labelled tokens; set if labels are given. Scalar float32.
+        loss: scalar float32, the sum of token losses over the number of labelled tokens; set if labels are given.
         logits: (B, L, V), or fewer columns with `logits_to_keep`: every raw token, beacons removed; 0 at padding.
-        token_loss: (B, L) float32 nats: at [b, t] the loss of label [b, t]; 0 where there is none.
-        token_kl: (B, L) float32 nats, with a teacher: KL(teacher || model) of the distributions that predict label
+        token_loss: (B, L) float32, in nats: at [b, t] the loss of label [b, t]; 0 where there is no label.
+        token_kl: (B, L) float32, in nats, with a teacher: KL(teacher || model) of the distributions that predict label
             [b, t]; 0 where there is no label, or the teacher does not read.
-        taught: (B, L) bool, with a teacher: where there is a label and the teacher reads.
-        observed: with `observe`, what the chosen layers computed, by "hidden.LAYER" and "attention.LAYER": (B, L, D).
-        taught_states: with a teacher and `observe`, the same of the dense backbone; 0 where it does not read.
-        cache: what to go on from; set if `cache` or `use_cache` is given.
+        taught: (B, L) bool, with a teacher: whether there is a label and the teacher reads.
+        observed: with `observe`, outputs of the chosen layers, (B, L, D) by "hidden.LAYER" and "attention.LAYER".
+        taught_states: with a teacher and `observe`, these outputs of the dense backbone; 0 where it does not read.
+        cache: the cache to continue from; set if `cache` or `use_cache` is given.
         rows: what the pass did to each row: its windows, with the ratio and the beacons of each. In training mode
             only, and not in a tuple, which holds tensors and caches alone.
     """

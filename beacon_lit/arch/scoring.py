@@ -1,4 +1,4 @@
-"""Token losses of a pass: against labels, and against what the dense backbone predicts."""
+"""Score a pass: token losses against labels, and against predictions of the dense backbone."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.observe import Observe, observing
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.rows import Rows, check_ids, move
 from beacon_lit.arch.plan.windows import Row, Window
 from beacon_lit.checks import is_count
@@ -19,14 +19,14 @@ from beacon_lit.checks import is_count
 
 @dataclass(frozen=True)
 class Teacher:
-    """What the dense backbone is asked for in a forward pass.
+    """Settings of the dense backbone as the teacher of a forward pass.
 
     Attributes:
-        temperature: of both distributions, above 0.
-        length: tokens of a row that it reads, from the row's start; None: as many as it has positions.
+        temperature: temperature of both distributions, above 0.
+        length: number of first raw tokens of a row that the teacher reads; None: as many as it has positions.
 
     Raises:
-        ValueError: one of them is out of range.
+        ValueError: a setting is out of range.
     """
 
     temperature: float = 1.0
@@ -39,25 +39,25 @@ class Teacher:
             raise ValueError(f"length={self.length!r} is not allowed; allowed: at least 1 token, or None")
 
     def reads(self, lengths: Sequence[int], positions: int) -> Tensor:
-        """(R,) bool: which raw tokens of rows of these lengths it reads, with `positions` position slots."""
+        """Return (R,) bool, which raw tokens of rows a teacher with `positions` position slots reads."""
         limit = positions if self.length is None else min(self.length, positions)
         return torch.cat([torch.arange(length) < limit for length in lengths])
 
 
 def dense_rows(lengths: Sequence[int]) -> tuple[Row, ...]:
-    """Rows that are one window each, without beacons: to a beacon model the dense backbone, and no padding."""
+    """Make each row one window without beacons: a beacon model then computes the dense backbone, without padding."""
     return tuple(Row((Window(length, ratio=0, beacons=0),)) for length in lengths)
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What the tokens of a pass are scored against.
+    """The labels, and the teacher, that a pass is scored against.
 
     Attributes:
-        rows: of the batch.
-        labels: (B, L) int64, -100 for none; None: nothing is scored.
-        targets: (R,) int64, the label that each packed token predicts, -100 for none.
-        teacher: what the dense backbone is asked for; None: nothing.
+        rows: rows of the batch.
+        labels: (B, L) int64, -100 for no label; None: nothing is scored.
+        targets: (R,) int64, the label that each packed token predicts, -100 for no label.
+        teacher: settings of the teacher; None: there is no teacher.
         reads: (R,) bool, the tokens that the teacher reads.
     """
 
@@ -75,14 +75,14 @@ class Labels:
 
         Args:
             lm: the model.
-            rows: of the batch.
-            labels: (B, L).
-            teacher: of labelled tokens.
-            cached: whether the call goes on from a cache or makes one.
+            rows: rows of the batch.
+            labels: (B, L) int64.
+            teacher: settings of the teacher.
+            cached: whether the call continues from a cache or makes one.
 
         Raises:
-            ValueError: another shape than the ids', a label outside the vocabulary, or a teacher without labels or
-                with a cache.
+            ValueError: labels whose shape is not that of the ids, a label outside the vocabulary, or a
+                teacher without labels or with a cache.
         """
         if teacher is not None and (labels is None or cached):
             raise ValueError("teacher=... is not allowed without labels or with a cache; allowed: labels, no cache")
@@ -102,11 +102,11 @@ class Labels:
         Args:
             lm: the model.
             ids: (R,) int64, on any device.
-            observe: what is wanted of its layers.
+            observe: outputs of its layers to record.
 
         Returns:
-            (R, D) each, 0 where the teacher does not read: "final", its final hidden states, and what is observed.
-            Empty without a teacher.
+            (R, D) tensors, 0 where the teacher does not read: "final", its final hidden states, and recorded outputs
+            by name. Empty without a teacher.
         """
         if self.reads is None:
             return {}
@@ -126,12 +126,12 @@ class Labels:
         Args:
             lm: the model.
             hidden: (R, D) final hidden states of the pass.
-            dense: those of the dense backbone, with a teacher (`dense`'s "final").
-            cache: what the pass went on from; its last hidden states score the first labels.
+            dense: (R, D) final hidden states of the dense backbone, with a teacher ("final" of `Labels.dense`).
+            cache: the cache that the pass continued from; its last hidden states score the first labels.
 
         Returns:
-            Fields of `BeaconOutput`: none without labels; "loss" and "token_loss"; with a teacher "token_kl" and
-            "taught", too.
+            Fields of `BeaconOutput`: "loss" and "token_loss"; with a teacher also "token_kl" and "taught". Empty
+            without labels.
         """
         if self.targets is None or self.labels is None:
             return {}
@@ -156,7 +156,7 @@ class Labels:
 
 
 def dense_token_loss(lm: BeaconModel, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
-    """The (B, L) float32 token losses of the dense backbone."""
+    """Compute the (B, L) float32 token losses of the dense backbone."""
     rows = Rows.of(input_ids, attention_mask)
     scored = Labels.of(lm, rows, labels)
     with adapter.disabled(lm):

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.flops import head_flops, load, pass_flops
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
 LENGTHS = (70, 50, 9, 33)  # in windows of 16

@@ -10,7 +10,8 @@ from torch import Tensor
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import core
 from beacon_lit.arch.nn import own_maps
-from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.build import build_layout
+from beacon_lit.arch.plan.layout import Layout
 from tests.arch.oracle import oracle_logits
 from tests.arch.tiny import FAMILIES, tiny, tokens
 

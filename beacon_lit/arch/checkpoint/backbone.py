@@ -1,4 +1,4 @@
-"""What beacons can be put on: the architectures, their position slots, and the model class of each."""
+"""Check that a backbone supports beacons, and find its model class."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -24,7 +24,7 @@ def family(config: PretrainedConfig) -> str:
 def beacon_model(
     families: Mapping[str, type[M]], hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
 ) -> tuple[type[M], PretrainedConfig]:
-    """The model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
+    """Return the model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
 
     Raises:
         ValueError: see `BeaconLM.from_config`.
@@ -36,7 +36,7 @@ def beacon_model(
     rope = hf_config.rope_parameters["rope_type"]
     if rope not in ROPE_TYPES:
         raise ValueError(
-            f"rope_type={rope!r} is not allowed, memory keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
+            f"rope_type={rope!r} is not allowed: memory keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
         )
     if getattr(hf_config, "attention_dropout", 0):
         raise ValueError(f"attention_dropout={hf_config.attention_dropout} is not allowed; allowed: 0")

@@ -1,4 +1,4 @@
-"""Which backbone beacons belong to: its shape, which must be the same, and a sample of its weights."""
+"""Identify the backbone that beacons belong to: its shape, which must agree, and a sample of its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,14 +19,14 @@ _SHAPE_FIELDS = (
 
 
 def shapes(config: PretrainedConfig) -> dict[str, Any]:
-    """What of a backbone's config beacons depend on."""
+    """The fields of a backbone's config that beacons depend on."""
     fields = {name: getattr(config, name, None) for name in _SHAPE_FIELDS}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
 
 
 def sample(model: BeaconModel) -> dict[str, list[float]]:
-    """A few values of a few of the backbone's weights, in bf16: tells one set of weights from another.
+    """A few values of a few of the backbone's weights, in bf16, which tell sets of weights apart.
 
     Weights that a quantisation has packed are left out; the embedding and the norm are there in any case. Where
     weights are spread over ranks, every rank must call it.
@@ -53,7 +53,7 @@ def few_values(weight: Tensor) -> list[float]:
 
 
 def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:
-    """ValueError unless `config` is of the shape of the backbone that `saved` (`beacons.settings`) tells of."""
+    """Raise a ValueError unless `config` has the shape of the backbone in `saved` (`beacons.settings`)."""
     own = shapes(config)
     for name, value in saved["backbone"]["config"].items():
         if own.get(name) != value:
@@ -64,9 +64,9 @@ def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) 
 
 
 def check_backbone(saved: Mapping[str, Any], model: BeaconModel, path: str) -> None:
-    """ValueError unless `model` has the shape and the weights of the backbone that `saved` (`settings`) tells of.
+    """Raise a ValueError unless `model` has the shape and the weights of the backbone in `saved` (`settings`).
 
-    Weights are compared where both are there as numbers; those that a quantisation has packed are not.
+    Packed weights of a quantised backbone are not compared.
     """
     check_shapes(saved, model.config, path)
     own, theirs = sample(model), saved["backbone"]["sample"]

@@ -1,4 +1,4 @@
-"""What `from_pretrained` may be given, and who takes it."""
+"""Sort the options of `from_pretrained` by who takes them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def sort_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def as_dtype(name: str, value: Any) -> torch.dtype | str:
-    """A dtype by its name or itself, or "auto". ValueError if it is none that a model can be in."""
+    """Read a dtype, its name or "auto"; raise a ValueError for a dtype that a model cannot have."""
     if value == "auto":
         return value
     dtype = getattr(torch, value, None) if isinstance(value, str) else value
@@ -47,7 +47,7 @@ def as_dtype(name: str, value: Any) -> torch.dtype | str:
 
 
 def check_devices(device_map: Any, devices: set[str]) -> None:
-    """ValueError unless a model is on one device, whole: what windows share is moved to no other."""
+    """Raise a ValueError unless the whole model is on one device: windows share tensors, which are not moved."""
     if len(devices) > 1 or devices & {"meta", "disk"}:
         raise ValueError(
             f"device_map={device_map!r} puts the model on {', '.join(sorted(devices))}; "
@@ -56,7 +56,7 @@ def check_devices(device_map: Any, devices: set[str]) -> None:
 
 
 def check_known(unknown: Mapping[str, Any]) -> None:
-    """ValueError if there is an option that is neither ours, nor Hugging Face's, nor a field of the config."""
+    """Raise a ValueError for an option that is neither ours, nor Hugging Face's, nor a field of the config."""
     for name, value in unknown.items():
         allowed = ", ".join(sorted((*HUB_OPTIONS, *LOADER_OPTIONS)))
         raise ValueError(f"{name}={value!r} is not allowed; allowed: fields of the backbone's config, {allowed}")

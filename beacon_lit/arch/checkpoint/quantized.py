@@ -1,4 +1,4 @@
-"""Backbones whose weights a quantisation has packed: which still hold numbers, and what beacons start from."""
+"""Quantised backbones: which weights are not packed, and dequantised projections for beacons to start from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def quantization(model: Any) -> str:
 
 @contextmanager
 def dequantized_projections(model: BeaconModel) -> Iterator[None]:
-    """Within it, packed projections that beacons start from are plain ones of the values that they stand for."""
+    """Replace packed projections that beacons start from by dequantised ones within this context."""
     names = {f"{own.name}_proj" for own in model.beacon.own_maps if own.rank is None}
     packed = {
         name: module

@@ -1,4 +1,4 @@
-"""Parameters that FSDP2 or ZeRO have spread over ranks: seen whole, and set. Others are as they are."""
+"""Read and set whole parameters, also if FSDP2 or ZeRO has spread them over ranks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 @contextmanager
 def gathered(parameter: Tensor) -> Iterator[Tensor]:
-    """Within it, all of a parameter on this rank, to be read. Every rank must enter it where it is spread."""
+    """Gather a whole parameter for reading within this context. If it is spread, every rank must enter."""
     if isinstance(parameter, DTensor):
         yield parameter.full_tensor().detach()
     elif hasattr(parameter, "ds_id"):
@@ -33,7 +33,7 @@ def _all_parts(parameter: Any) -> Tensor:
 
 
 def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Parameters as a whole, on the CPU; none where this rank does not keep them. Every rank must call it."""
+    """Copy whole parameters to the CPU, or none if this rank does not `keep` them. Every rank must call this."""
     found = {}
     for name, parameter in parameters.items():
         with gathered(parameter) as tensor:

@@ -1,4 +1,4 @@
-"""What a path names: where its weights are, and the settings and the config that come with them."""
+"""Resolve a path: where its weights are, and the settings and the config that come with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from beacon_lit.arch.checkpoint.gguf import convert_gguf, unpacked_here
 from beacon_lit.arch.checkpoint.options import check_known, sort_options
 from beacon_lit.arch.config import BeaconConfig
 
-# Of a config: what it is of, and what is passed on in other ways.
+# Fields of a config that describe its origin, or that are passed on in other ways.
 _NO_CHANGES = ("_name_or_path", "architectures", "dtype", "model_type", "quantization_config", "transformers_version")
 
 

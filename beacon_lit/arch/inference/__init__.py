@@ -1,10 +1,12 @@
-"""Caches and generation: functions over `core`.
+"""Read text into caches and generate from them: functions over `core`.
 
-start         the empty cache
-compress      text -> cache, a few windows at a time
-generate      what Hugging Face's `generate` asks of a model
-decode        token after token, by calls or in static buffers (`static`)
-dense         the backbone alone
-fingerprint   which model a cache belongs to
-lockstep      ranks that share a model do the same
+start           the empty cache
+compress        text -> cache, a few windows at a time
+generate        the hooks that Hugging Face's `generate` calls
+decode          token after token, by calls from cache to cache
+decode_static   token after token, in static buffers
+static          these buffers, and attention over them
+dense           generation by the backbone alone
+fingerprint     which model a cache belongs to
+lockstep        keep ranks that share a model in step
 """

@@ -20,7 +20,7 @@ from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratio, Ratios
 from beacon_lit.checks import is_count
 
-CHUNK_WINDOWS = 8  # windows that are read at once, of all rows together
+CHUNK_WINDOWS = 8  # most windows read at once, all rows together
 Progress = Callable[[BeaconCache, float], None]
 
 
@@ -36,7 +36,7 @@ def compress(
 ) -> BeaconCache:
     """Read text into a cache, without logits, a few windows at a time; see `compress_iter`.
 
-    `progress` is called with the cache so far and the share of the text that it has read, after every chunk.
+    After every chunk, `progress` is called with the cache so far and the share of the text that is read.
     """
     with _handing_over(lambda: cache):
         for reached, share in compress_iter(lm, input_ids, attention_mask, cache, ratios, skip, total_length):
@@ -62,25 +62,27 @@ def compress_iter(
     Args:
         input_ids: (B, L) int64.
         attention_mask: (B, L) of 0 and 1.
-        cache: continue that sequence.
+        cache: the cache to continue from; default: an empty one.
         ratios: as for `forward`, for all windows that the text touches.
-        skip: a head of the sequence of so many tokens that is kept uncompressed; windows count from its end.
-        total_length: for policies that plan ahead, of all rows or of each; default, and at least: what the
-            sequence has at the end of this text.
+        skip: number of first tokens of the sequence that are kept uncompressed; windows count from their end.
+        total_length: raw tokens that the sequences will have, or one count per row, for policies that plan ahead;
+            default, and at least: the tokens at the end of this text.
 
     Yields:
-        The cache so far, and the share of the text that it has read.
+        The cache so far, and the share of the text that is read.
 
     Raises:
-        ValueError: as `forward`; a negative `skip`, or one with a cache or beyond the text; texts of other lengths
-            on one rank than on another, where the model is spread over them. What interrupts the reading carries
-            the cache so far in its attribute `cache`.
+        ValueError: as `forward`; a `skip` that is negative, beyond the text or given with a cache; texts whose lengths
+            differ between ranks that share the model. An exception that interrupts the reading carries the cache so
+            far in its attribute `cache`.
     """
     if attention_mask is not None and cache is not None:
         attention_mask = attention_mask[:, -input_ids.shape[1] :]
     rows, window = Rows.of(input_ids, attention_mask), lm.beacon.window
     if not is_count(skip) or skip > min(rows.lengths) or (skip and cache is not None):
-        raise ValueError(f"skip={skip!r} is not allowed; allowed: 0 to the text's {min(rows.lengths)}, 0 with a cache")
+        raise ValueError(
+            f"skip={skip!r} is not allowed; allowed: 0 to {min(rows.lengths)}, the text's length, and 0 with a cache"
+        )
     if cache is None:
         cache = empty_cache(lm, len(rows.lengths), skip or window)
         head = replace(cache.rows[0], ratios=((-1, 0),) if skip else ())
@@ -96,8 +98,8 @@ def compress_iter(
     given = None
     if ratios is not None:
         given = passed_ratios(ratios, [len(sizes(*pair, window)) for pair in pairs], window)
-    asked = totals(total_length, len(pairs)) or [0] * len(pairs)
-    ends = [max(total, state.seen_tokens + length) for total, (state, length) in zip(asked, pairs, strict=True)]
+    passed = totals(total_length, len(pairs)) or [0] * len(pairs)
+    ends = [max(total, state.seen_tokens + length) for total, (state, length) in zip(passed, pairs, strict=True)]
     # Refuse what does not fit before anything runs.
     lm.plan(rows.lengths, cache, mode_of(lm, None, cache), given, None, ends)
     texts = [
@@ -112,14 +114,14 @@ def compress_iter(
 
 
 def _read_chunk(lm: BeaconModel, texts: Sequence["_Text"], cache: BeaconCache) -> BeaconCache:
-    """Read up to the end of some windows of the first rows that have text left."""
+    """Read a few windows of the first rows that have text left."""
     rows = [row for row, text in enumerate(texts) if len(text.ids)][:CHUNK_WINDOWS]
     before = cache.select(rows)
     reading = [texts[row] for row in rows]
     ratios = None if reading[0].ratios is None else [text.ratios or [] for text in reading]
     ids = [text.take(_room(row, lm.beacon.window, len(rows))) for text, row in zip(reading, before.rows, strict=True)]
     more, ends = [len(text.ids) > 0 for text in reading], [text.total for text in reading]
-    call = lm.plan([len(part) for part in ids], before, mode_of(lm, None, before), ratios, None, ends, more)
+    call = lm.plan([len(row) for row in ids], before, mode_of(lm, None, before), ratios, None, ends, more)
     _, after = lm.read(torch.cat(ids), call, before)
     assert after is not None
     for text, was, now in zip(reading, before.rows, after.rows, strict=True):
@@ -128,24 +130,24 @@ def _read_chunk(lm: BeaconModel, texts: Sequence["_Text"], cache: BeaconCache) -
 
 
 class _Text:
-    """What of a row is still to be read."""
+    """The text of a row that is still to be read, with the ratios of its windows."""
 
     def __init__(self, ids: Tensor, total: int, ratios: list[Ratio] | None) -> None:
         self.ids, self.total, self.ratios = ids, total, ratios
 
     def take(self, count: int) -> Tensor:
-        """The next ids."""
+        """Remove and return the next ids."""
         taken, self.ids = self.ids[:count], self.ids[count:]
         return taken
 
 
 def _room(state: RowState, window: int, rows: int) -> int:
-    """Tokens that a row reads in one chunk, up to the end of a window."""
+    """The number of tokens that a row reads in one chunk, up to the end of a window."""
     return (state.capacity - len(state.open_ids) or window) + (max(CHUNK_WINDOWS // rows, 1) - 1) * window
 
 
 def _wait_for(previous: torch.cuda.Event | None, result: Tensor) -> torch.cuda.Event | None:
-    """Wait until the chunk before is done, so that at most two are under way and progress is what has happened."""
+    """Wait for the previous chunk, so that at most two are under way and the reported progress is real."""
     if not result.is_cuda:
         return None
     if previous is not None:
@@ -157,7 +159,7 @@ def _wait_for(previous: torch.cuda.Event | None, result: Tensor) -> torch.cuda.E
 
 @contextmanager
 def _handing_over(cache: Callable[[], BeaconCache | None]) -> Iterator[None]:
-    """Give what interrupts a reading the cache so far."""
+    """Attach the cache so far to an exception that interrupts the reading."""
     try:
         yield
     except BaseException as error:

@@ -1,7 +1,6 @@
-"""Token after token: what `generate` keeps between its steps. Private to one generation, it changes with every step."""
+"""Decode by calls from cache to cache. A `Decoding` belongs to one generation and changes with every step."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -9,43 +8,37 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.checkpoint.quantized import is_quantized
-from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel, read
-from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.start import mode_of
-from beacon_lit.arch.inference.static import Buffers, StaticStep
 from beacon_lit.arch.plan.rows import check_ids
-from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.ratios import Ratio
 
-# One ratio for all windows; or for each row those of its windows from the open one on; or the policy.
+# One ratio for all windows; a list per row, one ratio per window from the open one on; or None, the policy.
 PerRow: TypeAlias = Ratio | list[list[Ratio]] | None
-
-EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
 
 
 class Finished(StoppingCriteriaList):
-    """Stopping criteria that remember which rows have ended."""
+    """Stopping criteria that record which rows have ended."""
 
     rows: Tensor | None = None  # (B,) bool
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """(B,) bool: which rows end now."""
+        """Return (B,) bool, the rows that end now."""
         ended = super().__call__(input_ids, scores, **kwargs)
         self.rows = ended if self.rows is None else self.rows | ended
         return ended
 
 
 class Decoding:
-    """Reads a token a row and step, by calls from cache to cache: what works for every kind of cache.
+    """Decodes one token per row and step, by calls from cache to cache. Works for every kind of cache.
 
     Args:
         lm: the model.
-        cache: where the rows stand.
-        ratios: one for all windows, or for each row those of its windows from the open one on; the last goes on.
-        totals: tokens that each row will have, for the policy "adapt-N".
-        finished: rows that have ended; they read nothing more.
+        cache: the cache to continue from.
+        ratios: one for all windows; or a list per row, one ratio per window from the open one on, of which the last
+            serves all further windows; or None, the policy.
+        totals: raw tokens that each row will have, for policies that plan ahead.
+        finished: records rows that have ended; these read nothing more.
     """
 
     def __init__(
@@ -60,21 +53,21 @@ class Decoding:
         self._cache = cache
 
     def step(self, ids: Tensor) -> Tensor:
-        """(B, 1) ids -> (B, 1, V) logits of the next tokens; those of rows that have ended mean nothing."""
+        """Read one token per row: (B, 1) ids -> (B, 1, V) logits, of no meaning for rows that have ended."""
         rows = self._running(len(ids))
         if not rows:
-            return self._none(ids)
+            return self._no_logits(ids)
         whole = len(rows) == len(ids)
         hidden, after = self._read(ids, rows, self._cache if whole else self._cache.select(rows))
         self._cache = after if whole else self._cache.put(rows, after)
         return self._logits(ids, rows, hidden)
 
     def cache(self) -> BeaconCache:
-        """What has been read, as a value."""
+        """Return a cache of all that has been read."""
         return self._cache
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row i go on from where `rows[i]` stands. Used by beam search."""
+        """Let row i continue from the state of row `rows[i]`. Used by beam search."""
         self._cache = self._cache.select(rows.tolist())
         self._reorder_ratios(rows)
 
@@ -87,13 +80,13 @@ class Decoding:
         return [row for row in range(batch) if not ended[row]]
 
     def _read(self, ids: Tensor, rows: Sequence[int], before: BeaconCache) -> tuple[Tensor, BeaconCache]:
-        """Read the ids of some rows, from a cache of these: their (n, D) hidden states and the cache after them."""
+        """Read the ids of some rows from a cache of these rows: their (n, D) hidden states, and the next cache."""
         lm, count = self.lm, len(rows)
         draw = lm.draw if lm.training else None
         ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
         totals = None if self.totals is None else [self.totals[row] for row in rows]
         call = lm.plan([1] * count, before, mode_of(lm, None, before), ratios, draw, totals)
-        new = ids.cpu()[list(rows), 0]  # here, where the device waits anyway, and not behind the pass
+        new = ids.cpu()[list(rows), 0]  # copied here, where the device waits anyway, not after the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = read(lm, new, call, before)
         assert after is not None
@@ -102,8 +95,8 @@ class Decoding:
                 self.ratios[row] = remaining(self.ratios[row], now.windows - was.windows)
         return hidden, after
 
-    def _none(self, ids: Tensor) -> Tensor:
-        """Logits of a step that other ranks still need: every row has ended."""
+    def _no_logits(self, ids: Tensor) -> Tensor:
+        """Zero logits for a step that only other ranks need, as every row here has ended."""
         weight = self.lm.lm_head.weight
         return torch.zeros(len(ids), 1, self.lm.config.vocab_size, dtype=weight.dtype, device=weight.device)
 
@@ -117,188 +110,6 @@ class Decoding:
 
 
 def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:
-    """What is left of one row's ratios after so many windows have closed, at least two: the last goes on."""
+    """The rest of one row's ratios after `closed` windows, at least two: the last ratio serves all further windows."""
     rest = list(ratios[min(closed, len(ratios) - 1) :])
     return rest if len(rest) > 1 else rest * 2
-
-
-class StaticDecoding(Decoding):
-    """Reads a token a row and step in buffers that stay in place, on a GPU as a CUDA graph (not of a packed backbone,
-    nor of one that is spread over ranks).
-
-    For open windows without beacons. A row whose window closes goes through a call from cache to cache.
-    """
-
-    def __init__(
-        self,
-        lm: BeaconModel,
-        cache: BeaconCache,
-        ratios: PerRow,
-        totals: Sequence[int] | None,
-        finished: Finished | None,
-    ) -> None:
-        super().__init__(lm, cache, ratios, totals, finished)
-        del self._cache
-        batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
-        like = cache.hidden
-        self.states = list(cache.rows)
-        self.unlisted = [0] * batch  # tokens read since a row was loaded; their ids are in `ids`, not yet in `states`
-        self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
-        self.buffers = Buffers(lm, cache, _with_room(max(map(_needed, cache.rows))))
-        self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
-        self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
-        self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
-        self.graph: torch.cuda.CUDAGraph | None = None
-        # 8-bit products look at their values on the host; spread weights lie elsewhere in every step
-        self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
-        self.warm = 0
-        for row in range(batch):
-            self._load(row, cache, row)
-
-    def step(self, ids: Tensor) -> Tensor:
-        """See `Decoding.step`."""
-        rows = self._running(len(ids))
-        if not rows:
-            return self._none(ids)
-        closing = [row for row in rows if self._open(row) == self.states[row].capacity]
-        going_on = [row for row in rows if row not in closing]
-        self._check_positions(going_on)
-        logits = self._advance(ids, going_on)[:, None] if going_on else None
-        for start in range(0, len(closing), CHUNK_WINDOWS):
-            group = closing[start : start + CHUNK_WINDOWS]
-            hidden, after = self._read(ids, group, self._value(group))
-            for place, row in enumerate(group):
-                self._load(row, after, place, self.states[row].memory_slots)
-            found = self._logits(ids, group, hidden)
-            logits = found if logits is None else logits.index_copy(0, _on(ids, group), found[_on(ids, group)])
-        assert logits is not None
-        return logits
-
-    def cache(self) -> BeaconCache:
-        """See `Decoding.cache`."""
-        return self._value(range(len(self.states)))
-
-    def reorder(self, rows: Tensor) -> None:
-        """See `Decoding.reorder`."""
-        self.buffers.reorder(rows)
-        for buffer in (self.hidden, self.ids):
-            buffer.copy_(buffer[rows])
-        order = rows.tolist()
-        self.states = [self.states[row] for row in order]
-        self.unlisted = [self.unlisted[row] for row in order]
-        self._reorder_ratios(rows)
-
-    def _open(self, row: int) -> int:
-        """Tokens in the row's open window."""
-        return len(self.states[row].open_ids) + self.unlisted[row]
-
-    def _check_positions(self, rows: Sequence[int]) -> None:
-        for row in rows:
-            if self.states[row].slots + self.unlisted[row] >= self.lm.positions:
-                raise ValueError(
-                    f"row {row} needs more than the backbone's {self.lm.positions} position slots "
-                    f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
-                    f"allowed: fewer tokens, or larger ratios"
-                )
-
-    def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
-        """(B, 1) ids -> (B, V) logits; rows that are not among `rows` read into scratch."""
-        places = torch.tensor([[self.buffers.slots - 1] * len(ids), [self.ids.shape[1] - 1] * len(ids)])
-        for row in rows:
-            places[0, row], places[1, row] = self.states[row].slots + self.unlisted[row], self._open(row)
-            self.unlisted[row] += 1
-        self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
-        idle = self.places[1] == self.ids.shape[1] - 1
-        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # padding may be no token of the vocabulary
-        if not self.captures or self.warm < EAGER_STEPS:
-            self.warm += 1
-            return self._run()
-        if self.graph is None:
-            self.graph = self._capture()
-        self.graph.replay()
-        return self.logits
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        """Record a step. Unlike `torch.cuda.graph` this keeps free memory, which the next closing window needs."""
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self.logits = self._run()
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(side)
-        return graph
-
-    def _run(self) -> Tensor:
-        """(B, V) logits after `new_ids` at `places`: device work alone, over tensors that stay where they are."""
-        lm, (slots, places) = self.lm, self.places
-        embedded = lm.model.embed_tokens(self.new_ids)
-        seen = torch.arange(self.buffers.slots, device=slots.device) <= slots[:, None]
-        half = embedded.dtype in (torch.bfloat16, torch.float16)
-        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else embedded.dtype, device=slots.device)
-        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
-        rope = lm.rope(embedded, slots)
-        step = StaticStep(self.buffers.keys, self.buffers.values, slots, rope, bias)
-        hidden = lm.run_layers(embedded, rope, step)
-        rows = torch.arange(len(slots), device=slots.device)
-        self.hidden[rows, places + 1] = hidden
-        self.ids[rows, places] = self.new_ids
-        return lm.lm_head(hidden)
-
-    def _load(self, row: int, cache: BeaconCache, place: int, known: int = 0) -> None:
-        """Put a cache's row `place` at `row`, whose first `known` memory slots are there already."""
-        state = cache.rows[place]
-        if _needed(state) >= self.buffers.slots:
-            self.buffers.grow(_with_room(_needed(state)))
-            self.graph = None
-        self.buffers.load(row, cache, place, known)
-        start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
-        self.hidden[row, :count] = cache.hidden[start : start + count]
-        self.states[row], self.unlisted[row] = state, 0
-
-    def _value(self, rows: Sequence[int]) -> BeaconCache:
-        """Some of the rows as a cache."""
-        states = tuple(self._state(row) for row in rows)
-        hidden = [self.hidden[row, : 1 + len(state.open_ids)] for row, state in zip(rows, states, strict=True)]
-        layers = self.buffers.layers(rows, states)
-        return replace(self.about, rows=states, layers=layers, hidden=torch.cat(hidden))
-
-    def _state(self, row: int) -> RowState:
-        state, count = self.states[row], self.unlisted[row]
-        listed = len(state.open_ids)
-        ids = tuple(self.ids[row, listed : listed + count].tolist())
-        return replace(
-            state,
-            seen_tokens=state.seen_tokens + count,
-            open_ids=state.open_ids + ids,
-            window_slots=state.window_slots + count,
-        )
-
-
-def _needed(state: RowState) -> int:
-    """Slots of a row when its open window is full."""
-    return state.memory_slots + state.overlap_slots + state.capacity
-
-
-def _with_room(slots: int) -> int:
-    """For some windows more."""
-    return slots + slots // 8
-
-
-def start_decoding(
-    lm: BeaconModel,
-    cache: BeaconCache,
-    ratios: PerRow,
-    totals: Sequence[int] | None,
-    finished: Finished | None,
-) -> Decoding:
-    """Go on from `cache`, see `Decoding`: in static buffers where open windows hold no beacons."""
-    engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
-    return engine(lm, cache, ratios, totals, finished)
-
-
-def _on(like: Tensor, rows: Sequence[int]) -> Tensor:
-    return torch.tensor(list(rows), device=like.device)

@@ -1,4 +1,4 @@
-"""The dense backbone as transformers alone would run it, on the weights of the beacon model that it is part of."""
+"""Generate with the dense backbone as transformers alone does, on the weights of the beacon model."""
 
 import inspect
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 def dense_generate(
     lm: BeaconModel, dense: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> Any:
-    """Do what `BeaconLM.dense_generate` says. `dense` is the forward pass of the backbone."""
+    """Do what `BeaconLM.dense_generate` does. `dense` is the forward pass of the backbone."""
     check_alike(lm, "what dense_generate was given", input_ids, attention_mask)
     with drawing_alike(lm):
         plain = _plain(lm, dense)
-        plain.generation_config = lm.generation_config  # which may be another one by now
+        plain.generation_config = lm.generation_config  # it may have been replaced
         return plain.generate(input_ids, attention_mask=attention_mask, **options)
 
 
 def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:
-    """The family's own class around this model's modules; only its `generate` is wanted."""
+    """The family's class around this model's modules, for its `generate` only."""
     known = lm.__dict__.get("_plain_model")  # not an attribute, which would make it a module of this one
     if known is not None:
         return known

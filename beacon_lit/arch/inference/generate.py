@@ -11,7 +11,8 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
-from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining, start_decoding
+from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining
+from beacon_lit.arch.inference.decode_static import start_decoding
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 from beacon_lit.arch.inference.start import empty_cache, mode_of
 from beacon_lit.arch.plan.call import totals, undecided

@@ -1,6 +1,6 @@
-"""Ranks over which a model is spread make the same passes: each needs all of them for every layer.
+"""Keep ranks that share a spread model in step: every layer needs all ranks, so all must make the same passes.
 
-Nothing here does anything where each rank has a whole model.
+Nothing here has an effect where each rank has a whole model.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from beacon_lit.arch.checkpoint.sharded import is_spread
 
 
 def check_alike(model: nn.Module, name: str, *values: Any) -> None:
-    """ValueError on every rank, rather than ranks that wait for ever, if they were given different values.
+    """Raise a ValueError on every rank if ranks have different values; otherwise they would wait for ever.
 
     Args:
-        model: what the ranks may share.
-        name: of the values, for the message.
-        values: tensors, and what has a `repr`.
+        model: the model that ranks may share.
+        name: name of the values, for the message.
+        values: tensors, and values with a `repr`.
     """
     if not is_spread(model):
         return
@@ -37,7 +37,7 @@ def check_alike(model: nn.Module, name: str, *values: Any) -> None:
 
 @contextmanager
 def drawing_alike(model: nn.Module) -> Iterator[None]:
-    """Within it ranks draw the random numbers of rank zero. Afterwards those of the others are as they were."""
+    """Let all ranks draw the random numbers of rank 0 within this context. The other ranks' states are restored."""
     if not is_spread(model):
         yield
         return

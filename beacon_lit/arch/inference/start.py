@@ -1,4 +1,4 @@
-"""Where a sequence begins: the empty cache, and what its open window will hold."""
+"""Begin a sequence: the empty cache, and the mode of its open window."""
 
 import torch
 
@@ -11,15 +11,15 @@ from beacon_lit.arch.plan.state import RowState
 
 
 def mode_of(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) -> str:
-    """What the open window holds in a call, "raw" or "beacons".
+    """The mode of a call: what its open windows hold, "raw" or "beacons".
 
     Args:
         lm: the model.
         unfinished: as passed; None: the cache's, else "raw" in training mode, else the config's.
-        cache: what the call goes on from.
+        cache: the cache that the call continues from.
 
     Raises:
-        ValueError: no such mode, or another than that of a cache with an open window.
+        ValueError: an unknown mode, or a cache whose open window has another mode.
     """
     default = "raw" if lm.training else lm.beacon.unfinished
     mode = unfinished or (default if cache is None else cache.unfinished)
@@ -31,11 +31,11 @@ def mode_of(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) 
 
 
 def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> BeaconCache:
-    """A cache that has read nothing.
+    """Make a cache that has read nothing.
 
     Args:
         lm: the model.
-        rows: of the batch.
+        rows: number of rows.
         capacity: raw tokens of the first window; default: `window`.
     """
     weight = lm.model.embed_tokens.weight

@@ -1,7 +1,7 @@
-"""Keys and values in buffers that stay where they are: what decoding token by token reads and writes.
+"""Static buffers of keys and values, which decoding token by token reads and writes in place.
 
-`S` slots a row: a key lies at the index of its slot, `[memory | overlap | open window]`, and the last index is scratch,
-for rows that read nothing in a step.
+A row has `S` places: a key is at the index of its slot, `[memory | overlap | open window]`, and the last place is
+scratch for rows that read nothing in a step.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from beacon_lit.arch.nn.rope import Rope, rotate
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 
-CHUNK = 512  # slots that one product over values sums; S is a multiple
+CHUNK = 512  # places that one product over values sums; S is a multiple
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,10 @@ class StaticStep:
     """One new raw token for every row, as an `attention.Step`.
 
     Attributes:
-        keys, values: (layers, B, K, S, H); the new tokens' are written into them.
-        slots: (B,) int64, the new tokens' slots.
-        rope: cos and sin at these.
-        bias: (B, 1, S) 0 for slots that a row sees, -inf for others.
+        keys, values: (layers, B, K, S, H); keys and values of the new tokens are written into them.
+        slots: (B,) int64, slots of the new tokens.
+        rope: cos and sin at these slots.
+        bias: (B, 1, S), 0 for slots that a row sees, -inf for others.
     """
 
     keys: Tensor
@@ -48,7 +48,7 @@ class StaticStep:
         return None
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B, N, H), k and v (B, K, H), not rotated -> (B, N, H)."""
+        """Attend in one layer: q (B, N, H), k and v (B, K, H), before RoPE -> (B, N, H)."""
         keys, values = self.keys[attention.layer_idx], self.values[attention.layer_idx]
         rows = torch.arange(len(q), device=q.device)
         keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(keys.dtype)  # narrower under autocast
@@ -57,25 +57,25 @@ class StaticStep:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Attention of one query a row, as matrix products that spread over the slots.
+    """Attend with one query per row, in matrix products that spread over the slots.
 
     Args:
         q: (B, N, H).
         k, v: (B, K, S, H), S a multiple of `CHUNK`, N of K.
-        bias: (B, 1, S), added to the scaled products, in the dtype that they are computed in.
-        scale: of the products.
+        bias: (B, 1, S), added to the scaled scores; its dtype is the dtype of the computation.
+        scale: scale of the scores.
     """
     batch, heads, _, dim = k.shape
     q = q.unflatten(1, (heads, -1)).flatten(0, 1)  # (B K, group, H)
     scores = _product(q, k.flatten(0, 1).transpose(1, 2), bias.dtype).unflatten(0, (batch, heads))
     weights = torch.add(bias[:, None], scores, alpha=scale).softmax(-1)
-    parts = weights.unflatten(-1, (-1, CHUNK)).transpose(2, 3).to(v.dtype, memory_format=torch.contiguous_format)
-    out = _product(parts.flatten(0, 2), v.reshape(-1, CHUNK, dim), bias.dtype)
+    chunks = weights.unflatten(-1, (-1, CHUNK)).transpose(2, 3).to(v.dtype, memory_format=torch.contiguous_format)
+    out = _product(chunks.flatten(0, 2), v.reshape(-1, CHUNK, dim), bias.dtype)
     return out.unflatten(0, (batch, heads, -1)).sum(2).to(q.dtype).flatten(1, 2)
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Batched product in `dtype`. CUDA multiplies halves into float32; elsewhere they are converted first."""
+    """Multiply batches in `dtype`. CUDA multiplies half precision into float32; CPUs convert it first."""
     if a.dtype == dtype:
         return torch.bmm(a, b)
     return torch.bmm(a, b, out_dtype=dtype) if a.is_cuda else torch.bmm(a.to(dtype), b.to(dtype))
@@ -86,8 +86,8 @@ class Buffers:
 
     Attributes:
         keys, values: (layers, B, K, S, H).
-        tails: of each row, overlap keys and values (layers, o, K, H). The keys lie rotated in `keys`; they move when
-            the window closes, and are kept unrotated here.
+        tails: overlap keys and values of each row, (layers, o, K, H). Here the keys are not rotated, since they move
+            when the window closes; in `keys` they are rotated.
     """
 
     def __init__(self, lm: BeaconModel, cache: BeaconCache, slots: int) -> None:
@@ -103,11 +103,11 @@ class Buffers:
         return self.keys.shape[3]
 
     def grow(self, slots: int) -> None:
-        """Make room for so many slots. The buffers are then others."""
+        """Make room for a number of slots, in new buffers."""
         self.keys, self.values = (_padded(buffer, round_up(slots)) for buffer in (self.keys, self.values))
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
-        """Put one row of a cache at `place`; its first `known` memory slots are there already."""
+        """Load one row of a cache into `place`, where its first `known` memory slots are already."""
         m, o, t = (getattr(cache.rows[row], f"{name}_slots") for name in ("memory", "overlap", "window"))
         start_m, start_o, start_t = (
             sum(getattr(other, f"{name}_slots") for other in cache.rows[:row])
@@ -127,17 +127,17 @@ class Buffers:
             buffer[:, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
-        """Keys and values of some rows, as caches hold them."""
+        """Return keys and values of some rows, as caches hold them."""
         pairs = list(zip(places, states, strict=True))
         memory = [(place, 0, state.memory_slots) for place, state in pairs]
         opened = [(place, state.slots - state.window_slots, state.slots) for place, state in pairs]
         tails = zip(*(self.tails[place] for place in places), strict=True)
-        kinds = (_rows(buffer, parts) for parts in (memory, opened) for buffer in (self.keys, self.values))
+        kinds = (_rows(buffer, spans) for spans in (memory, opened) for buffer in (self.keys, self.values))
         moving = (torch.cat(tail, 1) for tail in tails)
         return tuple(LayerState(*tensors) for tensors in zip(*kinds, *moving, strict=True))
 
     def reorder(self, places: Tensor) -> None:
-        """Put at each place what is at `places[place]`."""
+        """Copy row `places[i]` into row i, for every i."""
         for layer in (*self.keys, *self.values):
             layer.copy_(layer[places])
         self.tails = [self.tails[place] for place in places.tolist()]
@@ -150,10 +150,10 @@ def _padded(buffer: Tensor, slots: int) -> Tensor:
 
 
 def round_up(slots: int) -> int:
-    """The next multiple of `CHUNK`, scratch slot included."""
+    """The next multiple of `CHUNK` that has room for `slots` and the scratch place."""
     return -(-(slots + 1) // CHUNK) * CHUNK
 
 
-def _rows(buffer: Tensor, parts: Sequence[tuple[int, int, int]]) -> Tensor:
-    """(layers, B, K, S, H) -> (layers, n, K, H): parts (row, start, end), end to end."""
-    return torch.cat([buffer[:, row, :, start:end].transpose(1, 2) for row, start, end in parts], 1)
+def _rows(buffer: Tensor, spans: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Put spans (row, start, end) end to end: (layers, B, K, S, H) -> (layers, n, K, H)."""
+    return torch.cat([buffer[:, row, :, start:end].transpose(1, 2) for row, start, end in spans], 1)

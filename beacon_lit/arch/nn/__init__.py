@@ -1,1 +1,1 @@
-"""Tensors: projections, rotation, attention kernels, gathers, selection, the loss of a head."""
+"""Compute on tensors: projections, rotation, attention kernels, gathers, selection, the loss of a head."""

@@ -1,4 +1,4 @@
-"""The attention module of a backbone's layer, with projections that beacon tokens have of their own."""
+"""The attention module of a backbone's layer, with own projections for beacon tokens."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,16 +18,16 @@ else:
 
 
 class BeaconAttention(_Attention):
-    """Mixin for a family's attention class, put on an instance. Without a `Step` it is that class."""
+    """A mixin for a family's attention class, put on instances. Called without a `Step`, it is the family's class."""
 
     rotate = staticmethod(rotate)
 
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what a family does to (P, heads, H) queries and keys before RoPE: nothing, unless overridden."""
+        """Normalise (P, heads, H) queries and keys before RoPE, if the family does so (Qwen3)."""
         return q, k
 
     def forward(self, hidden_states: Tensor, *args: Any, beacon: "Step | None" = None, **kwargs: Any) -> Any:
-        """The family's forward, or with `beacon` attention over windows: (1, P, D) in stream order -> the same."""
+        """Run the family's forward; with `beacon` attend over windows: (1, P, D) in stream order -> (1, P, D)."""
         if beacon is None:
             return super().forward(hidden_states, *args, **kwargs)
         stream = hidden_states[0]
@@ -43,20 +43,29 @@ class BeaconAttention(_Attention):
 
 
 class Step(Protocol):
-    """What all layers of one pass share: how queries see keys.
+    """How queries see keys; all layers of a pass share one.
 
     Attributes:
-        raw: stream positions from here on are beacons.
-        selection: of which raw tokens beacons are made, where they do not run.
+        raw: R; stream positions from R on are beacons.
+        selection: the raw tokens to select beacons from, where beacons do not run; else None.
     """
 
     @property
     def raw(self) -> int:
-        """See above."""
+        """See `Step`."""
 
     @property
     def selection(self) -> Selection | None:
-        """See above."""
+        """See `Step`."""
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend in one layer: q (Q, N, H), k and v (P, K, H), not rotated, in stream order -> (Q, N, H)."""
+        """Attend in one layer.
+
+        Args:
+            attention: the layer's attention module.
+            q: (Q, N, H), before RoPE, in stream order.
+            k, v: (P, K, H), keys before RoPE, in stream order.
+
+        Returns:
+            (Q, N, H), in stream order.
+        """

@@ -1,4 +1,4 @@
-"""What the decoders of all families have in common, as far as this package touches it."""
+"""The parts that the decoders of all families have in common and that this package uses."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from beacon_lit.arch.nn.attention import BeaconAttention
 
 
 class DecoderLayer(Protocol):
-    """A layer, its attention made a `BeaconAttention`."""
+    """A layer whose attention is a `BeaconAttention`."""
 
     self_attn: BeaconAttention
     mlp: Any
@@ -18,11 +18,11 @@ class DecoderLayer(Protocol):
     gradient_checkpointing: bool
 
     def __call__(self, hidden: Tensor, **options: Any) -> Tensor:
-        """(1, P, D) -> (1, P, D)."""
+        """Run the layer: (1, P, D) -> (1, P, D)."""
 
 
 class DecoderLayers(Protocol):
-    """The layers, an `nn.ModuleList`."""
+    """The layers: an `nn.ModuleList`."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class DecoderLayers(Protocol):
 
 
 class Decoder(Protocol):
-    """The decoder, with the beacon embedding that is put into it."""
+    """The decoder, with a beacon embedding added."""
 
     embed_tokens: nn.Embedding
     beacon_embed_tokens: nn.Embedding

@@ -8,11 +8,11 @@ from beacon_lit.arch.nn.rope import rotate
 
 
 def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
-    """Compile what is pointwise in layers and head; attention and layout stay as they are."""
+    """Compile the pointwise operations of layers and head; attention and layout stay as they are."""
     compiled = torch.compile(rotate, dynamic=True)
     for layer in layers:
         layer.self_attn.rotate = compiled  # type: ignore[method-assign]
-        for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
-            part.compile(dynamic=True)
+        for module in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
+            module.compile(dynamic=True)
     head.compute = torch.compile(loss_and_slope, dynamic=True)
     head.diverge = torch.compile(divergence_and_slope, dynamic=True)

@@ -1,4 +1,4 @@
-"""Gather rows, with a backward pass that gathers too."""
+"""Gather rows, with a backward pass that gathers as well."""
 
 from typing import Any
 
@@ -6,36 +6,37 @@ import torch
 from torch import Tensor
 
 
-def gather(x: Tensor, index: Tensor, own: Tensor, shared: Tensor, unread: Tensor) -> Tensor:
-    """`x[index]`, for an index in which every row of `x` that is read has one place of its own and some have more.
+def gather(x: Tensor, index: Tensor, first: Tensor, repeats: Tensor, unread: Tensor) -> Tensor:
+    """Return `x[index]`. Most rows of `x` have one place in the index, and some have more.
 
-    Plain indexing scatters its gradient with sorts or half-precision atomics. Here a row's gradient is read from its
-    own place; only the further places, keys that later windows see again, are added to it, in float32.
+    Plain indexing scatters its gradient with sorts or half-precision atomics. Here a row's gradient is read from the
+    row's first place, and only the gradients at repeated places (keys that later windows see again) are added, in
+    float32.
 
     Args:
         x: (P, ...).
-        index: (S,) int64 rows of `x`, S >= P.
-        own: (P,) int64, the place of each row: `index[own[i]] == i`.
-        shared: int64, all other places.
+        index: (S,) int64, rows of `x`.
+        first: (P,) int64, a place of each row: `index[first[i]] == i`; of no meaning for unread rows.
+        repeats: (n,) int64, all other places.
         unread: (n,) int64, rows that have no place.
     """
-    return _Gather.apply(x, index, own, shared, unread)
+    return _Gather.apply(x, index, first, repeats, unread)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, own: Tensor, shared: Tensor, unread: Tensor) -> Tensor:
-        ctx.save_for_backward(index, own, shared, unread)
+    def forward(ctx: Any, x: Tensor, index: Tensor, first: Tensor, repeats: Tensor, unread: Tensor) -> Tensor:
+        ctx.save_for_backward(index, first, repeats, unread)
         return x.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
-        index, own, shared, unread = ctx.saved_tensors
-        out = grad.index_select(0, own)
+        index, first, repeats, unread = ctx.saved_tensors
+        out = grad.index_select(0, first)
         if len(unread):
             out = out.index_fill(0, unread, 0)
-        if len(shared):
+        if len(repeats):
             more = torch.zeros_like(out, dtype=torch.promote_types(out.dtype, torch.float32))
-            more.index_add_(0, index[shared], grad[shared].to(more.dtype))
+            more.index_add_(0, index[repeats], grad[repeats].to(more.dtype))
             out = (out + more).to(grad.dtype)
         return out, None, None, None, None

@@ -1,4 +1,4 @@
-"""Variable-length attention: one contract, three kernels.
+"""Variable-length attention in three kernels with one contract.
 
 Every kernel takes q (P, N, H), k and v (S, K, H) in window order, N a multiple of K (grouped queries), and a `Layout`,
 and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys.
@@ -21,7 +21,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
 
 
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-    """FlashAttention-2 from the package flash-attn. CUDA, bf16 or fp16."""
+    """Run FlashAttention-2 from the package flash-attn. CUDA, bf16 or fp16."""
     from flash_attn import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
@@ -30,7 +30,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) ->
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-    """The same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11). CUDA, bf16 or fp16."""
+    """Run the same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11). CUDA, bf16 or fp16."""
     from torch.nn.attention.varlen import varlen_attn
 
     lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
@@ -39,18 +39,18 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Ten
 
 @cache
 def _gqa_option() -> dict[str, Any]:
-    """torch 2.11 groups queries unasked; later releases want to be told."""
+    """The argument that groups queries. torch 2.11 groups them without one; later releases need it."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-    """A loop of `scaled_dot_product_attention` over windows: any device and dtype, and the only one that masks."""
+    """Loop over windows with `scaled_dot_product_attention`: any device and dtype, and the only kernel with masks."""
     queries, keys = zip(*layout.lengths, strict=True)
-    parts = zip(q.split(queries), k.split(keys), v.split(keys), masks(layout), strict=True)
+    windows = zip(q.split(queries), k.split(keys), v.split(keys), masks(layout), strict=True)
     out = []
-    for q_i, k_i, v_i, mask in parts:
+    for q_i, k_i, v_i, mask in windows:
         q_i, k_i, v_i = (x.transpose(0, 1)[None] for x in (q_i, k_i, v_i))
         if mask is not None:
             k_i, v_i = (x.repeat_interleave(q_i.shape[1] // x.shape[1], dim=1) for x in (k_i, v_i))
@@ -64,9 +64,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tenso
 
 
 def masks(layout: Layout) -> Iterator[Tensor | None]:
-    """Of each window a (queries, keys) bool mask: the causal rule, aligned at the end, and the placement's.
+    """Yield a (queries, keys) bool mask per window: the causal rule, aligned at the end, and the placement's rule.
 
-    None where a window has no other keys than its own, and the causal rule is all.
+    None for a window that sees its own tokens only, by the causal rule alone.
     """
     end = 0
     for queries, keys in layout.lengths:
@@ -76,7 +76,7 @@ def masks(layout: Layout) -> Iterator[Tensor | None]:
             continue
         mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.q_index.device).tril(keys - queries)
         if layout.visibility is not None:
-            mask &= layout.visibility.of(slice(end - queries, end), slice(end - keys, end))
+            mask &= layout.visibility.mask(slice(end - queries, end), slice(end - keys, end))
         yield mask
 
 
@@ -84,17 +84,17 @@ KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa"
 
 
 def check_kernel(name: str, placement: str) -> None:
-    """ValueError unless `name` is "auto" or a kernel that can be used here with this placement of beacons."""
+    """Raise a ValueError unless `name` is "auto" or an installed kernel that supports the placement."""
     if name not in ("auto", *KERNELS):
         raise ValueError(f"attn={name!r} is not allowed; allowed: auto, {', '.join(KERNELS)}")
     if name == "flash_attn" and not _has_flash_attn():
         raise ValueError("attn='flash_attn' needs the package flash-attn: pip install 'beacon_lit[flash]'")
     if name in ("flash_attn", "varlen") and find_placement(placement).masked:
-        raise ValueError(f"attn={name!r} cannot mask as placement={placement!r} needs; allowed: auto, sdpa")
+        raise ValueError(f"attn={name!r} has no masks, which placement={placement!r} needs; allowed: auto, sdpa")
 
 
 def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
-    """The kernel `name`; "auto" is flash_attn, else varlen, for half precision on CUDA, and sdpa otherwise."""
+    """Return the kernel `name`. "auto" is flash_attn, else varlen, for half precision on CUDA, and sdpa otherwise."""
     if name != "auto":
         return KERNELS[name]
     if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.visibility is not None:

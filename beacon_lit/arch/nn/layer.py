@@ -1,4 +1,4 @@
-"""A layer of a backbone whose MLP has maps of the beacons' own. Other layers stay as the family made them."""
+"""A layer of a backbone whose MLP has own maps for beacons. Layers without such maps keep the family's class."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ else:
 
 
 class BeaconLayer(_Layer):
-    """Mixin for a family's layer class, put on an instance. Without a `Step` it is that class."""
+    """A mixin for a family's layer class, put on instances. Called without a `Step`, it is the family's class."""
 
     def forward(self, hidden_states: Tensor, *args: Any, beacon: Step | None = None, **kwargs: Any) -> Tensor:
-        """The family's forward; with `beacon` the same, but that beacons go through the MLP's own maps."""
+        """Run the family's forward; with `beacon`, beacons go through their own maps in the MLP."""
         if beacon is None:
             return super().forward(hidden_states, *args, **kwargs)
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), beacon=beacon, **kwargs)
@@ -28,7 +28,7 @@ class BeaconLayer(_Layer):
 
 
 def feed_forward(mlp: nn.Module, stream: Tensor, raw: int) -> Tensor:
-    """(P, D) in stream order -> (P, D): raw tokens by the backbone's MLP, beacons by that with their own maps."""
+    """Run the MLP, beacons through their own maps: (P, D) in stream order, the first `raw` raw tokens -> (P, D)."""
     if raw == len(stream) and not torch.is_grad_enabled():
         return mlp(stream)
     beacons = stream[raw:]

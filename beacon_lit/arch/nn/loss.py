@@ -1,4 +1,4 @@
-"""Per-token losses of a language-model head, without ever holding the logits of a whole step."""
+"""Compute token losses of a language-model head without ever holding the logits of a whole step."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -24,50 +24,50 @@ class LossHead(nn.Linear):
 
     @classmethod
     def install(cls, head: nn.Linear) -> None:
-        """Make a backbone's head one of this class."""
+        """Turn a backbone's head into a `LossHead`."""
         head.__class__ = cls
         head.compute, head.diverge = loss_and_slope, divergence_and_slope  # type: ignore[assignment]
 
     def forward(
         self, hidden: Tensor, targets: Tensor | None = None, teacher: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Logits (..., V) of hidden states (..., D); or, with targets, the losses of `token_losses`."""
+        """Compute logits: (..., D) -> (..., V). With targets compute `token_losses`."""
         return super().forward(hidden) if targets is None else self.token_losses(hidden, targets, teacher, temperature)
 
     def token_losses(self, hidden: Tensor, targets: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        """Negative log likelihoods, and divergences from what the same head makes of a teacher's hidden states.
+        """Compute negative log likelihoods, and with a teacher divergences from its predictions by the same head.
 
         Args:
             hidden: (R, D).
             targets: (R,) int64 token ids; -100 is ignored.
-            teacher: (R, D), without gradient.
-            temperature: of both distributions in KL(teacher || student).
+            teacher: (R, D) hidden states, without gradient; None: no divergences.
+            temperature: temperature of both distributions in KL(teacher || student).
 
         Returns:
-            (R,) float32 nats; 0 where ignored. With a teacher (R, 2): cross entropy, and KL.
+            (R,) float32, in nats; 0 where ignored. With a teacher (R, 2): cross entropy and KL.
         """
-        wanted = (targets != -100).nonzero().flatten()
+        labelled = (targets != -100).nonzero().flatten()
         kinds = 1 if teacher is None else 2
         size = max(1, CHUNK_ELEMENTS // (kinds * self.out_features))
         chunk = self._recomputed if self.weight.requires_grad else self._at_once
         chunks = [
             chunk(hidden[index], targets[index], None if teacher is None else teacher[index], temperature)
-            for index in wanted.split(size)
+            for index in labelled.split(size)
         ]
-        none = hidden[:0, :1].float().expand(0, kinds)  # keeps the graph when nothing is labelled
+        empty = hidden[:0, :1].float().expand(0, kinds)  # keeps the graph when nothing is labelled
         losses = hidden.new_zeros(len(targets), kinds, dtype=torch.float32)
-        losses = losses.index_put((wanted,), torch.cat([none, *chunks]))
+        losses = losses.index_put((labelled,), torch.cat([empty, *chunks]))
         return losses[:, 0] if teacher is None else losses
 
     def _at_once(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        """A chunk's (T, kinds) losses, of a head that is not trained."""
+        """The (T, kinds) losses of a chunk, if the head is frozen."""
         losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels)]
         if teacher is not None:
             losses.append(lambda logits: self.diverge(logits, F.linear(teacher, self.weight, self.bias), temperature))
         return _FrozenHeadLoss.apply(rows, self.weight, self.bias, *losses)
 
     def _recomputed(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        """The same, of a head that is."""
+        """The (T, kinds) losses of a chunk, if the head is trained: the backward pass computes the logits again."""
         return checkpoint(self._chunk, rows, labels, teacher, temperature, use_reentrant=False)
 
     def _chunk(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
@@ -75,9 +75,9 @@ class LossHead(nn.Linear):
         losses = [F.cross_entropy(logits, labels, reduction="none")]
         if teacher is not None:
             with torch.no_grad():
-                wanted = (super().forward(teacher).float() / temperature).log_softmax(-1)
-            own = (logits / temperature).log_softmax(-1)
-            losses.append(F.kl_div(own, wanted, reduction="none", log_target=True).sum(-1))
+                target = (super().forward(teacher).float() / temperature).log_softmax(-1)
+            student = (logits / temperature).log_softmax(-1)
+            losses.append(F.kl_div(student, target, reduction="none", log_target=True).sum(-1))
         return torch.stack(losses, -1)
 
 
@@ -85,10 +85,10 @@ LogitLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
-    """Losses of a head that is not trained.
+    """Losses of a frozen head.
 
-    The gradient of a token's loss depends on that token's hidden state alone: it is computed here, while the logits
-    are at hand, and scaled by what comes back. So nothing is computed twice and no logits are kept.
+    The gradient of a token's loss depends on this token's hidden state alone. So the forward pass computes it while it
+    has the logits, and the backward pass scales it: nothing is computed twice and no logits are kept.
     """
 
     @staticmethod
@@ -100,18 +100,18 @@ class _FrozenHeadLoss(torch.autograd.Function):
             values.append(value)
             if ctx.needs_input_grad[0]:
                 slopes.append(slope @ weight)
-            del slope  # before the next one is made
+            del slope  # frees memory before the next slope is computed
         ctx.save_for_backward(*slopes)
         return torch.stack(values, -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        parts = [one[:, None].to(slope.dtype) * slope for one, slope in zip(grad.T, ctx.saved_tensors, strict=True)]
-        return reduce(torch.add, parts), *[None] * (2 + len(parts))
+        grads = [one[:, None].to(slope.dtype) * slope for one, slope in zip(grad.T, ctx.saved_tensors, strict=True)]
+        return reduce(torch.add, grads), *[None] * (2 + len(grads))
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy (T,) float32 of logits (T, V), and its derivative (T, V) in their dtype: softmax - one-hot."""
+    """Cross entropy (T,) float32 of logits (T, V), and its slope softmax - one-hot, (T, V) in the logits' dtype."""
     log_p = logits.log_softmax(-1, dtype=torch.float32)
     losses = -log_p.gather(1, labels[:, None])[:, 0]
     slope = log_p.exp().to(logits.dtype)
@@ -119,12 +119,12 @@ def loss_and_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def divergence_and_slope(logits: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """KL(teacher || student) at a temperature, of logits (T, V): values (T,) float32, and the derivative (T, V).
+    """KL(teacher || student) (T,) float32 of logits (T, V) at a temperature, and its slope (T, V).
 
-    The derivative by the student's logits, in their dtype, is (student's softmax - teacher's) / temperature.
+    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature.
     """
-    own = (logits.float() / temperature).log_softmax(-1)
-    wanted = (teacher.float() / temperature).log_softmax(-1)
-    p = wanted.exp()
-    values = (p * (wanted - own)).sum(-1)
-    return values, ((own.exp() - p) / temperature).to(logits.dtype)
+    student = (logits.float() / temperature).log_softmax(-1)
+    target = (teacher.float() / temperature).log_softmax(-1)
+    p = target.exp()
+    values = (p * (target - student)).sum(-1)
+    return values, ((student.exp() - p) / temperature).to(logits.dtype)

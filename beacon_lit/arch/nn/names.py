@@ -1,4 +1,4 @@
-"""Which of a model's parameters are the beacons', which an adapter's, and which the backbone's."""
+"""Tell by its name whether a parameter belongs to the beacons, to an adapter or to the backbone."""
 
 from collections.abc import Iterable
 
@@ -9,23 +9,23 @@ def is_beacon(name: str) -> bool:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter of this name belongs to a LoRA adapter of the backbone (`arch.adapter`)."""
+    """Whether a parameter of this name belongs to a LoRA adapter of the backbone (`checkpoint.adapter`)."""
     return ".lora_" in name
 
 
 def is_backbone(name: str) -> bool:
-    """Whether a parameter of this name is the backbone's own."""
+    """Whether a parameter of this name belongs to the backbone."""
     return not (is_beacon(name) or is_adapter(name))
 
 
 def projections(names: Iterable[str]) -> tuple[str, ...]:
-    """The projections that beacons of these parameters have, in alphabetical order: ("k", "q", "v")."""
-    parts = {part for name in names for part in name.split(".")}
-    return tuple(sorted(p.split("_")[1] for p in parts if p.startswith("beacon_") and p.endswith("_proj")))
+    """The projections among beacon parameters of these names, in alphabetical order, e.g. ("k", "q", "v")."""
+    modules = {module for name in names for module in name.split(".")}
+    return tuple(sorted(p.split("_")[1] for p in modules if p.startswith("beacon_") and p.endswith("_proj")))
 
 
 def check_names(expected: set[str], found: set[str], source: str) -> None:
-    """ValueError unless a checkpoint's parameter names are those expected."""
+    """Raise a ValueError unless a checkpoint from `source` has the parameter names expected."""
     if expected != found:
         problem = "lacks" if expected - found else "has"
         name = sorted(expected - found or found - expected)[0]

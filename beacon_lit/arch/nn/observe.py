@@ -1,4 +1,4 @@
-"""Look at what chosen layers compute in a pass, for objectives that compare more than predictions."""
+"""Record the output of chosen layers in a pass, for objectives that compare more than predictions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from beacon_lit.arch.nn.decoder import DecoderLayers
 
 @dataclass(frozen=True)
 class Observe:
-    """What of a pass is wanted besides predictions, for raw tokens.
+    """A request to record what layers compute for raw tokens. Layers are counted from 0.
 
     Attributes:
-        hidden: layers whose output is wanted, hidden states (B, L, D).
-        attention: layers whose attention output, after the output projection, is wanted, (B, L, D).
+        hidden: layers to record the hidden states of, (B, L, D) each: the layer's output.
+        attention: layers to record the attention output of, (B, L, D) each, after the output projection.
     """
 
     hidden: tuple[int, ...] = ()
     attention: tuple[int, ...] = ()
 
     def check(self, layers: int) -> None:
-        """ValueError unless a model with so many layers has all of these."""
+        """Raise a ValueError unless a model of this number of layers has all of these layers."""
         for kind in ("hidden", "attention"):
             for index in getattr(self, kind):
                 if not 0 <= index < layers:
@@ -32,13 +32,13 @@ class Observe:
 
 @contextmanager
 def observing(layers: DecoderLayers, observe: Observe | None) -> Iterator[dict[str, Tensor]]:
-    """Within it, fill a dict with what is wanted of the pass that runs, (P, D) in stream order, by "KIND.LAYER".
+    """Record the pass that runs within this context, as (P, D) tensors in stream order by "KIND.LAYER".
 
-    Gradients flow through what is observed. Activation checkpointing does not matter: what is computed a second time,
-    in the backward pass, is not looked at.
+    Gradients flow through the tensors. With activation checkpointing the forward pass is recorded, and the second
+    computation in the backward pass is not.
 
     Raises:
-        ValueError: a layer that the model does not have.
+        ValueError: the model does not have a layer.
     """
     if observe is not None:
         observe.check(len(layers))

@@ -1,6 +1,6 @@
-"""Linear maps that beacon tokens have of their own, in place of a backbone's projection or on top of it.
+"""Own maps: linear maps that only beacons go through, which replace a backbone's projection or add to it.
 
-A module `beacon_{name}_proj` beside the backbone's `{name}_proj`. Raw tokens never go through it.
+The module `beacon_{name}_proj` stands beside the backbone's `{name}_proj`. Raw tokens never go through it.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,23 +13,23 @@ from beacon_lit.arch.config import OwnMap
 
 
 class BeaconLinear(nn.Linear):
-    """A projection in place of the backbone's. Its weights may be wider (float32 while trained) than hidden states."""
+    """An own map that replaces a projection. Its weights may be wider (float32 while trained) than hidden states."""
 
     def forward(self, x: Tensor, base: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """(..., in) -> (..., out), in the dtype of `x`; the backbone's projection `base` plays no part."""
+        """Project in the dtype of `x`: (..., in) -> (..., out). The backbone's projection `base` is not used."""
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
     def initialize(self, base: nn.Linear) -> None:
-        """Start from the backbone's projection."""
+        """Copy the backbone's projection."""
         self.load_state_dict(base.state_dict())
 
 
 class BeaconLowRank(nn.Module):
-    """A low-rank map on top of the backbone's projection: `base(x) + up(down(x))`, zero at the start.
+    """An own map that adds a low-rank product to a projection: `base(x) + up(down(x))`; the product starts at zero.
 
     Attributes:
-        down: (rank, in).
-        up: (out, rank).
+        down: weight (rank, in).
+        up: weight (out, rank).
     """
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
@@ -39,11 +39,11 @@ class BeaconLowRank(nn.Module):
         self.up = BeaconLinear(rank, base.out_features, False, device, dtype)
 
     def forward(self, x: Tensor, base: Callable[[Tensor], Tensor]) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Project: (..., in) -> (..., out)."""
         return base(x) + self.up(self.down(x))
 
     def initialize(self, base: nn.Linear) -> None:
-        """Start at zero: a random `down`, the same on every rank, and `up` of zeros."""
+        """Draw `down`, the same on every rank, and set `up` to zero."""
         generator = torch.Generator().manual_seed(self.down.out_features)
         start = torch.randn(self.down.out_features, self.down.in_features, generator=generator)
         self.down.weight.copy_(start / self.down.in_features**0.5)
@@ -51,7 +51,7 @@ class BeaconLowRank(nn.Module):
 
 
 def install(module: nn.Module, maps: Iterable[OwnMap]) -> None:
-    """Add those of the maps that belong to projections of this module."""
+    """Add to a module the maps that belong to its projections."""
     for own in maps:
         base = getattr(module, f"{own.name}_proj", None)
         if base is None:
@@ -65,20 +65,20 @@ def install(module: nn.Module, maps: Iterable[OwnMap]) -> None:
 
 @torch.no_grad()
 def initialize(module: nn.Module, maps: Iterable[OwnMap]) -> None:
-    """Start them from the module's projections."""
+    """Initialize a module's own maps from its projections."""
     for own in maps:
         if hasattr(module, f"beacon_{own.name}_proj"):
             getattr(module, f"beacon_{own.name}_proj").initialize(getattr(module, f"{own.name}_proj"))
 
 
 def project(module: nn.Module, name: str, stream: Tensor, raw: int) -> Tensor:
-    """Project tokens in stream order, raw ones by the backbone's projection, beacons by their own if they have one.
+    """Project tokens in stream order: raw tokens by the backbone's projection, beacons by their own map, if any.
 
     Args:
-        module: an attention or an MLP.
-        name: of the projection, "q".
-        stream: (P, in), the first `raw` of them raw tokens.
-        raw: R.
+        module: an attention module or an MLP.
+        name: name of the projection, e.g. "q".
+        stream: (P, in).
+        raw: R, the number of raw tokens, which come first.
 
     Returns:
         (P, out).

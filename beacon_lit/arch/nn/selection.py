@@ -1,7 +1,7 @@
-"""Which raw tokens of a closing window each KV head keeps, where beacons are selected, not run (placement "select").
+"""Select the raw tokens of a closing window that each KV head keeps as beacons (placement "select").
 
-Shape legend: C closing windows with beacons, w raw tokens a window, B beacons of all of them, R raw tokens of the pass,
-K KV heads, H head dim.
+Shape legend: C closing windows with beacons, w raw tokens per window, B beacons of all windows, R raw tokens of the
+pass, K KV heads, H head dim.
 """
 
 import torch
@@ -10,28 +10,28 @@ from torch import Tensor
 
 from beacon_lit.arch.plan.layout import Selection
 
-NEIGHBOURS = 5  # keys whose mean decides about a token, so that what belongs together is kept together
+NEIGHBOURS = 5  # scores are averaged over as many neighbours, so that adjacent tokens are kept together
 
 
 def stand_out(k: Tensor, allowed: Tensor) -> Tensor:
-    """How little keys are like the mean key of their window: minus the cosine, a mean over neighbours in the window.
+    """Score keys by how much they differ from their window's mean key: minus the cosine, averaged over neighbours.
 
     Args:
         k: (C, w, K, H), before RoPE.
-        allowed: (C, w) bool, tokens that can be selected; others do not count.
+        allowed: (C, w) bool, tokens that can be selected; others enter no mean.
 
     Returns:
-        (C, K, w) float32 or wider, -inf for others.
+        (C, K, w) float32 or wider, -inf for tokens that cannot be selected.
     """
     keys = F.normalize(k.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).masked_fill(
         ~allowed[..., None, None], 0
     )
     mean = F.normalize(keys.sum(1, keepdim=True), dim=-1)
     score = -(keys * mean).sum(-1).transpose(1, 2)
-    # A mean over those neighbours that count.
-    counts = allowed[:, None].to(score.dtype)
-    total, of = (F.avg_pool1d(x, NEIGHBOURS, 1, NEIGHBOURS // 2) for x in (score, counts))
-    return (total / of.clamp(min=1e-6)).masked_fill(~allowed[:, None], float("-inf"))
+    # Average over allowed neighbours only.
+    counted = allowed[:, None].to(score.dtype)
+    total, share = (F.avg_pool1d(x, NEIGHBOURS, 1, NEIGHBOURS // 2) for x in (score, counted))
+    return (total / share.clamp(min=1e-6)).masked_fill(~allowed[:, None], float("-inf"))
 
 
 @torch.no_grad()
@@ -40,22 +40,22 @@ def selected(k: Tensor, plan: Selection) -> Tensor:
 
     Args:
         k: (R, K, H) keys of raw tokens, before RoPE.
-        plan: of the pass.
+        plan: the tokens to select from.
 
     Returns:
-        (B, K) int64, the raw token that a beacon is for a head; the beacons of a window are in the tokens' order. Those
-        that are not allowed are taken only where the others do not suffice.
+        (B, K) int64, stream position of the raw token that each beacon is for each head, in the tokens' order within a
+        window. Tokens that are not allowed are selected only if a window has too few others.
     """
     score = stand_out(k[plan.tokens], plan.allowed)
     width = score.shape[-1]
-    # Sorted stably, so that equal scores are decided by position alone.
+    # A stable sort lets the position alone decide between equal scores.
     best = score.sort(dim=-1, descending=True, stable=True).indices[..., : plan.most]
     wanted = torch.arange(plan.most, device=k.device) < plan.counts[:, None, None]
-    places = best.masked_fill(~wanted, width).sort(dim=-1).values  # in their order; those too many at the end
+    places = best.masked_fill(~wanted, width).sort(dim=-1).values  # in the tokens' order; surplus places come last
     places = places[plan.window, :, plan.place]  # (B, K)
     return plan.tokens[plan.window[:, None], places]
 
 
 def take(x: Tensor, tokens: Tensor) -> Tensor:
-    """(R, K, H) and (B, K) raw tokens for each head -> (B, K, H)."""
+    """Take the raw tokens of each head: (R, K, H) and positions (B, K) -> (B, K, H)."""
     return x.gather(0, tokens[..., None].expand(*tokens.shape, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""What a layer keeps of the sequences that a batch has read."""
+"""The keys and values that a layer keeps of the sequences that a batch has read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from torch import Tensor
 class LayerState:
     """Keys and values of one layer, all rows end to end.
 
+    Memory and open windows are the *fixed* entries: their keys are rotated to their slots. *Moving* entries will get
+    another slot, so their keys are kept before RoPE.
+
     Attributes:
-        memory_k, memory_v: (M, K, H); keys are rotated and never move again. Caches that differ in their open windows
-            alone, as forks do, share these two.
-        open_k, open_v: (T, K, H) open windows; keys are rotated.
-        moving_k, moving_v: (C, K, H), for each row `[overlap | open window]`; keys are not rotated, they will get
-            another slot. The open window is among them only where its beacons are inserted as tokens come.
+        memory_k, memory_v: (M, K, H), memory. Caches that differ in their open windows alone, as forks do, share these
+            two tensors.
+        open_k, open_v: (T, K, H), open windows.
+        moving_k, moving_v: (C, K, H), `[overlap | open window]` of each row. Open windows are among the moving entries
+            only where beacons are inserted as tokens come; they are then fixed entries as well.
     """
 
     memory_k: Tensor
@@ -26,5 +29,5 @@ class LayerState:
     moving_v: Tensor
 
     def map(self, change: Callable[[str, Tensor], Tensor]) -> "LayerState":
-        """The same with every tensor put through `change(name, tensor)`."""
+        """Apply `change(name, tensor)` to every tensor."""
         return LayerState(**{name: change(name, tensor) for name, tensor in vars(self).items()})

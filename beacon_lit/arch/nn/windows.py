@@ -1,4 +1,4 @@
-"""Attention over `[memory | overlap | window]`, of all windows of all rows at once: gather, rotate, call a kernel."""
+"""Attend over `[memory | overlap | window]` in all windows of all rows at once: gather, rotate, call a kernel."""
 
 from dataclasses import dataclass, field
 
@@ -15,56 +15,57 @@ from beacon_lit.arch.plan.layout import Layout, Selection
 
 @dataclass(frozen=True, eq=False)
 class WindowStep:
-    """All windows of all rows in one pass.
+    """One pass over all windows of all rows, as an `attention.Step`.
 
     Attributes:
         layout: where queries and keys come from.
-        q_rope, k_rope, fresh_rope: cos and sin at the slots of queries, keys, and keys new in the next cache.
+        q_rope, k_rope: cos and sin at the slots of queries and keys.
+        added_rope: cos and sin at the slots of entries that become fixed in this pass; with `layout.cached` only.
         kernel: attention kernel, see `kernels.pick_kernel`.
-        before: each layer's keys and values of the cache; with `layout.cached` only.
-        after: those of the next cache, put here by each layer under its index.
+        before: each layer's state in the cache; with `layout.cached` only.
+        after: each layer's state in the next cache, by layer index; filled by the layers as they run.
     """
 
     layout: Layout
     q_rope: Rope
     k_rope: Rope
     kernel: str
-    fresh_rope: Rope | None = None
+    added_rope: Rope | None = None
     before: tuple[LayerState, ...] = ()
     after: dict[int, LayerState] = field(default_factory=dict)
 
     @property
     def raw(self) -> int:
-        """Stream positions from here on are beacons."""
+        """See `Step`."""
         return self.layout.raw
 
     @property
     def selection(self) -> Selection | None:
-        """Of which raw tokens beacons are made, where they do not run."""
+        """See `Step`."""
         return self.layout.selection
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Step`."""
         layout, dtype = self.layout, v.dtype
-        q = gather(q, layout.q_index, layout.stream_index, layout.none, layout.none)
+        q = gather(q, layout.q_index, layout.stream_index, layout.empty, layout.empty)
         q = attention.rotate(q, *self.q_rope)
         k, v = self._keys_and_values(attention, k, v)
-        q, k, v = (x.to(dtype) for x in (q, k, v))  # wider under autocast: rotations, and what was cached
+        q, k, v = (x.to(dtype) for x in (q, k, v))  # rotations and cached keys are wider under autocast
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
-        return gather(out, layout.stream_index, layout.q_index, layout.none, layout.none)
+        return gather(out, layout.stream_index, layout.q_index, layout.empty, layout.empty)
 
     def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, K, H) of this pass -> (S, K, H) of all windows, keys rotated. The next cache's are put into `after`."""
+        """Gather the windows' keys, rotated, and values: (P, K, H) -> (S, K, H). Fill `after` for this layer."""
         layout, cached = self.layout, self.layout.cached
         if cached is None:
-            k, v = (gather(x, layout.k_index, layout.k_own, layout.k_shared, layout.k_unread) for x in (k, v))
+            k, v = (gather(x, layout.k_index, layout.k_first, layout.k_repeats, layout.k_unread) for x in (k, v))
             return attention.rotate(k, *self.k_rope), v
         before = self.before[attention.layer_idx]
         moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
         rotated = attention.rotate(moving_k[layout.k_index], *self.k_rope)
-        fresh = attention.rotate(moving_k[cached.fresh_index], *self.fresh_rope)  # type: ignore[misc]
-        fixed_k = torch.cat([before.memory_k, before.open_k, fresh])
-        fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.fresh_index]])
+        added = attention.rotate(moving_k[cached.added_index], *self.added_rope)  # type: ignore[misc]
+        fixed_k = torch.cat([before.memory_k, before.open_k, added])
+        fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.added_index]])
         same = cached.memory is None
         self.after[attention.layer_idx] = LayerState(
             memory_k=before.memory_k if same else fixed_k[cached.memory].detach(),

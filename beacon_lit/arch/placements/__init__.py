@@ -1,4 +1,4 @@
-"""Placements: where a window's beacons stand, at which slots, who sees whom. One file each; see `Placement`."""
+"""Placements: where a window's beacons stand, at which slots, and who sees whom. One file each; see `Placement`."""
 
 from beacon_lit.arch import extensions
 from beacon_lit.arch.placements.placement import MEMORY, OVERLAP, Arrangement, Placement, Tokens
@@ -7,10 +7,10 @@ __all__ = ["MEMORY", "OVERLAP", "Arrangement", "Placement", "Tokens", "find_plac
 
 
 def placement_names() -> tuple[str, ...]:
-    """What `placement` may be in a config."""
+    """Names that `placement` may have in a config."""
     return extensions.names(__name__)
 
 
 def find_placement(name: str) -> Placement:
-    """The placement that a config names."""
+    """The placement of this name, one of `placement_names()`."""
     return extensions.find(__name__, name).PLACEMENT

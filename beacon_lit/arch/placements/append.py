@@ -1,4 +1,4 @@
-"""All beacons at the window's end, each in sight of the whole window: an ablation of the paper."""
+"""Put all beacons at the window's end, where each sees the whole window: an ablation of the paper."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ NAME = "append"
 
 
 class Append(Causal):
-    """See the module."""
+    """The placement `append`."""
 
     inserts = False
 

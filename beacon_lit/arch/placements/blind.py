@@ -1,7 +1,7 @@
-"""A beacon after every unit, in sight of all before it, but out of sight of its own window's raw tokens.
+"""Put a beacon after every unit, which sees all that precedes it, but hide it from the raw tokens of its own window.
 
 A beacon shares the slot of the raw token before it. So raw tokens are computed as if there were no beacons: scoring a
-window gives what decoding it gave, and a window has no more slots than tokens.
+window gives the logits that decoding gave, and a window has no more slots than raw tokens.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ NAME = "blind"
 
 
 class Blind:
-    """See the module."""
+    """The placement `blind`."""
 
     inserts = False
     runs = True

@@ -1,4 +1,4 @@
-"""A beacon after every unit, in sight of all that is before it in the window (the paper, arXiv 2401.03462)."""
+"""Put a beacon after every unit, which sees all that precedes it in the window (the paper, arXiv 2401.03462)."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ NAME = "interleave"
 
 
 class Interleave(Causal):
-    """See the module."""
+    """The placement `interleave`."""
 
     inserts = True
 

@@ -1,7 +1,7 @@
-"""A beacon after every unit that sees its own unit, the beacons before it and memory; not the window's other text.
+"""Put a beacon after every unit, which sees its own unit, the beacons before it and memory, but no other raw tokens.
 
-So each beacon has to hold what its unit says, as summary tokens do that read their own chunk only (arXiv 2604.24432).
-Raw tokens see all that is before them, beacons included.
+So each beacon has to hold what its unit says, like summary tokens that read their own chunk only (arXiv 2604.24432).
+Raw tokens see all that precedes them, beacons included.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ NAME = "own-unit"
 
 
 class OwnUnit:
-    """See the module."""
+    """The placement `own-unit`."""
 
     inserts = True
     runs = True

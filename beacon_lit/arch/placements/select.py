@@ -1,10 +1,10 @@
-"""No beacon tokens: for each KV head, a beacon is the raw token of its window whose key stands out most.
+"""Insert no beacon tokens: each KV head keeps the raw tokens of a window whose keys stand out most, as its beacons.
 
-When a window closes, each KV head of each layer keeps as many of the window's raw tokens as the ratio gives it beacons,
-in their order: those whose keys, and whose neighbours' keys, are least like the window's mean key (`nn.selection`; the
-criterion is that of KeyDiff, arXiv 2504.15364). Their keys and values go through the beacons' own projections, which
-start as the backbone's. So untrained beacons are a good compression, from which training goes on; and raw tokens are
-computed as if there were no beacons.
+When a window closes, each KV head of each layer selects as many raw tokens as the ratio gives the window beacons, and
+keeps their order. It selects tokens whose keys, averaged with their neighbours' keys, are least like the window's mean
+key (`nn.selection`; the criterion is KeyDiff's, arXiv 2504.15364). The keys and values kept come from the beacons' own
+projections, which start as the backbone's. So untrained beacons already compress well, and raw tokens are computed as
+if there were no beacons.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ NAME = "select"
 
 
 class Select(Causal):
-    """See the module."""
+    """The placement `select`."""
 
     inserts = False
     runs = False
 
     def arrange(self, tokens: int, beacons: int, ratio: int, past: int) -> Arrangement:
-        """Arrange the raw tokens: there is nothing else in the window."""
+        """Arrange the raw tokens; the window has no others."""
         order = np.arange(tokens)
         return Arrangement(order, order)
 

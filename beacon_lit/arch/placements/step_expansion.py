@@ -1,6 +1,7 @@
-"""All beacons at the window's end, the j-th in sight of the first j units and beacons: an ablation of the paper.
+"""Put all beacons at the window's end, where beacon j sees the first j units and beacons: an ablation of the paper.
 
-Attention sees them in the interleaved order, in which raw tokens do not see beacons. A slot counts what is seen before.
+Attention gets the tokens in the interleaved order, and raw tokens do not see beacons. A token's slot is the number of
+tokens that it sees before itself.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ NAME = "step-expansion"
 
 
 class StepExpansion:
-    """See the module."""
+    """The placement `step-expansion`."""
 
     inserts = False
     runs = True

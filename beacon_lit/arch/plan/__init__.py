@@ -1,9 +1,10 @@
-"""Integers alone: row lengths, ratios and where rows stand -> windows -> where every query and key comes from.
+"""Plan a call in integers: row lengths, ratios and row states -> windows -> where every query and key comes from.
 
-ratios      which ratio each window gets: passed, or by the policy
-state       where a row stands in its sequence
+rows        pack a padded batch
+state       counts of a row: what earlier calls have read
+ratios      the ratio of each window: passed, or from the policy
 windows     which tokens run, which windows close, how many beacons they get
-call        all of this for one call of the model
-layout      for each window its queries, its keys and their slots
-rows        a padded batch, packed
+call        all of these for one call of the model
+layout      index tensors: each window's queries and keys, and their slots
+build       calls -> index tensors
 """

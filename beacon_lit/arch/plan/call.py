@@ -1,4 +1,4 @@
-"""What one call of the model does: ratios chosen, windows cut, for rows that may stand anywhere in a sequence."""
+"""Plan one call of the model: choose ratios and cut windows, for rows that may stand anywhere in a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ class Call:
     """A planned call.
 
     Attributes:
-        rows: what it does to each row.
-        states: where each row stands before it.
-        open_ratios: the ratio that the window left open in each row has been given, if any.
+        rows: what the call does to each row.
+        states: state of each row before the call.
+        open_ratios: ratio of the window that each row leaves open; None while it has none.
         unfinished: "raw" or "beacons".
     """
 
@@ -28,7 +28,7 @@ class Call:
     unfinished: str
 
     def advance(self, new_ids: Sequence[Sequence[int]], config: BeaconConfig) -> tuple[RowState, ...]:
-        """Where each row stands after the call has read these ids."""
+        """Return the state of each row after the call has read these ids."""
         after = []
         for before, row, ids, ratio in zip(self.states, self.rows, new_ids, self.open_ratios, strict=True):
             state = advance(before, row, ids, config)
@@ -54,14 +54,14 @@ def plan_call(
 
     Args:
         config: the beacon settings.
-        limits: what ratios have to fit on the backbone.
+        limits: limits of ratios on the backbone.
         lengths: new raw tokens of each row.
-        states: where each row stands; None: at its start.
+        states: state of each row; None: all rows are at their start.
         unfinished: "raw" or "beacons".
-        ratios: as passed to the model; None = the policy.
-        draw: counter of a training step, None in eval mode.
-        totals: tokens that each row will have, for policies that plan ahead; default: those read so far.
-        more: for each row, whether more tokens will follow, so that a full window closes in any case.
+        ratios: `ratios` as passed to the model; None: the policy chooses.
+        draw: counter of a training step; None in eval mode.
+        totals: raw tokens that each row will have, for policies that plan ahead; default: the tokens read so far.
+        more: for each row, whether more tokens will follow, so that a full window closes; default: no.
 
     Raises:
         ValueError: see `BeaconLM.forward`.
@@ -75,10 +75,10 @@ def plan_call(
     if ratios is not None:
         chosen = list(passed_ratios(ratios, counts, config.window))
     else:
-        wanted = [undecided(*row, unfinished) for row in zip(states, counts, more, strict=True)]
-        chosen, states = _by_policy(config, limits, lengths, states, counts, draw, totals, wanted, unfinished)
+        needed = [undecided(*row, unfinished) for row in zip(states, counts, more, strict=True)]
+        chosen, states = _by_policy(config, limits, lengths, states, counts, draw, totals, needed, unfinished)
     chosen = [
-        [_first(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
+        [_open_ratio(state, row[0], ratios is not None and unfinished == "raw"), *row[1:]]
         for state, row in zip(states, chosen, strict=True)
     ]
     rows = plan(lengths, chosen, config, unfinished, states, more)
@@ -92,19 +92,19 @@ def plan_call(
 
 
 def totals(total_length: int | Sequence[int] | None, rows: int) -> list[int] | None:
-    """What a call was given as `total_length`, for each row. ValueError unless it is one count, or one for each."""
+    """Spread `total_length` over rows. Raise a ValueError unless it is a count of tokens, or one count per row."""
     if total_length is None:
         return None
     given = list(as_tuple(total_length))
     if not all(is_count(total, 1) for total in given) or len(given) not in {1, rows}:
         raise ValueError(
-            f"total_length={total_length!r} is not allowed; allowed: tokens, at least 1, or a list of {rows}"
+            f"total_length={total_length!r} is not allowed; allowed: a number of tokens, at least 1, or {rows} of them"
         )
     return given if len(given) == rows else given * rows
 
 
 def undecided(state: RowState, count: int, more: bool, unfinished: str) -> bool:
-    """Whether a row has a window that closes (raw) or begins (beacons) in this call and has no ratio yet."""
+    """Whether a row has a window without a ratio that closes (raw) or begins (beacons) in this call."""
     closing = count if unfinished == "beacons" or more else count - 1
     return closing > (0 if state.ratio is None else 1)
 
@@ -117,16 +117,16 @@ def _by_policy(
     counts: Sequence[int],
     draw: Draw | None,
     totals: Sequence[int] | None,
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
     unfinished: str,
 ) -> tuple[list[Sequence[Ratio]], tuple[RowState, ...]]:
-    """Ratios by the policy, and the states with what it remembers. Rows that need no ratio get any."""
+    """Let the policy choose, and put what it remembers into the states. Other rows get an arbitrary ratio."""
     policy = policy_in(config, training=draw is not None)
-    asked = totals is not None and policy.plans_ahead
+    plans_ahead = totals is not None and policy.plans_ahead
     chosen: list[Sequence[Ratio]] = []
     after = []
     for i, (state, new, count) in enumerate(zip(states, lengths, counts, strict=True)):
-        if wanted[i] or asked:
+        if needed[i] or plans_ahead:
             length = state.seen_tokens + new if totals is None else totals[i]
             ahead = new if totals is None else max(new, length - state.seen_tokens)
 
@@ -144,7 +144,7 @@ def _by_policy(
 
 
 def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, ratio: int, unfinished: str) -> bool:
-    """Whether so many more tokens fit the positions at one ratio."""
+    """Whether `ahead` more tokens fit the positions if all their windows get `ratio`."""
     count = len(sizes(state, ahead, config.window))
     try:
         check_positions(plan([ahead], [[ratio] * count], config, unfinished, [state]), config, limits.positions)
@@ -153,8 +153,8 @@ def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, rat
     return True
 
 
-def _first(state: RowState, ratio: Ratio, given: bool) -> Ratio:
-    """The ratio of the window that is open. Raw: the smallest that calls gave for it, "drop" being the largest."""
+def _open_ratio(state: RowState, ratio: Ratio, given: bool) -> Ratio:
+    """The ratio of the open window; if `given`, the smaller of its own and the call's, where "drop" is the largest."""
     if state.ratio is None:
         return ratio
     if not given:

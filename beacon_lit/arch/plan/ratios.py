@@ -1,4 +1,4 @@
-"""Which compression ratio each window of a call gets: what the call passed, or what the policy chooses."""
+"""The compression ratio of each window of a call: passed by the call, or chosen by the policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from beacon_lit.checks import as_tuple
 
 
 def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[list[Ratio]]:
-    """Spread what a call passed as `ratios` over its rows.
+    """Spread the `ratios` that a call passed over its rows.
 
     Args:
         ratios: one ratio; a sequence, one per window, the open one included; or one sequence per row.
@@ -18,7 +18,7 @@ def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[l
         window: raw tokens per window, which ratios must divide.
 
     Raises:
-        ValueError: a ratio is not allowed, a row has too few, or the rows are not `len(windows)`.
+        ValueError: a ratio is not allowed, a row has too few ratios, or there are not `len(windows)` rows.
     """
     given = as_tuple(ratios)
     if given == (ratios,):
@@ -33,17 +33,17 @@ def passed_ratios(ratios: Ratios, windows: Sequence[int], window: int) -> list[l
         for ratio in row:
             check_ratio(ratio, window)
         if len(row) < count:
-            raise ValueError(f"ratios={ratios!r} has {len(row)} entries for {count} windows; one per window is needed")
+            raise ValueError(f"ratios={ratios!r} has {len(row)} entries for {count} windows; allowed: one per window")
     return [row[:count] for row, count in zip(rows, windows, strict=True)]
 
 
 def is_row(entry: object) -> bool:
-    """Whether an entry of `ratios` is itself a sequence, the ratios of one row."""
+    """Whether an entry of `ratios` is itself a sequence: the ratios of one row."""
     return as_tuple(entry) != (entry,)
 
 
 def policy_in(config: BeaconConfig, training: bool) -> RatioPolicy:
-    """The policy of a model in training or eval mode, where `eval_ratio` comes first."""
+    """The policy of a model in training or eval mode; in eval mode `eval_ratio` takes precedence."""
     return config.policy if training or config.eval_ratio is None else Fixed(config.eval_ratio)
 
 
@@ -53,7 +53,7 @@ def adapt_ratio(config: BeaconConfig, length: int, positions: int) -> int:
 
 
 def longest(config: BeaconConfig, ratio: int, positions: int) -> int:
-    """Most raw tokens at one ratio: see `Limits.longest`."""
+    """The most raw tokens at one ratio, see `Limits.longest`."""
     return _limits(config, positions).longest(ratio)
 
 

@@ -1,4 +1,4 @@
-"""A padded batch of rows, and its tokens packed end to end without the padding."""
+"""Pack a padded batch: its rows end to end, without the padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Where each row's raw tokens lie in a (B, L) batch: columns `starts[b] .. starts[b] + lengths[b]`."""
+    """Where each row's raw tokens are in a (B, L) batch.
+
+    Attributes:
+        starts, lengths: row b has columns `starts[b]` to `starts[b] + lengths[b] - 1`.
+        width: L.
+    """
 
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
@@ -17,7 +22,7 @@ class Rows:
 
     @classmethod
     def of(cls, input_ids: Tensor, attention_mask: Tensor | None) -> "Rows":
-        """Read rows off a batch.
+        """Find the rows of a batch.
 
         Args:
             input_ids: (B, L) int64.
@@ -50,7 +55,7 @@ class Rows:
         return any(length != self.width for length in self.lengths)
 
     def pack(self, batch: Tensor) -> Tensor:
-        """(B, L, ...) -> (R, ...): rows end to end, padding left out."""
+        """Put rows end to end without padding: (B, L, ...) -> (R, ...)."""
         flat = batch.reshape(-1, *batch.shape[2:])
         if not self.padded:
             return flat
@@ -61,7 +66,7 @@ class Rows:
         return flat[torch.cat(spans).to(batch.device)]
 
     def unpack(self, packed: Tensor, columns: Sequence[int] | None = None) -> Tensor:
-        """(R, ...) -> (B, L, ...), or the given columns of it; padding is zero."""
+        """Undo `pack`: (R, ...) -> (B, L, ...), or the given columns; padding is zero."""
         columns = range(self.width) if columns is None else columns
         if not self.padded and len(columns) == self.width:
             return packed.reshape(len(self.lengths), self.width, *packed.shape[1:])
@@ -77,9 +82,9 @@ class Rows:
         return picked.masked_fill(empty, 0)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """(B, L) labels -> (R,): for each packed token the label it predicts, the next one's of its row, or -100.
+        """Shift labels to the packed tokens that predict them: (B, L) -> (R,), -100 for the last token of a row.
 
-        Rolling what was computed for them forward by one puts it at the predicted tokens.
+        Values that belong to targets move to the predicted tokens if they are rolled forward by one.
         """
         packed = self.pack(labels)
         targets = packed.roll(-1)
@@ -88,17 +93,17 @@ class Rows:
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
-    """ValueError unless all ids are in `0..vocabulary-1`."""
+    """Raise a ValueError unless all ids are in `0..vocabulary-1`."""
     if ids.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
     if low < 0 or high >= vocabulary:
-        wrong: Sequence[int] = [bound for bound in (low, high) if not 0 <= bound < vocabulary]
-        raise ValueError(f"{name} has the token id {wrong[0]}; allowed: 0 to {vocabulary - 1}")
+        wrong = low if low < 0 else high
+        raise ValueError(f"{name} has the token id {wrong}; allowed: 0 to {vocabulary - 1}")
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. From pinned memory the copy queues behind the running step and nothing waits."""
+    """Move a tensor to `device`; from pinned memory, so that nothing waits for the running step."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

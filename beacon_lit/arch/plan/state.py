@@ -1,4 +1,4 @@
-"""Where each row of a batch stands in its sequence."""
+"""The state of a row: counts of what earlier calls have read of its sequence."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,14 @@ class RowState:
         sink_slots: memory slots of the sequence's first tokens.
         kept_slots: memory slots of other raw tokens, of windows kept raw.
         beacon_slots: memory slots of beacons.
-        overlap_slots: raw tokens of the previous window that are still visible.
-        open_ids: raw tokens of the open window.
+        overlap_slots: slots of the previous window's last raw tokens, which the open window still sees.
+        open_ids: token ids of the open window.
         window_slots: raw and beacon slots of the open window.
         capacity: raw tokens at which the open window is full.
-        ratios: what calls gave for the open window, as (tokens that it had then, ratio): the one in use ("beacons"), or
-            each that was smaller than those before ("raw"). Tokens are -1 for a head that is kept raw in any case.
-        adapted: the sequence's ratio under the policy "adapt-N", once it is chosen.
+        ratios: ratios that calls gave for the open window, as (tokens in the window before the call, ratio); the last
+            is in use. "raw": each is smaller than the one before; "beacons": there is one. Tokens are -1 for a head
+            that is kept raw in any case (`skip`).
+        adapted: the number that the ratio policy remembers of the sequence: under "adapt-N" the ratio chosen.
     """
 
     capacity: int
@@ -38,12 +39,12 @@ class RowState:
 
     @property
     def ratio(self) -> Ratio | None:
-        """Of the open window, None as long as no call gave one."""
+        """The ratio of the open window; None while no call has given one."""
         return self.ratios[-1][1] if self.ratios else None
 
     @property
     def memory_slots(self) -> int:
-        """Slots of memory."""
+        """All memory slots."""
         return self.sink_slots + self.kept_slots + self.beacon_slots
 
     @property

@@ -1,4 +1,4 @@
-"""Cut what a call reads into windows: which tokens run, which windows close, how many beacons they get."""
+"""Cut the tokens of a call into windows: which tokens run, which windows close, how many beacons they get."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +17,9 @@ class Window:
         length: raw tokens that run in this call.
         ratio: α, 0 (kept raw) or "drop".
         beacons: beacons that run in this call.
-        past: raw tokens of it that earlier calls left in the cache, and do not run again.
-        past_slots: their slots, with those of beacons among them.
-        closes: whether it joins memory in this call.
+        past: raw tokens of the window that stand in the cache and do not run in this call.
+        past_slots: slots of these tokens and of the beacons among them.
+        closes: whether the window closes in this call, so that its beacons join memory.
     """
 
     length: int
@@ -31,12 +31,12 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Its raw tokens, cached ones included."""
+        """Raw tokens of the window, cached ones included."""
         return self.past + self.length
 
     @property
     def slots(self) -> int:
-        """Its slots, cached ones and beacons included."""
+        """Slots of the window, cached ones and beacons included."""
         return self.past_slots + self.length + self.beacons
 
 
@@ -45,27 +45,27 @@ class Row:
     """What a call does to one row.
 
     Attributes:
-        windows: the windows that it touches.
+        windows: the windows that the call touches.
         start: position in the sequence of the first token that runs.
-        again: tokens of the open window that run once more, since it closes with beacons.
-        memory, overlap, open_slots: slots that earlier calls left in the cache.
+        rerun: tokens of the open window that earlier calls have read and that run again, as it closes with beacons.
+        memory, overlap, open_slots: slots of each kind in the cache.
     """
 
     windows: tuple[Window, ...]
     start: int = 0
-    again: int = 0
+    rerun: int = 0
     memory: int = 0
     overlap: int = 0
     open_slots: int = 0
 
     @property
     def new(self) -> int:
-        """Tokens that the call reads, those that run once more left out."""
-        return sum(window.length for window in self.windows) - self.again
+        """Tokens that the call reads: all that run, but for rerun ones."""
+        return sum(window.length for window in self.windows) - self.rerun
 
 
 def sizes(state: RowState, new: int, window: int) -> list[int]:
-    """Raw tokens of each window that `new` more tokens touch, those already there included."""
+    """Raw tokens of each window that `new` more tokens touch, cached tokens included."""
     total = len(state.open_ids) + new
     first = min(total, state.capacity)
     rest = total - first
@@ -84,12 +84,12 @@ def plan(
 
     Args:
         lengths: new raw tokens of each row.
-        ratios: for each row, the ratio of each window it touches.
+        ratios: for each row, the ratio of each window that the call touches.
         config: the beacon settings.
-        unfinished: "raw": a window stays open, full or not, and without beacons until a token beyond it arrives, then
-            runs once more; "beacons": it closes when it is full, and gets its beacons as the tokens come.
-        states: where each row stands; default: at its start.
-        more: for each row, whether more tokens will follow, so that a full window closes in any case; default: no.
+        unfinished: "raw": a window stays open and without beacons, full or not, until a token beyond it arrives, and
+            then runs again; "beacons": a window gets beacons as tokens come, and closes when it is full.
+        states: state of each row; default: all rows are at their start.
+        more: for each row, whether more tokens will follow, so that a full window closes; default: no.
     """
     if states is None:
         states = [RowState(config.window)] * len(lengths)
@@ -114,13 +114,13 @@ def _plan_row(
         inserts = isinstance(ratio, int) and ratio > 0 and (closes[i] or as_they_come)
         beacons = size // int(ratio) - before // int(ratio) if inserts else 0
         windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
-    again = len(state.open_ids) - past
-    start = state.seen_tokens - again
-    return Row(tuple(windows), start, again, state.memory_slots, state.overlap_slots, state.window_slots)
+    rerun = len(state.open_ids) - past
+    start = state.seen_tokens - rerun
+    return Row(tuple(windows), start, rerun, state.memory_slots, state.overlap_slots, state.window_slots)
 
 
 def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
-    """Where a row stands after a call that read `new_ids`."""
+    """Return the state of a row after a call that read `new_ids`."""
     position = state.seen_tokens - len(state.open_ids)  # of the first token of the window
     ids = (*state.open_ids, *new_ids)
     for window in row.windows:
@@ -133,7 +133,7 @@ def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconCon
 
 
 def _close(state: RowState, window: Window, position: int, config: BeaconConfig) -> RowState:
-    """The state after a window has closed whose first token is at `position` of the sequence."""
+    """Return the state after closing a window whose first token is at `position` of the sequence."""
     size, sunk = window.size, min(max(config.sink - position, 0), window.size)
     sink, kept, overlap = state.sink_slots, state.kept_slots, 0
     if window.ratio == 0:
@@ -154,7 +154,7 @@ def _close(state: RowState, window: Window, position: int, config: BeaconConfig)
 
 
 def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -> None:
-    """ValueError, with the longest supported length, if a row needs more slots than the backbone has positions."""
+    """Raise a ValueError if a row needs more slots than the backbone has positions."""
     for number, row in enumerate(rows):
         state = RowState(config.window, row.start, kept_slots=row.memory, overlap_slots=row.overlap)
         position = row.start - row.windows[0].past
@@ -164,7 +164,7 @@ def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -
                 supported = ", ".join(
                     f"{longest(config, ratio, positions)} tokens at ratio {ratio}" for ratio in config.ratios
                 )
-                length = position + sum(part.size for part in row.windows[i:])
+                length = position + sum(rest.size for rest in row.windows[i:])
                 raise ValueError(
                     f"row {number} of {length} tokens needs {needed} position slots in window {i}, the "
                     f"backbone has {positions} (max_position_embeddings); longest supported, with room to go on: "

@@ -1,4 +1,4 @@
-"""Ratio policies: how windows get their ratio when a call passes none. One file each; see `RatioPolicy`."""
+"""Ratio policies: how a window gets its ratio when a call passes none. One file each; see `RatioPolicy`."""
 
 from functools import cache
 
@@ -10,10 +10,10 @@ __all__ = ["Choice", "Draw", "Limits", "Ratio", "RatioPolicy", "Ratios", "RowWin
 
 @cache
 def find_policy(name: str) -> RatioPolicy:
-    """The policy that a config names: "random", "adapt-64".
+    """The policy of this name, e.g. "random" or "adapt-64".
 
     Raises:
-        ValueError: no such policy, or not with this argument.
+        ValueError: unknown policy, or an argument that the policy does not take.
     """
     known = extensions.names(__name__)
     words = str(name).split("-")

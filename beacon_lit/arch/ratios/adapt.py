@@ -1,7 +1,7 @@
-"""The smallest ratio whose memory fits the backbone's positions for the sequence and N more tokens.
+"""Choose the smallest ratio whose memory fits the backbone's positions for the sequence and N more tokens.
 
-Chosen once for a sequence, from its length if the call says so, else from what the first call reads that closes a
-window. Raised only where the memory would overflow.
+The ratio is chosen once per sequence: from `total_length` if the call passes it, else from the tokens read by the end
+of the first call that closes a window. It is raised later only where memory would overflow.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ NAME, SPELLED = "adapt", "adapt-N"
 
 @dataclass(frozen=True)
 class Adapt:
-    """See the module.
+    """The policy `adapt-N`.
 
     Attributes:
-        more: tokens to leave room for behind the sequence.
+        more: N, tokens to leave room for behind the sequence.
     """
 
     more: int
@@ -36,5 +36,5 @@ def policy(argument: str | None) -> RatioPolicy:
     """See `RatioPolicy`."""
     if argument is None or not argument.isdecimal():
         text = NAME if argument is None else f"{NAME}-{argument}"
-        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED} with N new tokens")
+        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED}, N new tokens")
     return Adapt(int(argument))

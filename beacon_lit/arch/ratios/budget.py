@@ -1,9 +1,9 @@
-"""Memory of at most so many slots, or MiB of keys and values, whatever the length of the sequence.
+"""Keep memory within a budget of slots, or of MiB of keys and values, whatever the length of the sequence.
 
-Every window gets the smallest ratio at which the windows to come fit what is left of the budget at the same ratio.
-Once not even the largest ratio fits, windows leave nothing. Nothing is remembered: what is left follows from the
-slots in use. How many windows will come follows from the length, as far as a call says it (`total_length`); a sequence
-that grows beyond it fills the budget early.
+Every window gets the smallest ratio at which it and all windows to come fit into the rest of the budget. Once not even
+the largest ratio fits, windows leave nothing in memory. The rest of the budget follows from the slots in use, so the
+policy remembers nothing. The number of windows to come follows from `total_length` if the call passes it, else from
+the tokens read so far; a sequence that grows beyond this length fills the budget early.
 """
 
 import re
@@ -16,11 +16,11 @@ NAME, SPELLED = "budget", "budget-N or budget-NMiB"
 
 @dataclass(frozen=True)
 class Budget:
-    """See the module.
+    """The policy `budget-N` or `budget-NMiB`.
 
     Attributes:
-        amount: of slots or MiB that memory may take.
-        mebibytes: whether the amount is of MiB.
+        amount: the budget, in slots or MiB per row.
+        mebibytes: whether `amount` is in MiB.
     """
 
     amount: int
@@ -31,10 +31,12 @@ class Budget:
         """See `RatioPolicy`."""
         budget = self.amount * 2**20 // limits.slot_bytes if self.mebibytes else self.amount
         left = budget - windows.memory
-        closing = (windows.length - 1) // limits.window  # windows of the sequence that close, as far as known
+        closing = (
+            windows.length - 1
+        ) // limits.window  # windows of the sequence that close, as far as its length is known
         ratios: list[Ratio] = []
         for index in range(windows.first, windows.first + windows.count):
-            sink = 0 if index else limits.sink  # it comes with the first window
+            sink = 0 if index else limits.sink  # the first window brings the sink
             room, to_come = left - sink, max(closing - index, 1)
             fitting = [ratio for ratio in sorted(limits.ratios) if limits.window // ratio * to_come <= room]
             largest = max(limits.ratios)

@@ -1,4 +1,4 @@
-"""The ratios in their order, window after window, again from the first."""
+"""Give windows the ratios in the order of the config, then again from the first."""
 
 from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, RatioPolicy, RowWindows, no_argument
 
@@ -6,7 +6,7 @@ NAME = SPELLED = "cycle"
 
 
 class Cycle:
-    """See the module."""
+    """The policy `cycle`."""
 
     plans_ahead = False
 

@@ -1,4 +1,4 @@
-"""One ratio for every window. No name in configs: `eval_ratio` and a single ratio say the same."""
+"""Give every window one ratio. The policy has no name in configs, where `eval_ratio` or a single ratio does this."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, Ratio, RowWindow
 
 @dataclass(frozen=True)
 class Fixed:
-    """See the module."""
+    """The policy behind `eval_ratio`."""
 
     ratio: Ratio
     plans_ahead: bool = False

@@ -1,4 +1,4 @@
-"""What every ratio policy is, and what it is asked."""
+"""The protocol that every ratio policy follows, and the values that it gets and gives."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ Ratios: TypeAlias = Ratio | Sequence[Ratio] | Sequence[Sequence[Ratio]]
 
 @dataclass(frozen=True)
 class Draw:
-    """The counter behind random ratios: same counter, same ratios, so a resumed run repeats them.
+    """The counter behind random ratios: the same counter gives the same ratios, so a resumed run repeats them.
 
-    A draw depends on these three, the row of the batch and the window; never on other rows or on a generator's state.
+    A draw depends on these three fields, the row of the batch and the window, never on other rows or on a generator.
     """
 
     seed: int = 0
@@ -21,11 +21,11 @@ class Draw:
     step: int = 0
 
     def next(self) -> "Draw":
-        """The counter of the following step."""
+        """Return the counter of the following step."""
         return replace(self, step=self.step + 1)
 
     def pick(self, row: int, window: int, choices: Sequence[int]) -> int:
-        """One of `choices`, uniformly."""
+        """Pick one of `choices`, uniformly."""
         key = f"{self.seed}/{self.rank}/{self.step}/{row}/{window}".encode()
         number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
         return choices[number % len(choices)]
@@ -33,12 +33,12 @@ class Draw:
 
 @dataclass(frozen=True)
 class Limits:
-    """What ratios have to fit.
+    """The settings and sizes that limit the choice of ratios.
 
     Attributes:
-        window, ratios, sink, overlap: of the `BeaconConfig`.
+        window, ratios, sink, overlap: see `BeaconConfig`.
         positions: position slots of the backbone.
-        slot_bytes: keys and values of one slot, all layers.
+        slot_bytes: bytes of the keys and values of one slot, all layers.
     """
 
     window: int
@@ -49,16 +49,17 @@ class Limits:
     slot_bytes: int = 0
 
     def longest(self, ratio: int) -> int:
-        """Most raw tokens at one ratio: the memory of all full windows and one window at work fit the positions.
+        """The most raw tokens at one ratio whose memory, plus one window at work, fits the positions.
 
-        `sink + windows · w/α + overlap + w + w/α <= positions`, and one token less than another full window.
+        This is the largest number of full windows with `sink + windows · w/α + overlap + w + w/α <= positions`, and
+        one token less than another full window.
         """
         w = self.window
         free = self.positions - self.sink - self.overlap - w - w // ratio
         return (free // (w // ratio) + 1) * w - 1 if free >= 0 else min(w, self.positions)
 
     def smallest(self, length: int) -> int:
-        """The smallest ratio whose memory fits the positions for `length` tokens, else the largest."""
+        """The smallest ratio whose memory fits the positions for `length` raw tokens, else the largest."""
         ratios = sorted(self.ratios)
         return next((ratio for ratio in ratios if length <= self.longest(ratio)), ratios[-1])
 
@@ -70,12 +71,12 @@ class RowWindows:
     Attributes:
         row: index of the row in the batch.
         first: index in the sequence of the first of these windows.
-        count: how many they are.
-        length: raw tokens that the sequence will have, as far as known; at least those that this call reads.
+        count: number of these windows.
+        length: raw tokens that the sequence will have, as far as known.
         memory: slots of memory before the call.
-        given: the ratio that the first of these windows has already, if it has one.
-        remembered: what the policy chose to remember of the sequence in earlier calls.
-        fits: whether the tokens ahead fit the positions if all these windows get a ratio.
+        given: the ratio that the first of these windows has already; None if it has none.
+        remembered: what the policy returned as `Choice.remembered` for the sequence last; None at first.
+        fits: tells whether the tokens ahead fit the positions if all these windows get one given ratio.
     """
 
     row: int
@@ -90,11 +91,11 @@ class RowWindows:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a policy chose for one row.
+    """The choice of a policy for one row.
 
     Attributes:
         ratios: one for each window.
-        remembered: what it wants to know when it is asked about the sequence again.
+        remembered: a number that the policy gets back in the sequence's next call (`RowWindows.remembered`).
     """
 
     ratios: tuple[Ratio, ...]
@@ -102,35 +103,35 @@ class Choice:
 
 
 class RatioPolicy(Protocol):
-    """How windows get their ratio when a call passes none.
+    """How a window gets its ratio when a call passes none.
 
-    A module of this package defines `NAME`, how configs spell it; `SPELLED`, the same with a placeholder for what may
-    follow (`adapt-N`), for messages; and `policy(argument)`, which makes the object of what follows the name
-    (None if nothing does), and raises a ValueError that says what may follow.
+    A module of this package defines `NAME`, the policy's name in configs; `SPELLED`, the name with a placeholder for
+    its argument (`adapt-N`), for messages; and `policy(argument)`, which makes the policy from the text behind the
+    name (None without one) and raises a ValueError for a text that is not allowed.
 
     Attributes:
-        plans_ahead: chooses for the whole sequence: is asked as soon as a call says how long the sequence will be,
-            even if no window closes, and generation says so before it starts.
+        plans_ahead: whether the policy chooses for the whole sequence. It is then asked as soon as a call passes
+            `total_length`, even if no window closes, and generation passes the length before it starts.
     """
 
     @property
     def plans_ahead(self) -> bool:
-        """See above."""
+        """See `RatioPolicy`."""
 
     def choose(self, windows: RowWindows, limits: Limits, draw: Draw | None) -> Choice:
-        """Choose for one row.
+        """Choose the ratios of one row's windows.
 
         Args:
-            windows: what is asked.
-            limits: what the ratios have to fit.
-            draw: the counter of a training step; None in eval mode, where nothing random happens.
+            windows: the windows.
+            limits: settings and sizes that limit the choice.
+            draw: the counter of a training step; None in eval mode, where nothing is drawn.
 
         Raises:
-            ValueError: a policy that draws, in eval mode.
+            ValueError: the policy draws, and this is eval mode.
         """
 
 
 def no_argument(name: str, argument: str | None) -> None:
-    """ValueError if something follows the name of a policy that takes nothing."""
+    """Raise a ValueError if a policy that takes no argument is given one."""
     if argument is not None:
         raise ValueError(f"ratio_policy='{name}-{argument}' is not allowed; allowed: {name}")

@@ -1,4 +1,4 @@
-"""A ratio drawn for each window, among those whose memory fits the sequence; in training only (the paper)."""
+"""Draw a ratio for each window, among the ratios whose memory fits the sequence; in training only (the paper)."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ NAME = SPELLED = "random"
 
 @dataclass(frozen=True)
 class Random:
-    """See the module.
+    """The policies `random` and `random-per-sequence`.
 
     Attributes:
-        name: how configs spell the policy, for messages.
-        per_window: draw for each window anew, not once for the sequence.
+        name: the policy's name in configs, for messages.
+        per_window: whether to draw for each window, as opposed to once for the sequence.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Random:
         if draw is None:
             raise ValueError(
                 f"ratio_policy={self.name!r} draws in training only; in eval mode pass ratios= (one of "
-                f"{', '.join(map(str, limits.ratios))}, 0, 'drop', or one per window) or set eval_ratio"
+                f"{', '.join(map(str, limits.ratios))}, 0, 'drop', or one of these per window) or set eval_ratio"
             )
         fitting = [ratio for ratio in limits.ratios if windows.length <= limits.longest(ratio)] or limits.ratios
         indices = range(windows.first, windows.first + windows.count)

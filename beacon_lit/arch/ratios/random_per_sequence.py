@@ -1,4 +1,4 @@
-"""A ratio drawn for each sequence, among those whose memory fits it; in training only."""
+"""Draw a ratio for each sequence, among the ratios whose memory fits the sequence; in training only."""
 
 from beacon_lit.arch.ratios.policy import RatioPolicy, no_argument
 from beacon_lit.arch.ratios.random import Random

@@ -13,7 +13,8 @@ from transformers import StoppingCriteria
 
 from beacon_lit import BeaconCache, BeaconLM
 from beacon_lit.arch import Ratios
-from beacon_lit.arch.inference.decode import Decoding, StaticDecoding
+from beacon_lit.arch.inference.decode import Decoding
+from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers, StaticStep
 from tests.arch.caches import assert_same, model, padded
 from tests.arch.tiny import FAMILIES, VOCABULARY, assert_close, examples, tokens

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
-from beacon_lit.arch.inference.decode import Decoding, StaticDecoding
+from beacon_lit.arch.inference.decode import Decoding
+from beacon_lit.arch.inference.decode_static import StaticDecoding
 from tests.arch.caches import padded, tensors
 from tests.arch.tiny import assert_close, tiny, tokens
 from tests.arch.ways import by_calls, small_steps

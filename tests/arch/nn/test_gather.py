@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 
 from beacon_lit.arch.nn.gather import gather
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.windows import plan
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples
@@ -17,7 +17,7 @@ def test_keys(case: Case) -> None:
     layout = build_layout(plan(case.lengths, case.ratios, case.beacon, case.unfinished), case.beacon)
     x = torch.randn(layout.raw + layout.beacons, 2, 3, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(len(layout.k_index), 2, 3, dtype=torch.float64)
-    actual, expected = gather(x, layout.k_index, layout.k_own, layout.k_shared, layout.k_unread), x[layout.k_index]
+    actual, expected = gather(x, layout.k_index, layout.k_first, layout.k_repeats, layout.k_unread), x[layout.k_index]
     assert torch.equal(actual, expected)
     assert_close(*(torch.autograd.grad(out, x, upstream)[0] for out in (actual, expected)), 1e-12)
 

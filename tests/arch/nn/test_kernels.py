@@ -15,7 +15,8 @@ from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn import kernels
-from beacon_lit.arch.plan.layout import Layout, build_layout
+from beacon_lit.arch.plan.build import build_layout
+from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.windows import plan
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens

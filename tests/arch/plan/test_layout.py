@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import longest
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.plan.windows import Row, check_positions, plan, sizes
 from tests.arch.cases import Case, beacons, cases
@@ -78,9 +78,9 @@ def test_every_token_asks_once_and_keys_are_counted(case: Case) -> None:
 @given(case=cases(rows=3))
 def test_every_token_has_one_key_of_its_own_and_all_others_are_shared(case: Case) -> None:
     layout = build_layout(windows_of(case), case.beacon)
-    assert layout.k_index[layout.k_own].tolist() == list(range(layout.raw + layout.beacons))
-    assert sorted([*layout.k_own.tolist(), *layout.k_shared.tolist()]) == list(range(len(layout.k_index)))
-    assert len(layout.none) == 0
+    assert layout.k_index[layout.k_first].tolist() == list(range(layout.raw + layout.beacons))
+    assert sorted([*layout.k_first.tolist(), *layout.k_repeats.tolist()]) == list(range(len(layout.k_index)))
+    assert len(layout.empty) == 0
 
 
 @examples(200)

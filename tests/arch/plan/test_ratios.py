@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import Draw, core
-from beacon_lit.arch.plan.layout import build_layout
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.ratios import adapt_ratio, longest, passed_ratios, policy_in
 from beacon_lit.arch.ratios import RowWindows
 from tests.arch.cases import beacons

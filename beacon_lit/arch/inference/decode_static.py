@@ -1,0 +1,200 @@
+"""Decode in static buffers, on a GPU as a CUDA graph."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.checkpoint.quantized import is_quantized
+from beacon_lit.arch.checkpoint.sharded import is_spread
+from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
+from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
+from beacon_lit.arch.inference.static import Buffers, StaticStep
+from beacon_lit.arch.plan.state import RowState
+
+EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
+
+
+class StaticDecoding(Decoding):
+    """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
+
+    On a GPU a step is a CUDA graph, unless the backbone is quantised or spread over ranks. A row whose window closes
+    goes through a call from cache to cache.
+    """
+
+    def __init__(
+        self,
+        lm: BeaconModel,
+        cache: BeaconCache,
+        ratios: PerRow,
+        totals: Sequence[int] | None,
+        finished: Finished | None,
+    ) -> None:
+        super().__init__(lm, cache, ratios, totals, finished)
+        del self._cache
+        batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
+        like = cache.hidden
+        self.states = list(cache.rows)
+        self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
+        self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
+        self.buffers = Buffers(lm, cache, _with_room(max(map(_needed, cache.rows))))
+        self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
+        self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
+        self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
+        self.graph: torch.cuda.CUDAGraph | None = None
+        # 8-bit products synchronise with the host; spread weights are at another address in every step
+        self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
+        self.warm = 0
+        for row in range(batch):
+            self._load(row, cache, row)
+
+    def step(self, ids: Tensor) -> Tensor:
+        """See `Decoding.step`."""
+        rows = self._running(len(ids))
+        if not rows:
+            return self._no_logits(ids)
+        closing = [row for row in rows if self._open(row) == self.states[row].capacity]
+        going_on = [row for row in rows if row not in closing]
+        self._check_positions(going_on)
+        logits = self._advance(ids, going_on)[:, None] if going_on else None
+        for start in range(0, len(closing), CHUNK_WINDOWS):
+            group = closing[start : start + CHUNK_WINDOWS]
+            hidden, after = self._read(ids, group, self._value(group))
+            for place, row in enumerate(group):
+                self._load(row, after, place, self.states[row].memory_slots)
+            found = self._logits(ids, group, hidden)
+            logits = found if logits is None else logits.index_copy(0, _on(ids, group), found[_on(ids, group)])
+        assert logits is not None
+        return logits
+
+    def cache(self) -> BeaconCache:
+        """See `Decoding.cache`."""
+        return self._value(range(len(self.states)))
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `Decoding.reorder`."""
+        self.buffers.reorder(rows)
+        for buffer in (self.hidden, self.ids):
+            buffer.copy_(buffer[rows])
+        order = rows.tolist()
+        self.states = [self.states[row] for row in order]
+        self.unlisted = [self.unlisted[row] for row in order]
+        self._reorder_ratios(rows)
+
+    def _open(self, row: int) -> int:
+        """Tokens in the row's open window."""
+        return len(self.states[row].open_ids) + self.unlisted[row]
+
+    def _check_positions(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            if self.states[row].slots + self.unlisted[row] >= self.lm.positions:
+                raise ValueError(
+                    f"row {row} needs more than the backbone's {self.lm.positions} position slots "
+                    f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
+                    f"allowed: fewer tokens, or larger ratios"
+                )
+
+    def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
+        """Read one token per row: (B, 1) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
+        places = torch.tensor([[self.buffers.slots - 1] * len(ids), [self.ids.shape[1] - 1] * len(ids)])
+        for row in rows:
+            places[0, row], places[1, row] = self.states[row].slots + self.unlisted[row], self._open(row)
+            self.unlisted[row] += 1
+        self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
+        idle = self.places[1] == self.ids.shape[1] - 1
+        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # the padding id may be outside the vocabulary
+        if not self.captures or self.warm < EAGER_STEPS:
+            self.warm += 1
+            return self._run()
+        if self.graph is None:
+            self.graph = self._capture()
+        self.graph.replay()
+        return self.logits
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Capture a step. `torch.cuda.graph` would free cached memory, which the next closing window needs."""
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self.logits = self._run()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(side)
+        return graph
+
+    def _run(self) -> Tensor:
+        """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
+        lm, (slots, places) = self.lm, self.places
+        embedded = lm.model.embed_tokens(self.new_ids)
+        seen = torch.arange(self.buffers.slots, device=slots.device) <= slots[:, None]
+        half = embedded.dtype in (torch.bfloat16, torch.float16)
+        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else embedded.dtype, device=slots.device)
+        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
+        rope = lm.rope(embedded, slots)
+        step = StaticStep(self.buffers.keys, self.buffers.values, slots, rope, bias)
+        hidden = lm.run_layers(embedded, rope, step)
+        rows = torch.arange(len(slots), device=slots.device)
+        self.hidden[rows, places + 1] = hidden
+        self.ids[rows, places] = self.new_ids
+        return lm.lm_head(hidden)
+
+    def _load(self, row: int, cache: BeaconCache, place: int, known: int = 0) -> None:
+        """Load row `place` of a cache into `row`, whose first `known` memory slots are there already."""
+        state = cache.rows[place]
+        if _needed(state) >= self.buffers.slots:
+            self.buffers.grow(_with_room(_needed(state)))
+            self.graph = None
+        self.buffers.load(row, cache, place, known)
+        start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
+        self.hidden[row, :count] = cache.hidden[start : start + count]
+        self.states[row], self.unlisted[row] = state, 0
+
+    def _value(self, rows: Sequence[int]) -> BeaconCache:
+        """Return a cache of some rows."""
+        states = tuple(self._state(row) for row in rows)
+        hidden = [self.hidden[row, : 1 + len(state.open_ids)] for row, state in zip(rows, states, strict=True)]
+        layers = self.buffers.layers(rows, states)
+        return replace(self.about, rows=states, layers=layers, hidden=torch.cat(hidden))
+
+    def _state(self, row: int) -> RowState:
+        state, count = self.states[row], self.unlisted[row]
+        listed = len(state.open_ids)
+        ids = tuple(self.ids[row, listed : listed + count].tolist())
+        return replace(
+            state,
+            seen_tokens=state.seen_tokens + count,
+            open_ids=state.open_ids + ids,
+            window_slots=state.window_slots + count,
+        )
+
+
+def _needed(state: RowState) -> int:
+    """Slots that a row needs when its open window is full."""
+    return state.memory_slots + state.overlap_slots + state.capacity
+
+
+def _with_room(slots: int) -> int:
+    """Add room for further windows."""
+    return slots + slots // 8
+
+
+def start_decoding(
+    lm: BeaconModel,
+    cache: BeaconCache,
+    ratios: PerRow,
+    totals: Sequence[int] | None,
+    finished: Finished | None,
+) -> Decoding:
+    """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
+    engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
+    return engine(lm, cache, ratios, totals, finished)
+
+
+def _on(like: Tensor, rows: Sequence[int]) -> Tensor:
+    return torch.tensor(list(rows), device=like.device)
