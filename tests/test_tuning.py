@@ -232,7 +232,7 @@ def test_autocast_trains_float32_weights(inputs: Inputs, tmp_path: Path) -> None
         ("model.backbone.beacon_dtype=bfloat16", "small steps are lost"),
         ("tuning=full tuning.lr=0", "tuning.lr=0 is not allowed"),
         ("tuning=full tuning.frozen=[head]", "tuning.frozen=head is not allowed"),
-        ("tuning=full objective=distill", "objective=distill is not allowed with tuning=full"),
+        ("tuning=full objective=distill", "objective=Distillation is not allowed with tuning=full"),
         ("tuning=lora +tuning.rank=3", "tuning.rank=3 is not allowed; allowed: r, "),
         ("tuning=lora tuning.target_modules=[lm_head]", "target_modules names lm_head; allowed"),
     ],

@@ -49,10 +49,10 @@ def check_objective(objective: Objective, tuning: Tuning) -> None:
     Raises:
         ValueError: a distillation objective, and a tuning that trains the backbone.
     """
-    if tuning.trains_backbone and isinstance(objective, Distillation):
+    if tuning.trains_backbone and getattr(objective, "teacher", None) is not None:
         raise ValueError(
-            "objective=distill is not allowed with tuning=full, its teacher would change with the backbone; "
-            "allowed: tuning=beacons, tuning=lora"
+            f"objective={type(objective).__name__} is not allowed with tuning=full: its teacher would change with the "
+            f"backbone; allowed: tuning=beacons, tuning=lora"
         )
 
 

@@ -65,7 +65,7 @@ def assert_unchanged(cache: BeaconCache, before: Snapshot) -> None:
 
 def assert_same(one: BeaconCache, two: BeaconCache) -> None:
     """Equal counts, and tensors that are equal to rounding."""
-    assert one.rows == two.rows
+    assert one.rows == two.rows, f"{one.rows} != {two.rows}"
     assert (one.unfinished, one.interleaved, one.fingerprint) == (two.unfinished, two.interleaved, two.fingerprint)
     expected = tensors(two)
     for name, value in tensors(one).items():

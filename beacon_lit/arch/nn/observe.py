@@ -15,7 +15,7 @@ class Observe:
     """A request to record what layers compute for raw tokens. Layers are counted from 0.
 
     Attributes:
-        hidden: layers to record the hidden states of, (B, L, D) each: the layer's output.
+        hidden: layers to record the hidden states of, (B, L, D) each: the layer's output, before the final norm.
         attention: layers to record the attention output of, (B, L, D) each, after the output projection.
     """
 

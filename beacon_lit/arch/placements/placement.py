@@ -43,7 +43,8 @@ class Placement(Protocol):
 
     Attributes:
         inserts: whether a beacon stands right behind its unit, so that it can run as soon as the unit is complete
-            (`unfinished="beacons"`). Otherwise beacons run when the window closes.
+            (`unfinished="beacons"`). Otherwise beacons run when the window closes, and raw tokens must not see those of
+            their own window, by the order or by `sees`: some were read before the beacons ran.
         runs: whether beacons are tokens that go through the layers. Otherwise each layer makes a beacon from the keys
             and values of its window's raw tokens (`nn.selection`), and the beacon has no place in the order.
         masked: whether `sees` hides tokens that the causal rule would show. Such a placement cannot use the kernels
@@ -58,8 +59,8 @@ class Placement(Protocol):
         """Arrange the tokens of a window.
 
         Args:
-            tokens: raw tokens of the window that run in this call.
-            beacons: beacons of the window that run in this call, at least one.
+            tokens: raw tokens of the window that run in this call; all of them unless `inserts`.
+            beacons: beacons of the window that run in this call, at least one: one for each unit that the call completes.
             ratio: raw tokens per beacon.
             past: raw tokens of the window that earlier calls have run; 0 unless `inserts`.
         """

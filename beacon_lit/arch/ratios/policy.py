@@ -36,7 +36,7 @@ class Limits:
     """The settings and sizes that limit the choice of ratios.
 
     Attributes:
-        window, ratios, sink, overlap: see `BeaconConfig`.
+        window, ratios, sink, overlap: see `BeaconConfig`; ratios in the order given, not sorted.
         positions: position slots of the backbone.
         slot_bytes: bytes of the keys and values of one slot, all layers.
     """
@@ -74,7 +74,8 @@ class RowWindows:
         count: number of these windows.
         length: raw tokens that the sequence will have, as far as known.
         memory: slots of memory before the call.
-        given: the ratio that the first of these windows has already; None if it has none.
+        given: the ratio that the first of these windows has already; None if it has none. It stands whatever the policy
+            returns; only policies that count slots need it.
         remembered: what the policy returned as `Choice.remembered` for the sequence last; None at first.
         fits: tells whether the tokens ahead fit the positions if all these windows get one given ratio.
     """

@@ -62,7 +62,7 @@ def difference(rule: Rule) -> float:
     beacon = BeaconConfig(window=8, ratios=2, sink=1, overlap=2, placement="select", params=("k", "v"))
     lm, ids = tiny("qwen2", beacon, dtype=torch.float64), tokens(1, 21)
     found = lm(ids, ratios=[2, 4, 2]).logits[0] - oracle_logits(lm, ids[0], [2, 4, 2], "raw", rule)
-    return float(found[8:16].abs().max())
+    return float(found[8:16].detach().abs().max())
 
 
 def test_another_rule_shows() -> None:
