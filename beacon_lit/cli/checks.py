@@ -5,7 +5,7 @@ import os
 from beacon_lit import BeaconLM
 from beacon_lit.arch import longest
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
-from beacon_lit.objectives import Distillation, Objective
+from beacon_lit.objectives import Objective
 from beacon_lit.tuning import Tuning
 
 
