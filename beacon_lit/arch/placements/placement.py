@@ -60,7 +60,7 @@ class Placement(Protocol):
 
         Args:
             tokens: raw tokens of the window that run in this call; all of them unless `inserts`.
-            beacons: beacons of the window that run in this call, one for each unit that the call completes; at least one.
+            beacons: its beacons that run in this call, one for each unit that the call completes; at least one.
             ratio: raw tokens per beacon.
             past: raw tokens of the window that earlier calls have run; 0 unless `inserts`.
         """
