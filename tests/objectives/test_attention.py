@@ -1,26 +1,16 @@
 """Distillation of attention outputs, against their definition."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import Observe, Teacher
 from beacon_lit.objectives import AttentionDistillation, Distillation
-from tests.arch.tiny import assert_close, gradients, tiny, tokens
+from tests.arch.tiny import assert_close, gradients, tiny
 from tests.configs import composed
+from tests.objectives.batches import batch
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
-
-
-def batch() -> dict[str, Any]:
-    ids = tokens(2, 30)
-    mask = torch.ones_like(ids)
-    mask[1, 20:] = 0
-    labels = ids.masked_fill(mask == 0, -100)
-    labels[0, :12] = -100
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def test_without_weight_it_is_distillation() -> None:

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,20 +10,12 @@ from beacon_lit import BeaconConfig
 from beacon_lit.arch import Teacher
 from beacon_lit.cli.train import train
 from beacon_lit.objectives import Distillation, LanguageModeling
-from tests.arch.tiny import gradients, tiny, tokens
+from tests.arch.tiny import gradients, tiny
 from tests.configs import composed, small_backbone, small_run, small_text
 from tests.distributed.runs import overrides, torchrun
+from tests.objectives.batches import batch
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
-
-
-def batch() -> dict[str, Any]:
-    ids = tokens(2, 30)
-    mask = torch.ones_like(ids)
-    mask[1, 20:] = 0
-    labels = ids.masked_fill(mask == 0, -100)
-    labels[0, :12] = -100
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -42,7 +42,7 @@ def assert_is_the_loop(family: str, case: Case, rule: Rule) -> None:
 
 def difference(placement: str, rule: Rule) -> float:
     """Largest difference of the second window's logits from those that another rule gives."""
-    beacon = BeaconConfig(window=8, ratios=2, sink=1, overlap=2, placement=placement)
+    beacon = BeaconConfig(window=8, ratios=2, sink=1, overlap=2, placement=placement, **own_maps(placement))
     lm, ids = tiny("qwen2", beacon, dtype=torch.float64), tokens(1, 21)
     found = lm(ids, ratios=[2, 4, 2]).logits[0] - oracle_logits(lm, ids[0], [2, 4, 2], "raw", rule)
     return float(found[8:16].detach().abs().max())
@@ -74,6 +74,18 @@ def assert_generates_as_read_anew(placement: str, ways: Callable[[], Any]) -> No
     found = lm.generate(ids, **options)
     with ways():
         assert torch.equal(lm.generate(ids, **options), found)
+
+
+@torch.no_grad()
+def assert_scoring_is_decoding(placement: str) -> None:
+    """Logits of tokens in windows that close within a call are those that the tokens had one by one."""
+    lm, ids = model("qwen3", placement, 1, 2, "raw", **own_maps(placement)), tokens(2, 37)
+    whole, cache, pieces = lm(ids, ratios=2).logits, None, []
+    for token in ids.split(1, 1):
+        out = lm(token, cache=cache, use_cache=True, ratios=2)
+        cache = out.cache
+        pieces.append(out.logits)
+    assert_close(torch.cat(pieces, 1), whole, 1e-8)
 
 
 def assert_kernels_are_refused(placement: str) -> None:

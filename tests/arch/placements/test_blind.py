@@ -1,15 +1,13 @@
 """Placement "blind" against its definition, and what it is for: raw tokens that do not notice beacons."""
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.arch.caches import model
 from tests.arch.cases import Case, cases
 from tests.arch.oracle import RULES, Rule, Token, step_expansion
 from tests.arch.placements import proof
-from tests.arch.tiny import FAMILIES, assert_close, examples, tokens
+from tests.arch.tiny import FAMILIES, examples
 from tests.arch.ways import anew, by_calls
 
 
@@ -46,16 +44,8 @@ def test_generation(ways) -> None:
     proof.assert_generates_as_read_anew("blind", ways)
 
 
-@torch.no_grad()
 def test_scoring_a_window_is_decoding_it() -> None:
-    """Logits of tokens in windows that close within a call are those that they had token by token."""
-    lm, ids = model("qwen3", "blind", 1, 2, "raw"), tokens(2, 37)
-    whole, cache, pieces = lm(ids, ratios=2).logits, None, []
-    for token in ids.split(1, 1):
-        out = lm(token, cache=cache, use_cache=True, ratios=2)
-        cache = out.cache
-        pieces.append(out.logits)
-    assert_close(torch.cat(pieces, 1), whole, 1e-8)
+    proof.assert_scoring_is_decoding("blind")
 
 
 def test_kernels() -> None:

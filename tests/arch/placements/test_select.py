@@ -11,9 +11,8 @@ from torch import Tensor
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.nn.selection import stand_out
-from tests.arch.caches import model
 from tests.arch.cases import Case, cases
-from tests.arch.oracle import Entry, Rule, append, oracle_logits
+from tests.arch.oracle import Entry, Rule, append
 from tests.arch.placements import proof
 from tests.arch.tiny import FAMILIES, assert_close, examples, tiny, tokens
 from tests.arch.ways import anew, by_calls
@@ -58,13 +57,6 @@ def test_one_pass_is_the_loop(family: str, case: Case) -> None:
     proof.assert_is_the_loop(family, case, RULE)
 
 
-def difference(rule: Rule) -> float:
-    beacon = BeaconConfig(window=8, ratios=2, sink=1, overlap=2, placement="select", params=("k", "v"))
-    lm, ids = tiny("qwen2", beacon, dtype=torch.float64), tokens(1, 21)
-    found = lm(ids, ratios=[2, 4, 2]).logits[0] - oracle_logits(lm, ids[0], [2, 4, 2], "raw", rule)
-    return float(found[8:16].detach().abs().max())
-
-
 def test_another_rule_shows() -> None:
     def last(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
         return projected[-counts[0] :]
@@ -72,9 +64,9 @@ def test_another_rule_shows() -> None:
     def unprojected(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
         return keeps(raw, raw, counts)
 
-    assert difference(RULE) < 1e-9
-    assert difference(Rule(append, keeps=last)) > 1e-2
-    assert difference(Rule(append, keeps=unprojected)) > 1e-2
+    assert proof.difference("select", RULE) < 1e-9
+    assert proof.difference("select", Rule(append, keeps=last)) > 1e-2
+    assert proof.difference("select", Rule(append, keeps=unprojected)) > 1e-2
 
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
@@ -89,15 +81,8 @@ def test_generation(ways) -> None:
     proof.assert_generates_as_read_anew("select", ways)
 
 
-@torch.no_grad()
 def test_scoring_a_window_is_decoding_it() -> None:
-    lm, ids = model("qwen3", "select", 1, 2, "raw", params=("k", "v")), tokens(2, 37)
-    whole, cache, pieces = lm(ids, ratios=2).logits, None, []
-    for token in ids.split(1, 1):
-        out = lm(token, cache=cache, use_cache=True, ratios=2)
-        cache = out.cache
-        pieces.append(out.logits)
-    assert_close(torch.cat(pieces, 1), whole, 1e-8)
+    proof.assert_scoring_is_decoding("select")
 
 
 @torch.no_grad()
