@@ -191,19 +191,19 @@ class BeaconLM(BeaconGeneration):
             return super().forward(*args, **kwargs)
 
     def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, labels: Tensor) -> Tensor:
-        """The (B, L) float32 token losses of `dense`, as `BeaconOutput.token_loss`."""
+        """Compute the token losses of `dense`, (B, L) float32 nats, as in `BeaconOutput.token_loss`."""
         return scoring.dense_token_loss(self, input_ids, attention_mask, labels)
 
     def dense_generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
-        """Hugging Face's `generate` of the backbone, without beacons, windows and an adapter.
+        """Generate with the backbone by Hugging Face's `generate`: without beacons, windows and an adapter.
 
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L) of 0 and 1, padding on the left.
-            options: Hugging Face's generation options; with `past_key_values`, which goes on, `input_ids` are all that
-                there are, those that it has read among them.
+            options: Hugging Face's generation options. With `past_key_values`, `input_ids` still hold the whole
+                sequence, including the tokens that the cache has read.
 
         Raises:
-            ValueError: where the model is spread over ranks, other prompts on one rank than on another.
+            ValueError: prompts that differ between ranks that share the model.
         """
         return dense.dense_generate(self, self.dense, input_ids, attention_mask, **options)

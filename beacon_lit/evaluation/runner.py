@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from beacon_lit.checks import is_count
 from beacon_lit.evaluation.costs import costs
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
@@ -74,7 +75,7 @@ def run(
 
 def check_batch_size(batch_size: int) -> None:
     """Raise a ValueError unless the batch size is an integer of at least 1."""
-    if type(batch_size) is not int or batch_size < 1:
+    if not is_count(batch_size, 1):
         raise ValueError(f"batch_size={batch_size} is not allowed; allowed: an integer, at least 1")
 
 

@@ -26,7 +26,7 @@ class FakeLM(nn.Module):
         self.penalty = nn.Parameter(torch.tensor(penalty))  # plays the beacons: training it changes ratios alone
         self.backbone = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).requires_grad_(False)
         self.vocabulary = vocabulary
-        self.beacon = SimpleNamespace(window=window, ratios=(4, 2), sink=0, overlap=0)
+        self.beacon = BeaconConfig(window=window, ratios=(4, 2))
         self.positions = 4096
         self.generation_config = SimpleNamespace(eos_token_id=None)
         self.calls: list[object] = []

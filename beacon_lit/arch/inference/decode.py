@@ -50,6 +50,10 @@ class Decoding:
         finished: Finished | None,
     ) -> None:
         self.lm, self.ratios, self.totals, self.finished = lm, ratios, totals, finished
+        self._start(cache)
+
+    def _start(self, cache: BeaconCache) -> None:
+        """Take over the state that the cache holds."""
         self._cache = cache
 
     def step(self, ids: Tensor) -> Tensor:

@@ -25,16 +25,8 @@ class StaticDecoding(Decoding):
     goes through a call from cache to cache.
     """
 
-    def __init__(
-        self,
-        lm: BeaconModel,
-        cache: BeaconCache,
-        ratios: PerRow,
-        totals: Sequence[int] | None,
-        finished: Finished | None,
-    ) -> None:
-        super().__init__(lm, cache, ratios, totals, finished)
-        del self._cache
+    def _start(self, cache: BeaconCache) -> None:
+        lm = self.lm
         batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
         like = cache.hidden
         self.states = list(cache.rows)

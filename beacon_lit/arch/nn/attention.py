@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.nn.own_maps import project
+from beacon_lit.arch.nn.own_maps import project, project_beacons
 from beacon_lit.arch.nn.rope import rotate
 from beacon_lit.arch.nn.selection import selected, take
 from beacon_lit.arch.plan.layout import Selection
@@ -35,8 +35,8 @@ class BeaconAttention(_Attention):
         q, k = self.normalize(q, k)
         if beacon.selection is not None:
             tokens = selected(k, beacon.selection)
-            own_k, own_v = (project(self, name, stream, 0).unflatten(-1, (-1, self.head_dim)) for name in "kv")
-            k = torch.cat([k, take(self.normalize(q, own_k)[1], tokens)])
+            own_k, own_v = (project_beacons(self, name, stream).unflatten(-1, (-1, self.head_dim)) for name in "kv")
+            k = torch.cat([k, take(self.normalize(q[:0], own_k)[1], tokens)])
             v = torch.cat([v, take(own_v, tokens)])
         out = beacon.attend(self, q, k, v)
         return project(self, "o", out.flatten(1), beacon.raw)[None], None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from beacon_lit.arch.nn.attention import Step
-from beacon_lit.arch.nn.own_maps import project
+from beacon_lit.arch.nn.own_maps import project_beacons
 
 # The mixin comes before a family's layer class; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -32,5 +32,5 @@ def feed_forward(mlp: nn.Module, stream: Tensor, raw: int) -> Tensor:
     if raw == len(stream) and not torch.is_grad_enabled():
         return mlp(stream)
     beacons = stream[raw:]
-    gate, up = (project(mlp, name, beacons, 0) for name in ("gate", "up"))
-    return torch.cat([mlp(stream[:raw]), project(mlp, "down", mlp.act_fn(gate) * up, 0)])  # type: ignore[operator]
+    gate, up = (project_beacons(mlp, name, beacons) for name in ("gate", "up"))
+    return torch.cat([mlp(stream[:raw]), project_beacons(mlp, "down", mlp.act_fn(gate) * up)])  # type: ignore[operator]

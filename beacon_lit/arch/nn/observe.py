@@ -40,9 +40,11 @@ def observing(layers: DecoderLayers, observe: Observe | None) -> Iterator[dict[s
     Raises:
         ValueError: the model does not have a layer.
     """
-    if observe is not None:
-        observe.check(len(layers))
     seen: dict[str, Tensor] = {}
+    if observe is None:
+        yield seen
+        return
+    observe.check(len(layers))
 
     def into(name: str) -> Callable[..., None]:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -50,12 +52,8 @@ def observing(layers: DecoderLayers, observe: Observe | None) -> Iterator[dict[s
 
         return look
 
-    wanted = [] if observe is None else [("hidden", i) for i in observe.hidden]
-    wanted += [] if observe is None else [("attention", i) for i in observe.attention]
-    hooks = []
-    for kind, index in wanted:
-        module: Any = layers[index].self_attn if kind == "attention" else layers[index]
-        hooks.append(module.register_forward_hook(into(f"{kind}.{index}")))
+    hooks = [layers[i].register_forward_hook(into(f"hidden.{i}")) for i in observe.hidden]
+    hooks += [layers[i].self_attn.register_forward_hook(into(f"attention.{i}")) for i in observe.attention]
     try:
         yield seen
     finally:

@@ -1,6 +1,7 @@
 """Own maps: linear maps that only beacons go through, which replace a backbone's projection or add to it.
 
-The module `beacon_{name}_proj` stands beside the backbone's `{name}_proj`. Raw tokens never go through it.
+The module `beacon_{name}_proj` stands beside the backbone's `{name}_proj`. What raw tokens compute for themselves never
+goes through it.
 """
 
 from collections.abc import Callable, Iterable
@@ -88,3 +89,9 @@ def project(module: nn.Module, name: str, stream: Tensor, raw: int) -> Tensor:
     if own is None or (raw == len(stream) and not torch.is_grad_enabled()):
         return base(stream)
     return torch.cat([base(stream[:raw]), own(stream[raw:], base)])
+
+
+def project_beacons(module: nn.Module, name: str, beacons: Tensor) -> Tensor:
+    """Project tokens as beacons: by their own map, if any, else by the backbone's projection; (n, in) -> (n, out)."""
+    base, own = getattr(module, f"{name}_proj"), getattr(module, f"beacon_{name}_proj", None)
+    return base(beacons) if own is None else own(beacons, base)

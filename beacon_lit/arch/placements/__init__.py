@@ -1,5 +1,7 @@
 """Placements: where a window's beacons stand, at which slots, and who sees whom. One file each; see `Placement`."""
 
+from functools import cache
+
 from beacon_lit.arch import extensions
 from beacon_lit.arch.placements.placement import MEMORY, OVERLAP, Arrangement, Placement, Tokens
 
@@ -11,6 +13,7 @@ def placement_names() -> tuple[str, ...]:
     return extensions.names(__name__)
 
 
+@cache
 def find_placement(name: str) -> Placement:
     """The placement of this name, one of `placement_names()`."""
     return extensions.find(__name__, name).PLACEMENT

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.plan.ratios import passed_ratios, policy_in
@@ -129,10 +130,7 @@ def _by_policy(
         if needed[i] or plans_ahead:
             length = state.seen_tokens + new if totals is None else totals[i]
             ahead = new if totals is None else max(new, length - state.seen_tokens)
-
-            def fits(ratio: int, state: RowState = state, ahead: int = ahead) -> bool:
-                return _fits(config, limits, state, ahead, ratio, unfinished)
-
+            fits = partial(_fits, config, limits, state, ahead, unfinished)
             windows = RowWindows(i, state.windows, count, length, state.memory_slots, state.ratio, state.adapted, fits)
             choice = policy.choose(windows, limits, draw)
             chosen.append(choice.ratios)
@@ -143,7 +141,7 @@ def _by_policy(
     return chosen, tuple(after)
 
 
-def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, ratio: int, unfinished: str) -> bool:
+def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, unfinished: str, ratio: int) -> bool:
     """Whether `ahead` more tokens fit the positions if all their windows get `ratio`."""
     count = len(sizes(state, ahead, config.window))
     try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beacon_lit.arch.config import BeaconConfig, check_ratio
-from beacon_lit.arch.ratios import Limits, Ratio, RatioPolicy, Ratios
+from beacon_lit.arch.ratios import Ratio, RatioPolicy, Ratios
 from beacon_lit.arch.ratios.fixed import Fixed
 from beacon_lit.checks import as_tuple
 
@@ -49,13 +49,9 @@ def policy_in(config: BeaconConfig, training: bool) -> RatioPolicy:
 
 def adapt_ratio(config: BeaconConfig, length: int, positions: int) -> int:
     """The smallest of `config.ratios` whose memory fits `positions` slots for `length` tokens, else the largest."""
-    return _limits(config, positions).smallest(length)
+    return config.limits(positions).smallest(length)
 
 
 def longest(config: BeaconConfig, ratio: int, positions: int) -> int:
     """The most raw tokens at one ratio, see `Limits.longest`."""
-    return _limits(config, positions).longest(ratio)
-
-
-def _limits(config: BeaconConfig, positions: int) -> Limits:
-    return Limits(config.window, config.ratios, config.sink, config.overlap, positions)
+    return config.limits(positions).longest(ratio)

@@ -31,16 +31,14 @@ class Budget:
         """See `RatioPolicy`."""
         budget = self.amount * 2**20 // limits.slot_bytes if self.mebibytes else self.amount
         left = budget - windows.memory
-        closing = (
-            windows.length - 1
-        ) // limits.window  # windows of the sequence that close, as far as its length is known
+        closing = (windows.length - 1) // limits.window  # windows that close, as far as the length is known
+        allowed = sorted(limits.ratios)
         ratios: list[Ratio] = []
         for index in range(windows.first, windows.first + windows.count):
             sink = 0 if index else limits.sink  # the first window brings the sink
             room, to_come = left - sink, max(closing - index, 1)
-            fitting = [ratio for ratio in sorted(limits.ratios) if limits.window // ratio * to_come <= room]
-            largest = max(limits.ratios)
-            ratio: Ratio = fitting[0] if fitting else largest if limits.window // largest <= room else "drop"
+            last = allowed[-1] if limits.window // allowed[-1] <= room else "drop"
+            ratio: Ratio = next((one for one in allowed if limits.window // one * to_come <= room), last)
             if index == windows.first and windows.given is not None:
                 ratio = windows.given
             if isinstance(ratio, int):
