@@ -43,10 +43,10 @@ def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys
         "model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=512", "ratio=2", "data=retrieval",
         f"data.train.0.path={text}", f"data.cache={tmp_path}/tokens",
     ]  # fmt: skip
-    counts = [f"data.train.{i}.count=4" for i in range(1, 7)]
+    counts = [f"data.train.{i}.count=4" for i in range(1, 8)]
     look(composed("look", *chosen, *counts, "count=1"))
     shown = " ".join(capsys.readouterr().out.split())
-    for kind in ("passkey", "needle", "key-value", "multi-needle", "copy"):
+    for kind in ("passkey", "needle", "key-value", "multi-needle", "codes", "copy"):
         assert f"{kind} in" in shown
 
 

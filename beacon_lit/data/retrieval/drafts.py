@@ -121,6 +121,27 @@ def multi_needle(rng: Random, excerpts: Sequence[str]) -> Draft:
     return Draft(_announcement(rng, excerpts), statements, _asked(rng, asked))
 
 
+def codes(rng: Random, excerpts: Sequence[str]) -> Draft:
+    """Codes of many kinds in running text, in one pattern or in several; up to twelve of them are not asked for."""
+    alike = (made_up.item(rng), rng.choice(phrases.CODES)) if rng.random() < 0.5 else None
+    separator = rng.choice(phrases.CODE_SEPARATORS)
+    told: dict[str, tuple[str, str]] = {}  # statement and question by code
+    keys: set[str] = set()
+    wanted = len(excerpts) + rng.randint(0, 12)
+    while len(told) < wanted:
+        item, (statement, questions) = alike or (made_up.item(rng), rng.choice(phrases.CODES))
+        key, code = rng.choice((made_up.town, made_up.key, made_up.name))(rng), made_up.code(rng)
+        last = key.split()[-1].lower()  # no key ends another
+        if last in keys or any(code in other or other in code for other in told):
+            continue
+        keys.add(last)
+        identifier = key.replace(" ", "_").replace("-", "_").lower()
+        blanks = {"item": item, "key": key, "identifier": identifier, "code": code}
+        told[code] = separator.format(statement.format(**blanks)), rng.choice(questions).format(**blanks)
+    asked = {code: told[code][1] for code in rng.sample(list(told), len(excerpts))}
+    return Draft(_announcement(rng, excerpts), tuple(statement for statement, _ in told.values()), _asked(rng, asked))
+
+
 def copy(rng: Random, excerpts: Sequence[str]) -> Draft | None:
     """Passages of the haystack to repeat; a single question may also ask for the document's first words, or for the
     words after a phrase."""
@@ -192,5 +213,6 @@ KINDS = {
     "needle": Kind(needle),
     "key-value": Kind(key_value),
     "multi-needle": Kind(multi_needle),
+    "codes": Kind(codes),
     "copy": Kind(copy),
 }

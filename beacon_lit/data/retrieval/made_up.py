@@ -32,6 +32,7 @@ PLACES = _list(
 THINGS = _list(
     "compass|violin|chess board|silver spoon|map|telescope|lamp|pocket watch|wooden flute|coin|diary|music box"
 )
+_ITEMS = _list("ticket locker invoice parcel licence account booking engine vault file meter badge crate permit")
 
 
 def name(rng: Random) -> str:
@@ -52,6 +53,26 @@ def key(rng: Random) -> str:
 def number(rng: Random) -> str:
     """Draw a number of five digits."""
     return str(rng.randint(10_000, 99_999))
+
+
+def item(rng: Random) -> str:
+    """Draw a thing that has a code."""
+    return rng.choice(_ITEMS)
+
+
+def code(rng: Random) -> str:
+    """Make up a code: a number of 5 to 10 digits, groups of hexadecimal digits, capitals and digits, or a date."""
+    kind = rng.random()
+    if kind < 0.5:
+        digits = rng.randint(5, 10)
+        return str(rng.randint(10 ** (digits - 1), 10**digits - 1))
+    if kind < 0.7:
+        return "-".join(
+            "".join(rng.choices("0123456789abcdef", k=rng.choice((4, 6, 8)))) for _ in range(rng.randint(2, 4))
+        )
+    if kind < 0.9:
+        return "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=rng.randint(6, 10)))
+    return f"{rng.randint(1, 28)}.{rng.randint(1, 12)}.{rng.randint(1700, 2099)}"
 
 
 def sentence(rng: Random) -> str:

@@ -108,6 +108,23 @@ PAIRS = (
     ("The value of {key} is {value}.", ("What is the value of {key}?", "Tell the value of {key}.")),
 )
 
+# {identifier}: {key} as it is written in code.
+CODES = (
+    (
+        "The {item} of {key} carries the code {code}.",
+        ("What code does the {item} of {key} carry?", "Give the code on the {item} of {key}."),
+    ),
+    ("Note: {item} {key} = {code}", ("Note on {item} {key}?", "What is noted for {item} {key}?")),
+    ("{key}'s {item}: {code}.", ("What was written for the {item} of {key}?", "What stands behind {key}'s {item}?")),
+    ("For the {item} {key} they wrote down {code} and went on.", ("What did they write down for the {item} {key}?",)),
+    (
+        '{{"{item}": "{key}", "id": "{code}"}}',
+        ('Which id has the {item} "{key}"?', 'What is the id of {item} "{key}"?'),
+    ),
+    ('def {item}_{identifier}():\n    return "{code}"', ("What does {item}_{identifier}() return?",)),
+)
+CODE_SEPARATORS = (" {}", "\n{}\n", "\n\n{}\n\n")
+
 NUMBERS = (
     "The {thing} of {name} has the number {value}.",
     "{value} is the number on the {thing} of {name}.",

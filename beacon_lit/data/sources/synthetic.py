@@ -30,9 +30,10 @@ class SyntheticSource:
 
     Args:
         kind: "passkey" (a five-digit number in filler), "needle" (a fact in running text), "key-value" (a document of
-            pairs, asked for a value), "multi-needle" (two to six facts, asked for one to four of them) or "copy" (asked
-            to repeat a passage, the document's first words, or the words after a phrase). Several questions are about
-            several people's pass keys, needles, pairs or passages; each further question adds two multi-needles.
+            pairs, asked for a value), "multi-needle" (two to six facts, asked for one to four of them), "codes"
+            (codes of many kinds, some of them asked for) or "copy" (asked to repeat a passage, the document's first
+            words, or the words after a phrase). Several questions are about several people's pass keys, needles, pairs,
+            codes or passages; each further question adds two multi-needles.
         count: number of samples.
         lengths: least and most tokens of a sample, answers and special tokens included. All lengths between occur, so
             that samples and questions end anywhere in a window.

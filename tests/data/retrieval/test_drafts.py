@@ -27,6 +27,13 @@ def fact_in(fact: phrases.Fact, text: str, question: str) -> Iterator[str]:
                 yield fact.answer.format(**told.groupdict())
 
 
+def code_in(statement: str, questions: tuple[str, ...], text: str, question: str) -> Iterator[str]:
+    """Codes that a pattern's statements have for what a question names."""
+    for asked in filter(None, (re.fullmatch(pattern(template), question) for template in questions)):
+        template = pattern(statement.replace("{{", "{").replace("}}", "}"), **asked.groupdict())
+        yield from (told["code"] for told in re.finditer(template.replace("[^.?]+?", r"[\w.-]+\w"), text))
+
+
 def reader(kind: str, text: str, question: str) -> str:
     """Answers by searching the text for what the question names."""
     if kind == "passkey":
@@ -43,6 +50,10 @@ def reader(kind: str, text: str, question: str) -> str:
         names = [m for m in re.findall(r"[A-Z]\w+ [A-Z]\w+", question) if m in text]
         sentences = {n: next(s for s in re.findall(r"[^.]*\.", text) if n in s) for n in names}
         return ", ".join(re.search(r"\d{5}", sentences[name])[0] for name in names)
+    if kind == "codes":
+        return next(
+            code for statement, questions in phrases.CODES for code in code_in(statement, questions, text, question)
+        )
     if label := re.search(r"\w+-\w+(?= word by word| exactly| and the next)", question):
         _, _, rest = text.partition(label[0])
         return re.match(r"(?s)\W*(.*?)(>>|\n--- end|\nEnd of quote)", rest)[1]

@@ -82,7 +82,7 @@ def test_key_tells_what_the_documents_depend_on():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(kind="riddle"), "kind='riddle' must be one of passkey, needle, key-value, multi-needle, copy"),
+        (dict(kind="riddle"), "kind='riddle' must be one of passkey, needle, key-value, multi-needle, codes, copy"),
         (dict(train_on="none"), "train_on='none' must be one of answer, all"),
         (dict(count=0), "count=0 must be an integer, at least 1"),
         (dict(lengths=(5,)), r"lengths=\(5,\) must be two numbers"),
