@@ -4,6 +4,7 @@
     python -m benchmarks.train --shapes 0.5B --ratios 8 --profile profile.txt
     python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only the dense model pads them
     python -m benchmarks.train --ratios 8 --objective lm distill      # the cost of learning from the dense backbone
+    python -m benchmarks.train --window 1024 --placements interleave select     # tokens that run, and selected ones
 
 One step is forward and backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
 checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, which have as many
@@ -12,6 +13,7 @@ parameters, and computes its loss in the same chunks.
 
 import argparse
 import gc
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,8 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=int, default=[2, 8, 32])
     parser.add_argument("--tokens", type=int, default=20480)
     parser.add_argument("--window", type=int, default=2048)
+    parser.add_argument("--overlap", type=int, default=0)
+    parser.add_argument("--placements", nargs="+", default=["interleave"], help="see docs/beacons.md")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--checkpoint-layers", type=int, help="layers that recompute activations; default: all")
@@ -47,10 +51,10 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, window {args.window}, {args.tokens} tokens a step\n")
-    print(f"{'shape':>6} {'model':>16} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
-    for shape in args.shapes:
+    print(f"{'shape':>6} {'placement':>10} {'model':>16} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
+    for shape, placement in itertools.product(args.shapes, args.placements):
         torch.manual_seed(0)
-        model = build(shape, BeaconConfig(window=args.window, ratios=(2, 4, 8, 16, 32)), device, torch.bfloat16)
+        model = build(shape, beacon(args.window, args.overlap, placement), device, torch.bfloat16)
         model.train()
         model.checkpoint_activations(args.checkpoint_layers)
         if args.compile:
@@ -62,13 +66,22 @@ def main() -> None:
         objectives = {name: instantiate(OmegaConf.load(OBJECTIVES / f"{name}.yaml")) for name in args.objective}
         for label, step in steps(model, ids, mask, args.ratios, objectives):
             seconds, peak = measure(step, device, args.repeats, args.warmup)
-            print(f"{shape:>6} {label:>16} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}", flush=True)
+            print(
+                f"{shape:>6} {placement:>10} {label:>16} {seconds:8.3f} {args.tokens / seconds:9.0f} {peak:6.1f}",
+                flush=True,
+            )
             if args.profile and label != "dense":
                 profile(step, args.profile)
                 args.profile = None
         del model, step
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def beacon(window: int, overlap: int, placement: str) -> BeaconConfig:
+    """Return a config of all ratios, with the projections that the placement uses."""
+    params = ("k", "v") if placement == "select" else ("q", "k", "v")
+    return BeaconConfig(window=window, ratios=(2, 4, 8, 16, 32), overlap=overlap, placement=placement, params=params)
 
 
 def steps(

@@ -16,6 +16,7 @@ from tests.arch.tiny import FAMILIES, assert_close, examples, gradients, tiny, t
 # In float64 what is left is rounding; the families' RMSNorm works in float32, which shows in gradients.
 VALUES, GRADIENTS = 1e-9, 2e-6
 MIXED = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, params=("q", "k", "v", "o"))
+SELECT = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="select", params=("k", "v"))
 RATIOS = [4, 2, 0, 8, "drop", 2, 1]
 
 
@@ -143,9 +144,10 @@ def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> No
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_on_a_gpu(checkpointing: bool) -> None:
+@pytest.mark.parametrize("beacon", [MIXED, SELECT], ids=lambda beacon: beacon.placement)
+def test_on_a_gpu(beacon: BeaconConfig, checkpointing: bool) -> None:
     """As on the CPU in float32, also compiled; in bf16 the loss is close."""
-    lm, ids = tiny("qwen3", MIXED, head_dim=16), tokens(2, 53)
+    lm, ids = tiny("qwen3", beacon, head_dim=16), tokens(2, 53)
     expected = lm(ids, labels=ids, ratios=RATIOS)
     wanted = gradients(lm, expected.loss)
     lm.cuda()

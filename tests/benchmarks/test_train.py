@@ -14,6 +14,6 @@ def test_every_objective_is_measured_beside_the_dense_model(
     monkeypatch.setattr(sys, "argv", line.split())
     main()
     rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.strip().startswith("tiny")]
-    labels = [" ".join(row[1:-3]) for row in rows]
+    labels = [" ".join(row[2:-3]) for row in rows]
     assert labels == ["ratio 2", "ratio 2 distill", "ratio 8", "ratio 8 distill", "dense"]
     assert all(float(row[-2]) > 0 for row in rows)

@@ -1,5 +1,7 @@
 """On a GPU, the CUDA graph over static buffers reads what calls from cache to cache read."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,12 +14,15 @@ from tests.arch.tiny import assert_close, tiny, tokens
 from tests.arch.ways import by_calls, small_steps
 
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5)
+SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 STEPS = 80  # every row closes two windows or more, and the buffers grow
 
+BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT], ids=lambda beacon: beacon.placement)
 
-def started(dtype: torch.dtype, device: str) -> tuple[BeaconLM, BeaconCache]:
+
+def started(dtype: torch.dtype, device: str, beacon: BeaconConfig = BEACON) -> tuple[BeaconLM, BeaconCache]:
     """A model, and three rows at different places of their windows."""
-    lm = tiny("qwen3", BEACON, head_dim=16).to(device, dtype).eval()
+    lm = tiny("qwen3", beacon, head_dim=16).to(device, dtype).eval()
     ids, mask = padded([tokens(length, seed=length) for length in (40, 7, 100)])
     return lm, lm.compress(ids.to(device), mask)
 
@@ -29,9 +34,9 @@ def read(decoding: Decoding, device: str) -> Tensor:
     return torch.cat([decoding.step(column).clone() for column in ids.split(1, 1)], 1)
 
 
-def decode(dtype: torch.dtype, device: str = "cuda") -> tuple[Tensor, Tensor]:
+def decode(dtype: torch.dtype, device: str = "cuda", beacon: BeaconConfig = BEACON) -> tuple[Tensor, Tensor]:
     """Logits in static buffers, and by calls. The caches at the end are the same, too."""
-    lm, cache = started(dtype, device)
+    lm, cache = started(dtype, device, beacon)
     with small_steps(windows=8, slots=32):
         static = StaticDecoding(lm, cache, None, None, None)
         slots = static.buffers.slots
@@ -47,14 +52,16 @@ def decode(dtype: torch.dtype, device: str = "cuda") -> tuple[Tensor, Tensor]:
     return found, expected
 
 
-def test_float32_on_the_cpu() -> None:
+@BEACONS
+def test_float32_on_the_cpu(beacon: BeaconConfig) -> None:
     """The same without a graph."""
-    assert_close(*decode(torch.float32, "cpu"), 1e-4)
+    assert_close(*decode(torch.float32, "cpu", beacon), 1e-4)
 
 
 @pytest.mark.gpu
-def test_float32_on_a_gpu() -> None:
-    assert_close(*decode(torch.float32), 1e-4)
+@BEACONS
+def test_float32_on_a_gpu(beacon: BeaconConfig) -> None:
+    assert_close(*decode(torch.float32, beacon=beacon), 1e-4)
 
 
 @pytest.mark.gpu
