@@ -22,7 +22,7 @@ from beacon_lit.arch.inference.generate import BeaconGeneration
 from beacon_lit.arch.inference.start import empty_cache, mode_of
 from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.output import BeaconOutput
-from beacon_lit.arch.plan.call import totals
+from beacon_lit.arch.plan.call import check_totals, totals
 from beacon_lit.arch.plan.rows import Rows, check_ids
 from beacon_lit.arch.ratios import Ratios
 
@@ -145,15 +145,15 @@ class BeaconLM(BeaconGeneration):
             use_cache: return a cache (always so when one is given).
             past_key_values: another name for `cache`.
             return_dict: False gives a tuple.
-            total_length: raw tokens that the sequences will have, or one count per row, for policies that plan ahead
-                ("adapt-N", "budget-N"); default: the tokens read so far.
+            total_length: raw tokens that the sequences will have, this call's included, or one count per row, for
+                policies that plan ahead ("adapt-N", "budget-N"); default: the tokens read so far.
             teacher: let the dense backbone read the rows as well, without gradients, and return `token_kl`.
             observe: return outputs of chosen layers, and of the same layers of the teacher, if there is one.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
                 cache of another model, dtype, device, batch size or mode, more slots than the backbone has positions,
-                or a teacher without labels or with a cache.
+                a `total_length` below the tokens of a row, or a teacher without labels or with a cache.
         """
         cache = past_key_values if cache is None else cache
         if isinstance(cache, Decoding):
@@ -167,6 +167,7 @@ class BeaconLM(BeaconGeneration):
         scored = scoring.Labels.of(self, rows, labels, teacher, cached=cache is not None or use_cache)
         mode, ends = mode_of(self, unfinished, cache), totals(total_length, len(rows.lengths))
         call = self.plan(rows.lengths, cache, mode, ratios, self.draw if self.training else None, ends)
+        check_totals(ends, call.states, rows.lengths)
         if self.training:
             self.draw = self.draw.next()
         before = empty_cache(self, len(rows.lengths)) if use_cache and cache is None else cache

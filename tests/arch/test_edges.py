@@ -159,7 +159,7 @@ def test_adapt_does_not_depend_on_chunks_where_the_total_is_understated() -> Non
     lm = model("llama", sink=0, overlap=0, positions=48, ratios=(2, 4, 8), ratio_policy="adapt-0")
     text = tokens(120, seed=1)
     ids, mask = padded([text, *[tokens(3, seed=seed) for seed in range(9)]])
-    alone = lm(text[None], total_length=2, use_cache=True).cache
+    alone = lm(text[None], use_cache=True).cache
     assert_same(lm.compress(ids, mask, total_length=2).select([0]), alone)
 
 
@@ -193,6 +193,19 @@ def test_a_total_length_that_is_no_count_is_refused(total: Any) -> None:
     for read in (lm, lm.compress):
         with pytest.raises(ValueError, match="total_length="):
             read(tokens(1, 20), total_length=total)
+
+
+@torch.no_grad()
+def test_a_total_length_below_the_text_is_refused() -> None:
+    lm = model(ratio_policy="adapt-0", eval_ratio=None)
+    ids, mask = padded([tokens(5), tokens(20)])
+    with pytest.raises(ValueError, match=r"total_length=19 is not allowed: row 1 has 20 tokens; allowed: 20 or more"):
+        lm(ids, mask, total_length=19)
+    cache = lm(ids, mask, total_length=[5, 20], use_cache=True).cache
+    with pytest.raises(ValueError, match="total_length=21 is not allowed: row 1 has 22 tokens"):
+        lm(tokens(2, 2), cache=cache, total_length=[8, 21])
+    with pytest.raises(ValueError, match="total_length=99 is not allowed: row 0 has 100 tokens"):
+        lm.generate(tokens(1, 100), total_length=99, max_new_tokens=3, **GREEDY)
 
 
 def test_a_cache_file_that_lacks_parts_is_refused(tmp_path: Any) -> None:

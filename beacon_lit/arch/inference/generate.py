@@ -15,7 +15,7 @@ from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaini
 from beacon_lit.arch.inference.decode_static import start_decoding
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 from beacon_lit.arch.inference.start import empty_cache, mode_of
-from beacon_lit.arch.plan.call import totals, undecided
+from beacon_lit.arch.plan.call import check_totals, totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
 from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratios, RowWindows
@@ -80,6 +80,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         before = replace(cache, unfinished=mode)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))
+        check_totals(ends, cache.rows, lengths)
         if self.beacon.policy.plans_ahead and ends is None:
             pairs = zip(cache.rows, lengths, strict=True)
             ends = [state.seen_tokens + length + new for state, length in pairs]

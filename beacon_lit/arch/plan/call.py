@@ -104,6 +104,18 @@ def totals(total_length: int | Sequence[int] | None, rows: int) -> list[int] | N
     return given if len(given) == rows else given * rows
 
 
+def check_totals(totals: Sequence[int] | None, states: Sequence[RowState], lengths: Sequence[int]) -> None:
+    """Raise a ValueError if a row's total is below the tokens that the row has after reading `lengths` new ones."""
+    if totals is None:
+        return
+    for row, (total, state, new) in enumerate(zip(totals, states, lengths, strict=True)):
+        least = state.seen_tokens + new
+        if total < least:
+            raise ValueError(
+                f"total_length={total} is not allowed: row {row} has {least} tokens; allowed: {least} or more"
+            )
+
+
 def undecided(state: RowState, count: int, more: bool, unfinished: str) -> bool:
     """Whether a row has a window without a ratio that closes (raw) or begins (beacons) in this call."""
     closing = count if unfinished == "beacons" or more else count - 1
