@@ -72,10 +72,12 @@ class BeaconModule(lightning.LightningModule):
         self.strict_loading = False  # checkpoints lack the frozen backbone; `on_load_checkpoint` checks the rest
 
     def configure_model(self) -> None:
-        """Build the model, spread over ranks if the strategy does so."""
+        """Build the model, spread over ranks if the strategy does so, and check that the objective fits the model."""
         if "lm" in self._modules:
             return
         self.lm = self.build(getattr(self.trainer.strategy, "shard", None))
+        if hasattr(self.objective, "check"):
+            self.objective.check(self.lm)
         self.tuning.prepare(self.lm)
         self.lm.train()  # Hugging Face loads models in eval mode, and Lightning keeps the mode
         if self.checkpoint_layers != 0:

@@ -44,6 +44,15 @@ class AttentionDistillation(Distillation):
         if not self.limit > 0:
             raise ValueError(f"limit={self.limit!r} is not allowed; allowed: above 0")
 
+    def check(self, lm: BeaconLM) -> None:
+        """Raise a ValueError unless the model has all `layers`."""
+        count = lm.config.num_hidden_layers
+        if not set(self.layers) <= set(range(count)):
+            raise ValueError(
+                f"objective.layers={list(self.layers)} is not allowed: the model has {count} layers; "
+                f"allowed: 0 to {count - 1}"
+            )
+
     def __call__(
         self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None
     ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,7 +9,12 @@ from beacon_lit.arch import BeaconLM, Ratios
 
 
 class Objective(Protocol):
-    """A training objective, called once per batch; the training module weights and averages the losses."""
+    """A training objective, called once per batch; the training module weights and averages the losses.
+
+    An objective may also have:
+        check(lm): called with the model before training; raises a ValueError for a setting that does not fit the model.
+        teacher: a `Teacher`, which stays fixed; training the backbone is then refused.
+    """
 
     def __call__(
         self, lm: BeaconLM, batch: Mapping[str, Tensor], ratios: Ratios | None

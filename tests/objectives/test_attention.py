@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import Observe, Teacher
+from beacon_lit.module import BeaconModule
 from beacon_lit.objectives import AttentionDistillation, Distillation
 from tests.arch.tiny import assert_close, gradients, tiny
 from tests.configs import composed
@@ -52,6 +55,15 @@ def test_numbers_out_of_range(name: str) -> None:
 def test_a_layer_is_needed() -> None:
     with pytest.raises(ValueError, match=r"layers=\[\]"):
         AttentionDistillation(layers=())
+
+
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_the_model_lacks_ends_the_run_before_the_first_step(layer: int) -> None:
+    module = BeaconModule(
+        lambda shard: tiny("qwen2", BEACON), None, torch.optim.SGD, objective=AttentionDistillation(layers=(0, layer))
+    )
+    with pytest.raises(ValueError, match=rf"objective\.layers=\[0, {layer}\] is not allowed: .*; allowed: 0 to 1"):
+        Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit(module, DataLoader([]))
 
 
 def test_it_is_composed() -> None:
