@@ -6,7 +6,7 @@ of the first call that closes a window. It is raised later only where memory wou
 
 from dataclasses import dataclass
 
-from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, RatioPolicy, RowWindows
+from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, RatioPolicy, RowWindows, count_argument
 
 NAME, SPELLED = "adapt", "adapt-N"
 
@@ -34,7 +34,4 @@ class Adapt:
 
 def policy(argument: str | None) -> RatioPolicy:
     """See `RatioPolicy`."""
-    if argument is None or not argument.isdecimal():
-        text = NAME if argument is None else f"{NAME}-{argument}"
-        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED}, N new tokens")
-    return Adapt(int(argument))
+    return Adapt(count_argument(NAME, argument, 0, f"{SPELLED}, N new tokens"))

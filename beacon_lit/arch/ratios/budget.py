@@ -6,10 +6,9 @@ policy remembers nothing. The number of windows to come follows from `total_leng
 the tokens read so far; a sequence that grows beyond this length fills the budget early.
 """
 
-import re
 from dataclasses import dataclass
 
-from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, Ratio, RatioPolicy, RowWindows
+from beacon_lit.arch.ratios.policy import Choice, Draw, Limits, Ratio, RatioPolicy, RowWindows, count_argument
 
 NAME, SPELLED = "budget", "budget-N or budget-NMiB"
 
@@ -49,8 +48,5 @@ class Budget:
 
 def policy(argument: str | None) -> RatioPolicy:
     """See `RatioPolicy`."""
-    found = re.fullmatch(r"(\d+)(MiB)?", argument or "")
-    if found is None or int(found[1]) < 1:
-        text = NAME if argument is None else f"{NAME}-{argument}"
-        raise ValueError(f"ratio_policy={text!r} is not allowed; allowed: {SPELLED}, N at least 1")
-    return Budget(int(found[1]), mebibytes=found[2] is not None)
+    amount = count_argument(NAME, argument, 1, f"{SPELLED}, N at least 1", unit="MiB")
+    return Budget(amount, mebibytes=str(argument).endswith("MiB"))

@@ -135,4 +135,28 @@ class RatioPolicy(Protocol):
 def no_argument(name: str, argument: str | None) -> None:
     """Raise a ValueError if a policy that takes no argument is given one."""
     if argument is not None:
-        raise ValueError(f"ratio_policy='{name}-{argument}' is not allowed; allowed: {name}")
+        raise _refused(name, argument, name)
+
+
+def count_argument(name: str, argument: str | None, least: int, allowed: str, unit: str = "") -> int:
+    """Read the argument of a policy that takes a count.
+
+    Args:
+        name: the policy's name.
+        argument: the text behind the name; None without one.
+        least: the smallest count.
+        allowed: what is allowed, for the message.
+        unit: text that may follow the count.
+
+    Raises:
+        ValueError: no count, or one below `least`.
+    """
+    digits = (argument or "").removesuffix(unit)
+    if not digits.isdecimal() or int(digits) < least:
+        raise _refused(name, argument, allowed)
+    return int(digits)
+
+
+def _refused(name: str, argument: str | None, allowed: str) -> ValueError:
+    text = name if argument is None else f"{name}-{argument}"
+    return ValueError(f"ratio_policy={text!r} is not allowed; allowed: {allowed}")
