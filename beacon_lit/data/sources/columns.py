@@ -37,11 +37,6 @@ class Columns:
             )
         check_int("max_bytes", self.max_bytes, 1)
 
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The settings of this class, for a source's key."""
-        return {name: getattr(self, name) for name in ("text_column", "conversations_column", "max_bytes")}
-
     def document(self, record: Any, where: str, default_id: str) -> Record:
         """Convert a record to a document: text or conversations, whichever is not None.
 

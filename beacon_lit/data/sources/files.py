@@ -3,7 +3,7 @@
 import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,12 +14,16 @@ from beacon_lit.data.records import Partition, Record
 from beacon_lit.data.sources.columns import Columns
 
 DATA_ROOT_PREFIX = "long-llm:"
+# The files are in the key themselves, wherever they are; the other settings choose among samples and weight them.
+_NOT_IN_KEY = ("path", "data_root", "limit", "weight", "answer_share")
 _LIMIT = re.compile(r"\[(\d+)\]$")
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Base of sources that read files; a subclass provides `read_file` and `key`.
+    """Base of sources that read files; a subclass provides `read_file`.
+
+    Settings of a subclass are keyword-only (`@dataclass(frozen=True, kw_only=True)`), as `weight` is here.
 
     Args:
         path: a file or a glob (`**` matches any folders). A leading `long-llm:` stands for `data_root`. A number in
@@ -87,6 +91,10 @@ class FileSource:
         """Return one partition per file."""
         return [partial(self.read_file, file) for file in self.files]
 
+    def key(self) -> dict[str, Any]:
+        """See `Source`."""
+        return source_key(self, self.files)
+
     def read_file(self, file: Path) -> Iterator[Record]:
         """Yield all records of one file."""
         raise NotImplementedError
@@ -100,9 +108,11 @@ class RecordFileSource(Columns, FileSource):
         super().__post_init__()
         self.check_columns()
 
-    def key(self) -> dict[str, Any]:
-        """See `Source`. The limit, weight and answer_share change no document and are left out."""
-        return {"source": type(self).__name__, **self.columns, "files": file_key(self.files)}
+
+def source_key(source: Any, files: Iterable[Path]) -> dict[str, Any]:
+    """Return the key of a dataclass source of files: its settings, except for those that change no document."""
+    settings = {field.name: getattr(source, field.name) for field in fields(source) if field.name not in _NOT_IN_KEY}
+    return {"source": type(source).__name__, **settings, "files": file_key(files)}
 
 
 def file_key(files: Iterable[Path]) -> list[list[str | int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beacon_lit.data.checks import check_limit, check_shares, check_text
 from beacon_lit.data.records import Partition, Record
 from beacon_lit.data.sources.columns import Columns
-from beacon_lit.data.sources.files import file_key
+from beacon_lit.data.sources.files import source_key
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -65,8 +65,7 @@ class HubSource(Columns):
     def key(self) -> dict[str, Any]:
         """See `Source`. A dataset on the hub is known by name and revision, a folder by its files."""
         files = (file for file in sorted(Path(self.dataset).rglob("*")) if file.is_file())
-        settings = {name: getattr(self, name) for name in ("dataset", "config", "split", "revision")}
-        return {"source": type(self).__name__, **settings, **self.columns, "files": file_key(files)}
+        return source_key(self, files)
 
     def documents(self, tokenizer: Any = None) -> Iterator[Record]:
         """Yield all records, in the order of the files.

@@ -11,7 +11,7 @@ import numpy as np
 
 from beacon_lit.data.collate import IGNORED
 from beacon_lit.data.records import MalformedRecord, Partition, Record
-from beacon_lit.data.sources.files import FileSource, file_key
+from beacon_lit.data.sources.files import FileSource, source_key
 
 _ROWS = 64
 _MARKERS = ("dataset_info.json", "state.json")  # what save_to_disk writes beside the tokens
@@ -50,10 +50,10 @@ class TokensSource(FileSource):
         return all((file / name).is_file() for name in _MARKERS)
 
     def key(self) -> dict[str, Any]:
-        """See `Source`. The limit, weight and answer_share change no document and are left out."""
+        """See `Source`."""
         written = (file for folder in self.files for file in sorted(folder.iterdir()) if file.is_file())
         # `datasets` caches the results of later operations in the same folder.
-        return {"source": type(self).__name__, "files": file_key(f for f in written if not f.name.startswith("cache-"))}
+        return source_key(self, (file for file in written if not file.name.startswith("cache-")))
 
     def partitions(self, tokenizer: Any = None) -> Sequence[Partition]:
         """Return one partition per folder; with a tokenizer, token ids out of its vocabulary are malformed."""

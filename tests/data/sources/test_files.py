@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from beacon_lit.data.records import Source
 from beacon_lit.data.sources import JsonSource, ParquetSource
+from beacon_lit.data.sources.files import RecordFileSource
 from tests.data.sources.writing import as_lines, write
 
 
@@ -96,3 +98,16 @@ def test_the_key_is_of_what_the_documents_depend_on(folder: Path) -> None:
     assert JsonSource(str(folder / "set/*.jsonl")).key() != key
     path.write_text(path.read_text().replace("a", "x"))
     assert source.key() != key, "as long as before, changed later"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separated(RecordFileSource):
+    """A source with a required setting of its own."""
+
+    separator: str
+
+
+def test_a_setting_of_a_new_source_is_in_its_key(folder: Path) -> None:
+    path = str(folder / "set" / "d.txt")
+    assert Separated(path, separator=",").key() != Separated(path, separator=";").key()
+    assert Separated(path, separator=",").key() == Separated(path, separator=",", weight=2.0).key()
