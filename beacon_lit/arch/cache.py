@@ -128,7 +128,7 @@ class BeaconCache:
         """Return one cache of the rows of several caches, in order.
 
         Raises:
-            ValueError: no caches, or caches of different models, modes, dtypes or devices.
+            ValueError: no caches, or caches of different models, open-window modes, dtypes or devices.
         """
         if not caches:
             raise ValueError("caches=[] is not allowed; allowed: at least one cache")
@@ -233,7 +233,7 @@ class BeaconCache:
         return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS})
 
 
-_SETTINGS = ("fingerprint", "unfinished", "interleaved")  # what caches of one model and mode have in common
+_SETTINGS = ("fingerprint", "unfinished", "interleaved")  # what caches of one model and one open-window mode share
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 
@@ -243,7 +243,7 @@ def _check_alike(caches: Sequence[BeaconCache]) -> None:
     for cache in caches[1:]:
         for name in _SETTINGS:
             if getattr(cache, name) != getattr(first, name):
-                raise ValueError(f"the caches differ in {name}; allowed: caches of one model and mode")
+                raise ValueError(f"the caches differ in {name}; allowed: caches of one model and one open-window mode")
         for name in ("dtype", "device"):
             wanted, other = getattr(first.hidden, name), getattr(cache.hidden, name)
             if wanted != other:

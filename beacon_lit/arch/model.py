@@ -19,7 +19,7 @@ from beacon_lit.arch.inference import dense
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
-from beacon_lit.arch.inference.start import empty_cache, mode_of
+from beacon_lit.arch.inference.start import empty_cache, open_window_mode
 from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.call import check_totals, totals
@@ -152,8 +152,8 @@ class BeaconLM(BeaconGeneration):
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
-                cache of another model, dtype, device, batch size or mode, more slots than the backbone has positions,
-                a `total_length` below the tokens of a row, or a teacher without labels or with a cache.
+                cache of another model, dtype, device, batch size or open-window mode, more slots than the backbone
+                has positions, a `total_length` below the tokens of a row, or a teacher without labels or with a cache.
         """
         cache = past_key_values if cache is None else cache
         if isinstance(cache, Decoding):
@@ -165,8 +165,8 @@ class BeaconLM(BeaconGeneration):
         ids = rows.pack(input_ids)
         check_ids(ids, self.config.vocab_size, "input_ids")
         scored = scoring.Labels.of(self, rows, labels, teacher, cached=cache is not None or use_cache)
-        mode, ends = mode_of(self, unfinished, cache), totals(total_length, len(rows.lengths))
-        call = self.plan(rows.lengths, cache, mode, ratios, self.draw if self.training else None, ends)
+        unfinished, ends = open_window_mode(self, unfinished, cache), totals(total_length, len(rows.lengths))
+        call = self.plan(rows.lengths, cache, unfinished, ratios, self.draw if self.training else None, ends)
         check_totals(ends, call.states, rows.lengths)
         if self.training:
             self.draw = self.draw.next()

@@ -84,10 +84,10 @@ class Reading:
     def check_room(self, lm: Any, tokens: int) -> None:
         """Raise the model's ValueError if `tokens` more do not fit its positions, or if no ratio is chosen for them."""
         cache = self.cache
-        mode = lm.beacon.unfinished if cache is None else cache.unfinished
+        unfinished = lm.beacon.unfinished if cache is None else cache.unfinished
         seen = 0 if cache is None else cache.seen_tokens
         ratios = self.ratios_of(tokens, lm.beacon.window)
-        lm.plan([tokens], cache, mode, ratios, None, [seen + tokens])
+        lm.plan([tokens], cache, unfinished, ratios, None, [seen + tokens])
 
     def read(self, lm: Any, ids: list[int], document: bool = False) -> Iterator["Reading"]:
         """Read up to the end of `ids`, which begin with the ids read so far; yield the state after every chunk.

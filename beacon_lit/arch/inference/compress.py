@@ -11,7 +11,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.lockstep import check_alike
-from beacon_lit.arch.inference.start import empty_cache, mode_of
+from beacon_lit.arch.inference.start import empty_cache, open_window_mode
 from beacon_lit.arch.plan.call import totals
 from beacon_lit.arch.plan.ratios import passed_ratios
 from beacon_lit.arch.plan.rows import Rows, check_ids
@@ -101,7 +101,7 @@ def compress_iter(
     passed = totals(total_length, len(pairs)) or [0] * len(pairs)
     ends = [max(total, state.seen_tokens + length) for total, (state, length) in zip(passed, pairs, strict=True)]
     # Refuse what does not fit before anything runs.
-    lm.plan(rows.lengths, cache, mode_of(lm, None, cache), given, None, ends)
+    lm.plan(rows.lengths, cache, open_window_mode(lm, None, cache), given, None, ends)
     texts = [
         _Text(ids, ends[i], None if given is None else given[i]) for i, ids in enumerate(packed.split(rows.lengths))
     ]
@@ -121,7 +121,7 @@ def _read_chunk(lm: BeaconModel, texts: Sequence["_Text"], cache: BeaconCache) -
     ratios = None if reading[0].ratios is None else [text.ratios or [] for text in reading]
     ids = [text.take(_room(row, lm.beacon.window, len(rows))) for text, row in zip(reading, before.rows, strict=True)]
     more, ends = [len(text.ids) > 0 for text in reading], [text.total for text in reading]
-    call = lm.plan([len(row) for row in ids], before, mode_of(lm, None, before), ratios, None, ends, more)
+    call = lm.plan([len(row) for row in ids], before, open_window_mode(lm, None, before), ratios, None, ends, more)
     _, after = lm.read(torch.cat(ids), call, before)
     assert after is not None
     for text, was, now in zip(reading, before.rows, after.rows, strict=True):

@@ -9,7 +9,7 @@ from transformers import StoppingCriteriaList
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel, read
-from beacon_lit.arch.inference.start import mode_of
+from beacon_lit.arch.inference.start import open_window_mode
 from beacon_lit.arch.plan.rows import check_ids
 from beacon_lit.arch.ratios import Ratio
 
@@ -89,7 +89,7 @@ class Decoding:
         draw = lm.draw if lm.training else None
         ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
         totals = None if self.totals is None else [self.totals[row] for row in rows]
-        call = lm.plan([1] * count, before, mode_of(lm, None, before), ratios, draw, totals)
+        call = lm.plan([1] * count, before, open_window_mode(lm, None, before), ratios, draw, totals)
         new = ids.cpu()[list(rows), 0]  # copied here, where the device waits anyway, not after the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = read(lm, new, call, before)

@@ -14,7 +14,7 @@ from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining
 from beacon_lit.arch.inference.decode_static import start_decoding
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
-from beacon_lit.arch.inference.start import empty_cache, mode_of
+from beacon_lit.arch.inference.start import empty_cache, open_window_mode
 from beacon_lit.arch.plan.call import check_totals, totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
 from beacon_lit.arch.plan.windows import sizes
@@ -75,9 +75,9 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         ids, mask = input_ids[::copies], None if mask is None else mask[::copies, -input_ids.shape[1] :]
         lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
         cache = model_kwargs.pop("cache", None)
-        mode = mode_of(self, model_kwargs.get("unfinished"), cache)
+        unfinished = open_window_mode(self, model_kwargs.get("unfinished"), cache)
         cache = empty_cache(self, len(ids)) if cache is None else cache
-        before = replace(cache, unfinished=mode)
+        before = replace(cache, unfinished=unfinished)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))
         check_totals(ends, cache.rows, lengths)
@@ -92,7 +92,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
             read = self._read_heads(ids, mask, lengths, before, ratios, ends)
             ids, mask = ids[:, -1:], None
         left = _left(ratios, before, read)
-        out = self(ids, mask, cache=read, ratios=left, unfinished=mode, logits_to_keep=1, total_length=ends)
+        out = self(ids, mask, cache=read, ratios=left, unfinished=unfinished, logits_to_keep=1, total_length=ends)
         after = out.cache.select([row for row in range(len(ids)) for _ in range(copies)])
         per_row = _left(ratios, before, out.cache)
         if isinstance(per_row, list):

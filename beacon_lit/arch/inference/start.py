@@ -1,4 +1,4 @@
-"""Begin a sequence: the empty cache, and the mode of its open window."""
+"""Begin a sequence: the empty cache, and what the open window of a call holds."""
 
 import torch
 
@@ -10,8 +10,8 @@ from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 
 
-def mode_of(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) -> str:
-    """The mode of a call: what its open windows hold, "raw" or "beacons".
+def open_window_mode(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) -> str:
+    """Return the open-window mode of a call, "raw" or "beacons": what its open windows hold.
 
     Args:
         lm: the model.
@@ -19,15 +19,15 @@ def mode_of(lm: BeaconModel, unfinished: str | None, cache: BeaconCache | None) 
         cache: the cache that the call continues from.
 
     Raises:
-        ValueError: an unknown mode, or a cache whose open window has another mode.
+        ValueError: an unknown open-window mode, or a cache whose open window has another one.
     """
     default = "raw" if lm.training else lm.beacon.unfinished
-    mode = unfinished or (default if cache is None else cache.unfinished)
-    if mode not in UNFINISHED:
-        raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {', '.join(UNFINISHED)}")
-    if cache is not None and mode != cache.unfinished and cache.window_slots:
-        raise ValueError(f"unfinished={mode!r} is not allowed; allowed: {cache.unfinished!r}, the cache's")
-    return mode
+    unfinished = unfinished or (default if cache is None else cache.unfinished)
+    if unfinished not in UNFINISHED:
+        raise ValueError(f"unfinished={unfinished!r} is not allowed; allowed: {', '.join(UNFINISHED)}")
+    if cache is not None and unfinished != cache.unfinished and cache.window_slots:
+        raise ValueError(f"unfinished={unfinished!r} is not allowed; allowed: {cache.unfinished!r}, the cache's")
+    return unfinished
 
 
 def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> BeaconCache:
@@ -46,7 +46,7 @@ def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> Beac
         rows=(RowState(lm.beacon.window if capacity is None else capacity),) * rows,
         layers=(LayerState(*[none] * 6),) * len(lm.model.layers),
         hidden=torch.zeros(rows, config.hidden_size, dtype=dtype, device=device),
-        unfinished=mode_of(lm, None, None),
+        unfinished=open_window_mode(lm, None, None),
         interleaved=lm.beacon.placing.inserts,
         fingerprint=fingerprint(lm),
     )
