@@ -1,4 +1,7 @@
-"""Records of a source: documents, and malformed records that are skipped up to a limit."""
+"""What sources read: documents, and malformed records that are skipped up to a limit.
+
+A record is a source record here: one entry of a file. The records of an evaluation are graded answers.
+"""
 
 import logging
 from collections import Counter
@@ -35,8 +38,10 @@ class MalformedRecord:
         return f"{self.where}: {self.reason}"
 
 
-Record = Document | MalformedRecord
-Partition = Callable[[], Iterator[Record]]
+SourceRecord = Document | MalformedRecord
+"""What a source yields for one entry of a file."""
+
+Partition = Callable[[], Iterator[SourceRecord]]
 """A part of a source, such as a file: each call reads the part from its start."""
 
 
@@ -74,7 +79,7 @@ class Source(Protocol):
     def key(self) -> Any:
         """Return all that the documents depend on, JSON-able: settings; name, size and time of change of files."""
 
-    def documents(self, tokenizer: Any) -> Iterator[Record]:
+    def documents(self, tokenizer: Any) -> Iterator[SourceRecord]:
         """Yield all records, in the same order every time. Only synthetic text needs the tokenizer."""
 
     def partitions(self, tokenizer: Any) -> Sequence[Partition]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from beacon_lit.data.checks import check_int, check_text
 from beacon_lit.data.conversation import check_roles
-from beacon_lit.data.records import Document, MalformedError, MalformedRecord, Record
+from beacon_lit.data.records import Document, MalformedError, MalformedRecord, SourceRecord
 
 DEFAULT_MAX_BYTES = 32 * 2**20
 _SHAPE = '{"role": "user", "content": "..."}'
@@ -37,7 +37,7 @@ class Columns:
             )
         check_int("max_bytes", self.max_bytes, 1)
 
-    def document(self, record: Any, where: str, default_id: str) -> Record:
+    def document(self, record: Any, where: str, default_id: str) -> SourceRecord:
         """Convert a record to a document: text or conversations, whichever is not None.
 
         Messages keep only role and content. Kinds of malformed records: not_an_object, no_text, both_kinds,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beacon_lit.data.checks import check_shares, check_text
-from beacon_lit.data.records import Partition, Record
+from beacon_lit.data.records import Partition, SourceRecord
 from beacon_lit.data.sources.columns import Columns
 
 DATA_ROOT_PREFIX = "long-llm:"
@@ -83,7 +83,7 @@ class FileSource:
         """Whether this source can read an existing path."""
         return file.is_file()
 
-    def documents(self, tokenizer: Any = None) -> Iterator[Record]:
+    def documents(self, tokenizer: Any = None) -> Iterator[SourceRecord]:
         """Yield all records of all files, in order."""
         return chain.from_iterable(partition() for partition in self.partitions(tokenizer))
 
@@ -95,7 +95,7 @@ class FileSource:
         """See `Source`."""
         return source_key(self, self.files)
 
-    def read_file(self, file: Path) -> Iterator[Record]:
+    def read_file(self, file: Path) -> Iterator[SourceRecord]:
         """Yield all records of one file."""
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beacon_lit.data.checks import check_limit, check_shares, check_text
-from beacon_lit.data.records import Partition, Record
+from beacon_lit.data.records import Partition, SourceRecord
 from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.files import source_key
 
@@ -67,7 +67,7 @@ class HubSource(Columns):
         files = (file for file in sorted(Path(self.dataset).rglob("*")) if file.is_file())
         return source_key(self, files)
 
-    def documents(self, tokenizer: Any = None) -> Iterator[Record]:
+    def documents(self, tokenizer: Any = None) -> Iterator[SourceRecord]:
         """Yield all records, in the order of the files.
 
         Raises:
@@ -81,7 +81,7 @@ class HubSource(Columns):
         dataset = self._open()
         return [partial(self._read, dataset, number) for number in range(dataset.num_shards)]
 
-    def _read(self, dataset: "IterableDataset", file: int) -> Iterator[Record]:
+    def _read(self, dataset: "IterableDataset", file: int) -> Iterator[SourceRecord]:
         number = 0
         try:
             # In a DataLoader's worker, the iterator of single rows would leave out rows for other workers.

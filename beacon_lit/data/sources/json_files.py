@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from beacon_lit.data.records import MalformedRecord, Record
+from beacon_lit.data.records import MalformedRecord, SourceRecord
 from beacon_lit.data.sources.compressed import BrokenFileError, read_chunks
 from beacon_lit.data.sources.files import RecordFileSource
 from beacon_lit.data.sources.json_records import WHITESPACE, RawRecord, elements, lines
@@ -29,7 +29,7 @@ class JsonSource(RecordFileSource):
         text_column, conversations_column, max_bytes: see `Columns`.
     """
 
-    def read_file(self, file: Path) -> Iterator[Record]:
+    def read_file(self, file: Path) -> Iterator[SourceRecord]:
         """See `FileSource`."""
         cut_off: RawRecord | None = None
         unit, number, found = "line", 0, False
@@ -53,7 +53,7 @@ class JsonSource(RecordFileSource):
         elif not found:
             yield MalformedRecord("empty_file", str(file), "the file has no records")
 
-    def _record(self, raw: RawRecord, where: str, default_id: str) -> Record:
+    def _record(self, raw: RawRecord, where: str, default_id: str) -> SourceRecord:
         if raw.data is None:
             return MalformedRecord("too_large", where, f"a record of {raw.size:,} bytes, max_bytes={self.max_bytes:,}")
         if b"\0" in raw.data:

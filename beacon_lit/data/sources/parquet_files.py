@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beacon_lit.data.records import MalformedRecord, Record
+from beacon_lit.data.records import MalformedRecord, SourceRecord
 from beacon_lit.data.sources.files import RecordFileSource
 
 _ROWS = 32  # rows that are read together; books of so many rows fit into memory
@@ -43,7 +43,7 @@ class ParquetSource(RecordFileSource):
                     f"conversations_column={self.conversations_column!r}, but {names}"
                 )
 
-    def read_file(self, file: Path) -> Iterator[Record]:
+    def read_file(self, file: Path) -> Iterator[SourceRecord]:
         """See `FileSource`."""
         number = 0
         try:
@@ -57,7 +57,7 @@ class ParquetSource(RecordFileSource):
         except (pa.ArrowException, OSError) as error:
             yield _broken(file, number, error)
 
-    def _record(self, row: dict[str, Any] | UnicodeDecodeError, where: str, default_id: str) -> Record:
+    def _record(self, row: dict[str, Any] | UnicodeDecodeError, where: str, default_id: str) -> SourceRecord:
         if isinstance(row, UnicodeDecodeError):
             reason = f"invalid UTF-8: byte {row.start + 1} of a string is 0x{row.object[row.start]:02x}"
             return MalformedRecord("invalid_utf8", where, reason)

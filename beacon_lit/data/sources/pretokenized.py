@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.collate import IGNORED
-from beacon_lit.data.records import MalformedRecord, Partition, Record
+from beacon_lit.data.records import MalformedRecord, Partition, SourceRecord
 from beacon_lit.data.sources.files import FileSource, source_key
 
 _ROWS = 64
@@ -61,7 +61,7 @@ class TokensSource(FileSource):
         return [partial(_read_folder, folder, vocabulary) for folder in self.files]
 
 
-def _read_folder(folder: Path, vocabulary: int) -> Iterator[Record]:
+def _read_folder(folder: Path, vocabulary: int) -> Iterator[SourceRecord]:
     number = 0
     for number, row in enumerate(_rows(folder), 1):
         where, name = f"{folder}, record {number}", row.get("id")
@@ -103,7 +103,7 @@ def _array(scalar: Any) -> np.ndarray | None:
     return np.empty(0, object) if values is None else values.to_numpy(zero_copy_only=False)
 
 
-def _document(row: dict[str, Any], vocabulary: int, where: str) -> Record:
+def _document(row: dict[str, Any], vocabulary: int, where: str) -> SourceRecord:
     ids, labels, mask = row["input_ids"], row.get("labels"), row.get("attention_mask")
     if ids is None or (ids.dtype != object and not len(ids)):
         return MalformedRecord("no_tokens", where, "input_ids is empty")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beacon_lit.data.checks import check_int, check_limit, check_shares
-from beacon_lit.data.records import Partition, Record
+from beacon_lit.data.records import Partition, SourceRecord
 from beacon_lit.data.sources.files import file_key
 
 
@@ -68,7 +68,7 @@ class StandardLibrarySource:
         """See `Source`. The limit, weight and answer_share change no document and are left out."""
         return {"source": type(self).__name__, "files": file_key(self.files)}
 
-    def documents(self, tokenizer: Any = None) -> Iterator[Record]:
+    def documents(self, tokenizer: Any = None) -> Iterator[SourceRecord]:
         """Yield the files of this split, one document each."""
         for file in self.files:
             yield {"id": file.relative_to(_library()).as_posix(), "text": _module_text(file)}

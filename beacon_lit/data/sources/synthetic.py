@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.checks import check_int, check_limit, check_shares
-from beacon_lit.data.records import Partition, Record, Source
+from beacon_lit.data.records import Partition, Source, SourceRecord
 from beacon_lit.data.retrieval.assembly import RetrievalSample, least_length, retrieval_sample
 from beacon_lit.data.retrieval.drafts import EXCERPT, KINDS
 from beacon_lit.data.retrieval.haystack import Pool, made_up_pool, shared_pool
@@ -96,7 +96,7 @@ class SyntheticSource:
         settings = {name: getattr(self, name) for name in names}
         return ["SyntheticSource", settings, None if self.haystack is None else self.haystack.key()]
 
-    def documents(self, tokenizer: Any) -> Iterator[Record]:
+    def documents(self, tokenizer: Any) -> Iterator[SourceRecord]:
         """Yield the haystack's malformed records, then the samples."""
         prompt_format = self.prompt_format(tokenizer)
         pool = yield from self.pool(tokenizer)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from beacon_lit.data.records import MalformedRecord, Partition, Record
+from beacon_lit.data.records import MalformedRecord, Partition, SourceRecord
 from beacon_lit.data.sources import HubSource
 from tests.data.sources.writing import as_lines, turns, write, write_parquet
 
@@ -107,7 +107,7 @@ class Whole(IterableDataset):
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[SourceRecord]:
         return self.partition()
 
 

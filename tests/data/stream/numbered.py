@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 from beacon_lit.data.length_rule import LengthRule
-from beacon_lit.data.records import MalformedRecord, Partition, Record, Tolerance
+from beacon_lit.data.records import MalformedRecord, Partition, SourceRecord, Tolerance
 from beacon_lit.data.stream.blocks import StreamMixture
 from beacon_lit.data.stream.loader import StreamLoader
 from beacon_lit.data.stream.reader import RecordPosition, SourceReader
@@ -31,13 +31,13 @@ class Numbered:
     def key(self) -> Any:
         return self.name
 
-    def documents(self, tokenizer: Any) -> Iterator[Record]:
+    def documents(self, tokenizer: Any) -> Iterator[SourceRecord]:
         return chain.from_iterable(partition() for partition in self.partitions(tokenizer))
 
     def partitions(self, tokenizer: Any) -> list[Partition]:
         return [partial(self.partition, number) for number in range(len(self.sizes))]
 
-    def partition(self, number: int) -> Iterator[Record]:
+    def partition(self, number: int) -> Iterator[SourceRecord]:
         for i in range(self.sizes[number]):
             name = f"{self.name}{number}.{i}"
             if name in self.bad:
