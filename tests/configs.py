@@ -39,12 +39,16 @@ def small_text(file: Path, documents: int = 12) -> Path:
     return file
 
 
+def small_model(backbone: Path, window: int = 64) -> list[str]:
+    """Overrides that choose a small backbone, such as `small_backbone`, and small windows."""
+    return ["model=llama3", f"model.path={backbone}", "beacon.overlap=0", f"beacon.window={window}"]
+
+
 def small_run(backbone: Path, text: Path, folder: Path) -> list[str]:
     """Overrides of a training run that takes seconds."""
     return [
-        "model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=32", "ratio=[2,4]",
-        "data=text", f"data.train=[{text}]", f"data.validation=[{text}]", "data.max_length=160", "data.num_workers=0",
-        f"data.cache={folder}/tokens",
+        *small_model(backbone, 32), "ratio=[2,4]", "data=text", f"data.train=[{text}]", f"data.validation=[{text}]",
+        "data.max_length=160", "data.num_workers=0", f"data.cache={folder}/tokens",
         "trainer=cpu", "trainer.max_steps=4", "task.perplexity.length=128", "task.perplexity.max_pieces=2",
         "task.passkey.lengths=[300]", "task.passkey.depths=[50]", f"run_folder={folder}",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from beacon_lit.cli.train import train
 from beacon_lit.module import _weighted_sum
 from beacon_lit.objectives import LanguageModeling
 from tests.arch.tiny import tiny, tokens
-from tests.configs import ROOT, composed, small_backbone, small_run, small_text
+from tests.configs import ROOT, composed, small_backbone, small_model, small_run, small_text
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def backbone(tmp_path_factory) -> Path:
 
 def overrides(backbone: Path, text: Path, folder: Path) -> list[str]:
     return [
-        "model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=32", "ratio=2", "data=text",
+        *small_model(backbone, 32), "ratio=2", "data=text",
         f"data.train=[{text}]", "data.validation=[]", "data.max_length=160", f"data.cache={folder}/tokens",
     ]  # fmt: skip
 
@@ -40,7 +40,7 @@ def test_first_samples_and_the_mixture_are_printed(backbone: Path, tmp_path: Pat
 def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys) -> None:
     text = small_text(tmp_path / "text.jsonl", documents=60)
     chosen = [
-        "model=llama3", f"model.path={backbone}", "beacon.overlap=0", "beacon.window=512", "ratio=2", "data=retrieval",
+        *small_model(backbone, 512), "ratio=2", "data=retrieval",
         f"data.train.0.path={text}", f"data.cache={tmp_path}/tokens",
     ]  # fmt: skip
     counts = [f"data.train.{i}.count=4" for i in range(1, 8)]

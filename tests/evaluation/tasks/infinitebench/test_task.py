@@ -7,7 +7,7 @@ from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import InfiniteBench
 from beacon_lit.evaluation.tasks.infinitebench.prompts import PROMPTS, write_prompt
 from beacon_lit.evaluation.tasks.infinitebench.subsets import SUBSETS
-from tests.configs import composed, small_backbone
+from tests.configs import composed, small_backbone, small_model
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 
 OPTIONS = ["Anna", "Bert", "Carl", "Dora"]
@@ -180,20 +180,8 @@ def test_the_config_evaluates_every_subset(tmp_path, monkeypatch):
     monkeypatch.setitem(SUBSETS, "longbook_sum_eng", SUBSETS["longbook_qa_eng"])
     monkeypatch.setitem(SUBSETS, "math_calc", SUBSETS["math_find"])  # not 30,000 tokens
     backbone = small_backbone(tmp_path / "backbone")
-    overrides = [
-        "model=llama3",
-        f"model.path={backbone}",
-        "beacon.overlap=0",
-        "beacon.window=64",
-        "ratio=4",
-        "batch_size=3",
-    ]
-    overrides += [
-        "task=[infinitebench]",
-        f"task.infinitebench.data_root={tmp_path}",
-        "dense=false",
-        "window_only=false",
-    ]
+    overrides = [*small_model(backbone), "ratio=4", "batch_size=3", "dense=false", "window_only=false"]
+    overrides += ["task=[infinitebench]", f"task.infinitebench.data_root={tmp_path}"]
     write(tmp_path / "infbench")
     assert composed("evaluate", "task=[infinitebench]").task.infinitebench.max_length == 128_000
     metrics = evaluate(composed("evaluate", *overrides, f"run_folder={tmp_path}/out"))

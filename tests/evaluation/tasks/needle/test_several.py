@@ -11,7 +11,7 @@ from beacon_lit.cli.earlier import of_earlier_run
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Converse, Reader, Subject, execute, parse_mode, run
 from beacon_lit.evaluation.tasks import MultiNeedle, MultiTurnNeedle
-from tests.configs import composed, small_backbone, small_text
+from tests.configs import composed, small_backbone, small_model, small_text
 from tests.evaluation.fakes import byte_tokenizer
 from tests.evaluation.finding import FindingLM, documents, tokenizer
 from tests.evaluation.judges import judging
@@ -105,20 +105,8 @@ def test_configs_run_end_to_end_and_a_judge_comes_later(backbone, tmp_path):
     text = small_text(tmp_path / "text.jsonl")
     folder = tmp_path / "run"
     names = ["needle", "multi_needle", "multi_turn_needle"]
-    settings = [
-        "model=llama3",
-        f"model.path={backbone}",
-        "beacon.overlap=0",
-        "beacon.window=64",
-        "ratio=[4]",
-        "data=text",
-    ]
-    settings += [
-        f"data.train=[{text}]",
-        f"data.validation=[{text}]",
-        f"data.cache={tmp_path}/tokens",
-        "accelerator=cpu",
-    ]
+    settings = [*small_model(backbone), "ratio=[4]", "accelerator=cpu"]
+    settings += ["data=text", f"data.train=[{text}]", f"data.validation=[{text}]", f"data.cache={tmp_path}/tokens"]
     settings += [f"task=[{','.join(names)}]", f"run_folder={folder}", "data.max_length=160", "data.num_workers=0"]
     settings += [f"task.{name}.lengths=[1200]" for name in names] + [f"task.{n}.max_new_tokens=4" for n in names]
     settings += ["task.needle.depths=[50]"]

@@ -15,7 +15,7 @@ from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import Ruler
 from beacon_lit.evaluation.tasks.ruler.fitting import largest
 from beacon_lit.evaluation.tasks.ruler.subsets import SUBSETS, Material
-from tests.configs import composed, small_backbone, small_text
+from tests.configs import composed, small_backbone, small_model, small_text
 from tests.evaluation.fakes import AnsweringLM, FakeLM, byte_tokenizer
 
 NIAH = [name for name in SUBSETS if name.startswith("niah")]
@@ -315,15 +315,7 @@ def test_a_length_too_short_is_named():
 
 def test_the_config_evaluates(tmp_path):
     backbone, text = small_backbone(tmp_path / "backbone"), small_text(tmp_path / "text.jsonl")
-    overrides = [
-        "model=llama3",
-        f"model.path={backbone}",
-        "beacon.overlap=0",
-        "beacon.window=64",
-        "ratio=4",
-        "task=[ruler]",
-        "batch_size=2",
-    ]
+    overrides = [*small_model(backbone), "ratio=4", "task=[ruler]", "batch_size=2"]
     overrides += ["data=text", f"data.validation=[{text}]", f"data.cache={tmp_path}/tokens", "data.max_length=160"]
     overrides += ["task.ruler.lengths=[1200]", "task.ruler.samples=2", "task.ruler.essays=documents"]
     overrides += ["task.ruler.subsets=[niah_single_2,fwe]"]
@@ -335,6 +327,5 @@ def test_the_config_evaluates(tmp_path):
     assert {f"ruler/{mode}/niah_single_2/length_1200" for mode in modes} <= metrics.keys()
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 12 and {line["source"] for line in lines} == {"documents", "made-up"}
-    assert (
-        evaluate(composed("evaluate", *overrides, f"rescore={tmp_path}/out", f"run_folder={tmp_path}/out")) == metrics
-    )
+    rescored = [*overrides, f"rescore={tmp_path}/out", f"run_folder={tmp_path}/out"]
+    assert evaluate(composed("evaluate", *rescored)) == metrics

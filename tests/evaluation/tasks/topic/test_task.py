@@ -6,7 +6,7 @@ import pytest
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import TopicRetrieval
-from tests.configs import composed, small_backbone
+from tests.configs import composed, small_backbone, small_model
 from tests.evaluation.fakes import AnsweringLM, byte_tokenizer
 
 
@@ -130,14 +130,7 @@ def test_the_config_evaluates(tmp_path):
     backbone = small_backbone(tmp_path / "backbone")
     (tmp_path / "longeval").mkdir()
     write(tmp_path / "longeval" / "topic_retrieval.json", record("a", "b"), record("c", "d", "e"))
-    overrides = [
-        "model=llama3",
-        f"model.path={backbone}",
-        "beacon.overlap=0",
-        "beacon.window=64",
-        "ratio=4",
-        "task=[topic]",
-    ]
+    overrides = [*small_model(backbone), "ratio=4", "task=[topic]"]
     overrides += [f"task.topic.data_root={tmp_path}", "task.topic.num_topics=[2,3]", f"run_folder={tmp_path}/out"]
     metrics = evaluate(composed("evaluate", *overrides))
     names = {f"topic/{mode}/topics_{n}" for mode in ("dense", "window-only", "ratio_4") for n in (2, 3)}
