@@ -2,11 +2,15 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+
+from tests.distributed.in_turn import SCRIPT, THEN
+from tests.distributed.runs import overrides
 
 STEP = 3  # DeepSpeed has seen the order of the layers by then
 
@@ -36,3 +40,20 @@ class CountCollectives(Callback):
 def counting(file: Path) -> list[str]:
     """Overrides that put it into a run."""
     return [f"+callbacks.counting={{_target_: {__name__}.CountCollectives, file: {file}}}"]
+
+
+def check_gathers(launch: Callable[..., Any], strategy: str, inputs: tuple[Path, Path], folder: Path) -> None:
+    """Runs of few and of many windows gather parameters equally often; `launch` starts train.py on two ranks."""
+    short, long = (
+        [
+            *overrides(strategy, *inputs, folder / str(length)), "trainer.accumulate_grad_batches=1",
+            f"data.max_length={length}", "data.min_length=33", *counting(folder / f"{length}.json"),
+        ]
+        for length in (64, 480)
+    )  # fmt: skip
+    launch(*short, THEN, *long, script=SCRIPT)
+    few, many = (json.loads((folder / f"{length}.json").read_text()) for length in (64, 480))
+    assert few["windows"] <= 2 and many["windows"] >= 10
+    assert few["counts"] == many["counts"]
+    assert any("allgather" in name for name in few["counts"])
+    assert "c10d::barrier" not in few["counts"], "it would hold the host"

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.counting import counting
+from tests.distributed.counting import check_gathers
 from tests.distributed.faults import fault
-from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import GPU_NODES, check_same_training, overrides, torchrun
 from tests.distributed.test_watched import TASKS, evaluating, timeless
 
@@ -71,19 +70,7 @@ def test_any_strategy_goes_on_where_another_stopped(
 def test_parameters_are_gathered_once_a_pass_and_not_once_a_window(
     strategy: str, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    short, long = (
-        [
-            *overrides(strategy, *inputs, tmp_path / str(length)), "trainer.accumulate_grad_batches=1",
-            f"data.max_length={length}", "data.min_length=33", *counting(tmp_path / f"{length}.json"),
-        ]
-        for length in (64, 480)
-    )  # fmt: skip
-    on_gpus(*short, THEN, *long, script=SCRIPT)
-    few, many = (json.loads((tmp_path / f"{length}.json").read_text()) for length in (64, 480))
-    assert few["windows"] <= 2 and many["windows"] >= 10
-    assert few["counts"] == many["counts"]
-    assert any("allgather" in name for name in few["counts"])
-    assert "c10d::barrier" not in few["counts"], "it would hold the host"
+    check_gathers(on_gpus, strategy, inputs, tmp_path)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage3", "fsdp2"])

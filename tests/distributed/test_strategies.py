@@ -1,8 +1,7 @@
 """Every strategy trains what one process trains: the same losses, the same weights, one form of checkpoint."""
 
-import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ from beacon_lit.cli.train import train
 from beacon_lit.strategies import deepspeed as deepspeed_strategy
 from beacon_lit.strategies.deepspeed import ZeroStrategy
 from tests.configs import composed
-from tests.distributed.counting import counting
+from tests.distributed.counting import check_gathers
 from tests.distributed.generating import CachedLoss
-from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import check_same_training, losses, overrides, torchrun
 
 STRATEGIES = ["ddp", "deepspeed_stage2", "deepspeed_stage3", "deepspeed_stage3_offload", "fsdp2"]
@@ -68,19 +66,7 @@ def test_any_strategy_goes_on_where_another_stopped(
 def test_parameters_are_gathered_once_a_pass_and_not_once_a_window(
     strategy: str, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    short, long = (
-        [
-            *overrides(strategy, *inputs, tmp_path / str(length)), "trainer.accumulate_grad_batches=1",
-            f"data.max_length={length}", "data.min_length=33", *counting(tmp_path / f"{length}.json"),
-        ]
-        for length in (64, 480)
-    )  # fmt: skip
-    torchrun(2, *short, THEN, *long, script=SCRIPT)
-    few, many = (json.loads((tmp_path / f"{length}.json").read_text()) for length in (64, 480))
-    assert few["windows"] <= 2 and many["windows"] >= 10
-    assert few["counts"] == many["counts"]
-    assert any("allgather" in name for name in few["counts"])
-    assert "c10d::barrier" not in few["counts"], "it would hold the host"
+    check_gathers(partial(torchrun, 2), strategy, inputs, tmp_path)
 
 
 def test_a_training_step_may_make_a_cache(runs: Runs, inputs: tuple[Path, Path], tmp_path: Path) -> None:
