@@ -1,4 +1,4 @@
-"""Read and write beacon models: where weights come from, what must fit what, and the layouts on disk."""
+"""Read and write beacon models: sources of weights, checks that weights and model fit, and layouts on disk."""
 
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.checkpoint.beacons import load_beacons, save_beacons, save_beacons_alone, settings

@@ -1,4 +1,4 @@
-"""A LoRA adapter on disk, in peft's own format: adapter_model.safetensors and adapter_config.json."""
+"""Write and read a LoRA adapter in peft's own format: adapter_model.safetensors and adapter_config.json."""
 
 import copy
 from collections.abc import Mapping
@@ -15,7 +15,13 @@ _PREFIX = "base_model.model."  # of parameter names in peft's files
 
 
 def write_adapter(model: BeaconModel, folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Write the adapter, from the model's state dict."""
+    """Write the model's adapter.
+
+    Args:
+        model: a model with an adapter.
+        folder: where to write; created if necessary.
+        state: the model's state dict, with whole parameters.
+    """
     from peft import get_peft_model_state_dict
 
     found = get_peft_model_state_dict(model, dict(state), save_embedding_layers=False)
@@ -28,10 +34,10 @@ def write_adapter(model: BeaconModel, folder: Path, state: Mapping[str, Tensor])
 
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """What `write_adapter` wrote, by the names of the model's parameters."""
+    """Return the tensors that `write_adapter` wrote, by the names of the model's parameters."""
     return {_own_name(name): value for name, value in load_file(folder / ADAPTER_FILE).items()}
 
 
 def _own_name(name: str) -> str:
-    """base_model.model.X.lora_A.weight -> X.lora_A.default.weight"""
+    """Convert a name of peft's file, `base_model.model.X.lora_A.weight`, to the model's, `X.lora_A.default.weight`."""
     return f"{name.removeprefix(_PREFIX).removesuffix('.weight')}.{NAME}.weight"

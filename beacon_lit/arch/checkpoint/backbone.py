@@ -10,21 +10,30 @@ from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.kernels import check_kernel
 from beacon_lit.arch.nn.rope import ROPE_TYPES, positions
 
-# Of a config: what `beacon_model` sets anew, and code of a published checkpoint that is never run.
+# Fields of a config that `beacon_model` sets anew, and `auto_map`, code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
 
 M = TypeVar("M", bound=BeaconModel)
 
 
 def family(config: PretrainedConfig) -> str:
-    """The architecture's name without beacons, e.g. "qwen2"."""
+    """Return the name of the backbone's architecture, e.g. "qwen2"."""
     return config.model_type.removeprefix("beacon_")
 
 
 def beacon_model(
     families: Mapping[str, type[M]], hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
 ) -> tuple[type[M], PretrainedConfig]:
-    """Return the model class of an architecture, and `hf_config` with `beacon` in it. No weight is touched.
+    """Choose the model class of a config, and put the beacon settings into the config. No weights are needed.
+
+    Args:
+        families: model class by architecture.
+        hf_config: the backbone's config; stays unchanged.
+        beacon: the beacon settings.
+        attn: attention kernel.
+
+    Returns:
+        The model class; and its config, with `beacon` among the fields.
 
     Raises:
         ValueError: see `BeaconLM.from_config`.

@@ -1,9 +1,11 @@
-"""Beacons alone: a folder of their weights, their settings and the fingerprint of their backbone.
+"""Write and read beacons without their backbone, as a folder.
 
 beacon.safetensors    the beacons' tensors
-beacon_config.json    settings, and the backbone's name and fingerprint: what counts when they are read
-adapter/              if the backbone has a LoRA adapter, this in peft's own format
-config.json           a model of the registered type, so that AutoConfig and AutoModelForCausalLM find our class
+beacon_config.json    beacon settings, and the backbone's name and fingerprint; checked on loading
+adapter/              the backbone's LoRA adapter, if there is one, in peft's own format
+config.json           a config of the registered model type, by which AutoConfig and AutoModelForCausalLM find our class
+
+"Beacons alone" means this format, as opposed to a whole model. A training checkpoint (`.ckpt`) can be read as well.
 """
 
 import copy
@@ -33,23 +35,23 @@ from beacon_lit.arch.checkpoint.sharded import collect, put
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_beacon
 
-MODULE_PREFIX = "lm."  # of a training checkpoint's parameter names
+MODULE_PREFIX = "lm."  # parameter names of a training checkpoint begin with this
 POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
 
 def save_beacons(
     model: BeaconModel, folder: str | Path, state: Mapping[str, Tensor] | None = None, write: bool = True
 ) -> None:
-    """Write the beacons alone (and the backbone's adapter), with the backbone's name and its fingerprint.
+    """Write the beacons alone, and the backbone's adapter, with the backbone's name and fingerprint.
 
     Args:
-        model: the model. Where its parameters are spread over ranks, every rank must call this.
-        folder: made if need be.
-        state: the model's state dict, where it is not its own.
+        model: the model. If its parameters are spread over ranks, every rank must call this function.
+        folder: where to write; created if necessary.
+        state: state dict to write; default: the model's parameters.
         write: whether this rank writes.
 
     Raises:
-        ValueError: the folder holds a whole model, whose config.json would be lost.
+        ValueError: the folder holds a whole model, whose config.json would be overwritten.
     """
     folder = Path(folder)
     if has_whole_model(folder):
@@ -67,15 +69,20 @@ def save_beacons(
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # how the backbone was loaded this once, not what it is
+        del config.quantization_config  # says how the backbone was loaded, not what it is
     config.to_json_file(folder / CONFIG_NAME)
 
 
 def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **options: Any) -> None:
-    """`save_beacons` with the options of Hugging Face's `save_pretrained`: `state_dict` and `is_main_process`.
+    """Call `save_beacons` with options named as in Hugging Face's `save_pretrained`.
+
+    Args:
+        model, folder: see `save_beacons`.
+        unknown: positional options; none is allowed.
+        options: `state_dict` and `is_main_process`, which are `state` and `write` of `save_beacons`.
 
     Raises:
-        ValueError: other options; see also `save_beacons`.
+        ValueError: another option; see also `save_beacons`.
     """
     state, write = options.pop("state_dict", None), options.pop("is_main_process", True)
     unused = [*map(repr, unknown), *options]
@@ -85,7 +92,12 @@ def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **
 
 
 def settings(model: BeaconModel) -> dict[str, Any]:
-    """What `beacon_config.json` holds: beacon settings, the backbone's name and fingerprint, an adapter's settings."""
+    """Return the content of `beacon_config.json`.
+
+    Returns:
+        "beacon": the beacon settings; "backbone": its name, fingerprint and RoPE settings; and "adapter": the settings
+        of the adapter, if there is one.
+    """
     backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
     scaling = {name: getattr(model.config, name) for name in POSITION_FIELDS}
     found = {"beacon": model.beacon.to_dict(), "backbone": {**backbone, "positions": scaling}}
@@ -94,24 +106,25 @@ def settings(model: BeaconModel) -> dict[str, Any]:
 
 
 def load_beacons(model: BeaconModel, path: str | Path, allow_other_backbone: bool = False) -> None:
-    """Read beacons into a model, in the model's dtypes; from a training checkpoint all that was trained.
+    """Read beacons into a model, in the model's dtypes; from a training checkpoint, read all that was trained.
 
-    An adapter that comes with them is put on the backbone and is not trained, unless the model has one and trains it.
+    An adapter among the files is added to the backbone and not trained. If the model has an adapter already, only its
+    weights are set.
 
     Args:
         model: the model.
         path: a folder written by `save_beacons`, or a training checkpoint (`.ckpt`).
-        allow_other_backbone: put them on a backbone of the same shape but with other weights.
+        allow_other_backbone: accept beacons of a backbone with the same shapes but other weights.
 
     Raises:
-        ValueError: the file is missing or damaged, or its beacons are on other projections than the model's, or of
+        ValueError: a file is missing or damaged, or the beacons belong to other projections than the model's, or to
             another backbone.
     """
     path = Path(path)
     if path.suffix != TRAINING_SUFFIX and not (path / SETTINGS_FILE).is_file():
         raise ValueError(
             f"{path} holds no beacons alone; allowed: a folder with {SETTINGS_FILE}, or a {TRAINING_SUFFIX} file. "
-            f"A whole model is loaded in place of the backbone"
+            f"A whole model is loaded in place of the backbone (model.path=...)"
         )
     put_beacons(model, path, read_settings(path), read_tensors(path), allow_other_backbone)
 
@@ -119,7 +132,18 @@ def load_beacons(model: BeaconModel, path: str | Path, allow_other_backbone: boo
 def put_beacons(
     model: BeaconModel, path: Path, saved: Mapping[str, Any], tensors: Mapping[str, Tensor], allow_other_backbone: bool
 ) -> None:
-    """Put what `read_settings` and `read_tensors` gave into a model; see `load_beacons`."""
+    """Set a model's beacons to what `read_settings` and `read_tensors` returned.
+
+    Args:
+        model: the model.
+        path: where the beacons come from, for messages.
+        saved: the settings.
+        tensors: the tensors.
+        allow_other_backbone: see `load_beacons`.
+
+    Raises:
+        ValueError: see `load_beacons`.
+    """
     check_shapes(saved, model.config, str(path))
     _put_adapter(model, path, saved)
     alone = {name for name in tensors if not is_backbone(name)}
@@ -129,18 +153,18 @@ def put_beacons(
     check_names(expected, alone, str(path))
     if is_quantized(model) and tensors.keys() > alone:
         raise ValueError(
-            f"quantization_config is not allowed for {path}, whose backbone was trained, too; allowed: none. Save it "
-            f"as a whole and load that: save_pretrained(folder, beacon_only=False)"
+            f"quantization_config is not allowed for {path}, whose backbone was trained as well; allowed: none. Save "
+            f"and load the whole model: save_pretrained(folder, beacon_only=False)"
         )
     parameters = dict(model.named_parameters())
     for name in (name for name in parameters if name in tensors):  # in the same order on every rank
         put(parameters[name], tensors[name])
-    if not allow_other_backbone:  # after loading: a backbone that was trained, too, is that of the checkpoint now
+    if not allow_other_backbone:  # after loading, since the checkpoint may hold a trained backbone
         check_backbone(saved, model, str(path))
 
 
 def _put_adapter(model: BeaconModel, path: Path, saved: Mapping[str, Any]) -> None:
-    """The adapter that `saved` tells of, in a model that lacks it: not trained, its weights not yet read."""
+    """Add the adapter that `saved` describes, if the model lacks it; not trained, and with its weights still unset."""
     if "adapter" not in saved:
         return
     own = adapter.settings(model)
@@ -152,10 +176,10 @@ def _put_adapter(model: BeaconModel, path: Path, saved: Mapping[str, Any]) -> No
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a folder of beacons alone, or in a training checkpoint: as `settings` makes them.
+    """Read the settings of beacons alone, or of a training checkpoint; see `settings` for the content.
 
     Raises:
-        ValueError: the file is missing or damaged, or tells of an adapter and peft is not installed.
+        ValueError: the file is missing or damaged, or has an adapter while peft is not installed.
     """
     if path.suffix == TRAINING_SUFFIX:
         with as_value_error(str(path)):
@@ -173,13 +197,19 @@ def _read_settings_file(file: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not {"beacon", "backbone"} <= found.keys():
-        raise ValueError(f"{file} has {', '.join(found) or 'nothing'}; it needs beacon and backbone")
+        raise ValueError(f"{file} has {', '.join(found) or 'nothing'}; allowed: a file with beacon and backbone")
     return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a folder of beacons alone, with the adapter's if `read_settings` tells of one; those of a training
-    checkpoint, which may have the backbone's, too."""
+    """Read the tensors of beacons alone and of their adapter; of a training checkpoint, read all that was trained.
+
+    Returns:
+        Tensors by the names of the model's parameters; a training checkpoint may hold the backbone's as well.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
     if path.suffix == TRAINING_SUFFIX:
         with as_value_error(str(path)):
             found = _read_training(path)["state_dict"]
@@ -193,7 +223,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def trains_backbone(path: str | Path) -> bool:
-    """Whether `path` is a training checkpoint with weights of the backbone. The rest of that is elsewhere."""
+    """Whether `path` is a training checkpoint that holds trained weights of the backbone."""
     names = read_tensors(Path(path)) if str(path).endswith(TRAINING_SUFFIX) else ()
     return any(map(is_backbone, names))
 

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: in a local folder, or in a repository of the Hugging Face hub."""
+"""Find the files of a checkpoint, in a local folder or in a repository of the Hugging Face hub."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,20 +17,23 @@ from beacon_lit.arch.nn.names import is_beacon
 SETTINGS_FILE = "beacon_config.json"
 WEIGHTS_FILE = "beacon.safetensors"
 TRAINING_SUFFIX = ".ckpt"
-# In a folder of its own: AutoModelForCausalLM takes one with peft's files in it for a plain backbone with an adapter.
+# A subfolder, since AutoModelForCausalLM mistakes a folder with peft's files for a plain backbone with an adapter.
 ADAPTER_FOLDER, ADAPTER_FILE = "adapter", "adapter_model.safetensors"
-# Of `from_pretrained`: where files are found.
+# Options of Hugging Face's `from_pretrained` that say where files are.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
-    """A file of a folder or a hub repository (downloaded if need be), None if it is not there.
+    """Find a file in a folder or in a hub repository, from which the file is downloaded if necessary.
 
     Args:
         source: folder or hub id.
         name: the file's name.
-        hub: of `HUB_OPTIONS`.
+        hub: options among `HUB_OPTIONS`.
+
+    Returns:
+        The local path of the file; None if there is no such file.
     """
     optional = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = cached_file(source, name, **hub, **optional)
@@ -38,16 +41,20 @@ def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
 
 
 def find_beacons(path: str, hub: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """Where beacons alone are, and the hub options that go on to their backbone.
+    """Find beacons alone, and the hub options for their backbone.
 
-    `revision` and `subfolder` belong to what `path` names. A local folder of beacons (or a training checkpoint) has
-    none, so there they belong to its backbone.
+    The options `revision` and `subfolder` refer to `path` if `path` is a hub id. A local folder of beacons or a
+    training checkpoint has neither, so the options refer to the backbone then.
+
+    Args:
+        path: what the user wants to load.
+        hub: options among `HUB_OPTIONS`.
 
     Returns:
-        the folder, or the training checkpoint, or None if `path` names something else; and the options.
+        The folder of beacons or the training checkpoint, None if `path` is something else; and the backbone's options.
 
     Raises:
-        ValueError: a folder that holds a whole model, too, so that it is not clear which is meant.
+        ValueError: a folder holds beacons alone and a whole model.
     """
     if path.endswith(TRAINING_SUFFIX):
         return Path(path), dict(hub)
@@ -62,33 +69,44 @@ def find_beacons(path: str, hub: Mapping[str, Any]) -> tuple[Path | None, dict[s
         if file is None:
             return None, dict(hub)
         for name in (WEIGHTS_FILE, f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"):
-            find_file(path, name, hub)  # beside it, once downloaded
+            find_file(path, name, hub)  # downloads the file beside the settings
     return file.parent, {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
 
 
 def has_whole_model(folder: Path) -> bool:
-    """Whether a folder holds the weights of a model, not of beacons alone."""
+    """Whether a folder holds the weights of a whole model, as opposed to beacons alone."""
     return any(next(folder.glob(pattern), None) for pattern in _WHOLE)
 
 
 def weight_files(source: str, hub: Mapping[str, Any]) -> dict[str, Path]:
-    """The file of each tensor of a whole model, by the tensor's name. ValueError if it has no safetensors."""
+    """Find the file of each tensor of a whole model.
+
+    Args:
+        source: folder or hub id.
+        hub: options among `HUB_OPTIONS`.
+
+    Returns:
+        Paths of safetensors files, by tensor name.
+
+    Raises:
+        ValueError: there are no safetensors, or a file is missing or damaged.
+    """
     single, index = (find_file(source, name, hub) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
     if single is not None:
         with as_value_error(str(single)), safe_open(single, "pt") as opened:
             return dict.fromkeys(opened.keys(), single)
     if index is None:
-        raise ValueError(f"{source} has no safetensors, which beacon_dtype and sharding need; save it with them")
+        raise ValueError(f"{source} has no safetensors, which beacon_dtype and sharding need; save the model in them")
     names = json.loads(index.read_text())["weight_map"]
     files = {file: find_file(source, file, hub) for file in sorted(set(names.values()))}
-    lost = [file for file, path in files.items() if path is None]
-    if lost:
-        raise ValueError(f"{source} lacks {lost[0]}, which {SAFE_WEIGHTS_INDEX_NAME} names")
+    missing = [file for file, path in files.items() if path is None]
+    if missing:
+        raise ValueError(f"{source} lacks {missing[0]}, which {SAFE_WEIGHTS_INDEX_NAME} names")
     return {name: path for name, file in names.items() if (path := files[file]) is not None}
 
 
 def beacon_tensors(source: str, hub: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Beacon tensors of a whole model, in the dtypes that they have on disk. Raises what `weight_files` does."""
+    """Read the beacon tensors of a whole model, in their dtypes on disk; see `weight_files` for arguments, errors."""
     files = {name: file for name, file in weight_files(source, hub).items() if is_beacon(name)}
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(files.values())):
@@ -99,10 +117,10 @@ def beacon_tensors(source: str, hub: Mapping[str, Any]) -> dict[str, Tensor]:
 
 @contextmanager
 def as_value_error(source: str) -> Iterator[None]:
-    """Turn what a missing or damaged file raises into a ValueError that names it."""
+    """Convert errors about a missing or damaged file into a ValueError that names `source`, within this context."""
     try:
         yield
-    except torch.OutOfMemoryError:  # a RuntimeError, but no fault of the file's
+    except torch.OutOfMemoryError:  # a RuntimeError, but not the file's fault
         raise
     except (OSError, SafetensorError, RuntimeError, UnpicklingError, KeyError) as error:
         raise ValueError(f"cannot load {source}: {error}") from error

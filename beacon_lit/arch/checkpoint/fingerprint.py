@@ -1,4 +1,4 @@
-"""Identify the backbone that beacons belong to: its shape, which must agree, and a sample of its weights."""
+"""Identify the backbone that beacons belong to, by its shapes, which must agree, and a sample of its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,17 +19,20 @@ _SHAPE_FIELDS = (
 
 
 def shapes(config: PretrainedConfig) -> dict[str, Any]:
-    """The fields of a backbone's config that beacons depend on."""
+    """Return the fields of a backbone's config that beacons depend on."""
     fields = {name: getattr(config, name, None) for name in _SHAPE_FIELDS}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
 
 
 def sample(model: BeaconModel) -> dict[str, list[float]]:
-    """A few values of a few of the backbone's weights, in bf16, which tell sets of weights apart.
+    """Return a few values of a few of the backbone's weights, in bf16, to tell different weights apart.
 
-    Weights that a quantisation has packed are left out; the embedding and the norm are there in any case. Where
-    weights are spread over ranks, every rank must call it.
+    Packed weights of a quantised backbone are left out; its embedding and norm are never packed. If weights are spread
+    over ranks, every rank must call this function.
+
+    Returns:
+        Up to 17 values by the name of the weight, such as "first q_proj".
     """
     layers = model.model.layers
     modules: dict[str, Any] = {
@@ -47,13 +50,19 @@ def sample(model: BeaconModel) -> dict[str, list[float]]:
 
 @torch.no_grad()
 def few_values(weight: Tensor) -> list[float]:
-    """A few values of a weight, in bf16. Where it is spread over ranks, every rank must call it."""
+    """Return a few values of a weight, in bf16. If the weight is spread over ranks, every rank must call this."""
     with gathered(weight) as whole:
         return whole.flatten()[:: max(1, whole.numel() // 16)].to("cpu", torch.bfloat16).tolist()
 
 
 def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:
-    """Raise a ValueError unless `config` has the shape of the backbone in `saved` (`beacons.settings`)."""
+    """Raise a ValueError unless `config` has the shapes of the backbone in `saved`.
+
+    Args:
+        saved: settings of beacons, see `beacons.settings`.
+        config: the backbone's config.
+        path: where the beacons come from, for the message.
+    """
     own = shapes(config)
     for name, value in saved["backbone"]["config"].items():
         if own.get(name) != value:
@@ -64,9 +73,14 @@ def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) 
 
 
 def check_backbone(saved: Mapping[str, Any], model: BeaconModel, path: str) -> None:
-    """Raise a ValueError unless `model` has the shape and the weights of the backbone in `saved` (`settings`).
+    """Raise a ValueError unless `model` has the shapes and the weights of the backbone in `saved`.
 
     Packed weights of a quantised backbone are not compared.
+
+    Args:
+        saved: settings of beacons, see `beacons.settings`.
+        model: the model.
+        path: where the beacons come from, for the message.
     """
     check_shapes(saved, model.config, path)
     own, theirs = sample(model), saved["backbone"]["sample"]
@@ -74,5 +88,5 @@ def check_backbone(saved: Mapping[str, Any], model: BeaconModel, path: str) -> N
         if not torch.allclose(torch.tensor(own[name]), torch.tensor(theirs[name]), rtol=2e-2, atol=1e-6):
             raise ValueError(
                 f"the beacons in {path} were trained on a backbone with other weights ({name} differs); "
-                f"allow_other_backbone=True loads them all the same"
+                f"allow_other_backbone=True loads them nevertheless"
             )

@@ -1,4 +1,4 @@
-"""Load a beacon model from wherever its weights are."""
+"""Make a beacon model: with random weights, or loaded from any kind of checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +30,12 @@ def from_config(
     attn: str,
     shard: Sharder | None,
 ) -> M:
-    """Make a model with random weights; see `BeaconLM.from_config`. `families` has the model class of each."""
+    """Make a model with random weights.
+
+    Args:
+        families: model class by architecture.
+        hf_config, beacon, attn, shard: see `BeaconLM.from_config`, also for errors.
+    """
     beacon = beacon or config_settings(hf_config) or BeaconConfig()
     model_class, config = beacon_model(families, hf_config, beacon, attn)
     model = model_class(config)
@@ -60,29 +65,29 @@ def load(
     Args:
         families: model class by architecture.
         path: one of
-            - a hub id or a folder of a plain backbone: beacons start from its projections;
-            - a GGUF file of one, dequantised (converted once, into a cache folder);
+            - a hub id or a folder of a plain backbone; the beacons start from its projections;
+            - a GGUF file of a plain backbone, which is dequantised once, into a cache folder;
             - a published beacon checkpoint: `beacon_*` fields in config.json, `beacon_*` tensors among the weights;
-            - a hub id or a folder of ours, with beacons alone (the backbone is loaded from where it was) or with
-              everything;
+            - a hub id or a folder written by `save_pretrained`, with a whole model, or with beacons alone, whose
+              settings name their backbone;
             - a training checkpoint (`.ckpt`).
-        beacon: settings; default: the checkpoint's own, else `BeaconConfig()`.
-        attn: attention kernel.
-        backbone: where the backbone of a beacons-only folder is now.
-        beacon_dtype: dtype of the beacon parameters, e.g. float32 for training; "auto": that which they are stored
-            in; default: that of the backbone.
-        allow_other_backbone: put beacons on a backbone of the same shape but with other weights.
-        config: config of the model, as AutoModelForCausalLM passes it. For beacons alone, what in it differs from
-            their own config.json changes the backbone's.
-        shard: spreads each part of the model over ranks as soon as it is read, see `streaming.Sharder`; every rank must
-            call this function then, and of the loader's options `dtype` alone is allowed.
+        beacon: beacon settings; default: the checkpoint's own, else `BeaconConfig()`.
+        attn: attention kernel: "auto", "flash_attn", "varlen" or "sdpa".
+        backbone: hub id, folder or GGUF file of the backbone of beacons alone; default: the one that they name.
+        beacon_dtype: dtype of the beacon parameters, e.g. float32 for training; "auto": the dtype in which they are
+            stored; default: the backbone's.
+        allow_other_backbone: accept beacons of a backbone with the same shapes but other weights.
+        config: config of the model, as AutoModelForCausalLM passes it. For beacons alone, fields that differ from
+            their own config.json change the backbone's config.
+        shard: spreads each part of the model over ranks once the part is read, see `streaming.Sharder`. Every rank
+            must then call this function, and `dtype` is the only option of the loader that is allowed.
         options: `dtype`, `device_map` (one device), `quantization_config`, `revision`, `token`, `cache_dir`,
             `local_files_only`, `subfolder` and others of Hugging Face's `from_pretrained` (`options.py` lists them),
-            and fields of the backbone's config (`rope_parameters=...`). For beacons alone they are the backbone's.
+            and fields of the backbone's config (`rope_parameters=...`). For beacons alone, they apply to the backbone.
 
     Raises:
         ValueError: no such checkpoint, an architecture or setting that is not allowed (before weights are read), a
-            missing or truncated weight file, beacons of another backbone, or of other projections than `beacon.params`,
+            missing or truncated weight file, beacons of another backbone or of other projections than `beacon.params`,
             a model that does not fit on one device, or a quantisation that would pack the beacons.
     """
     wanted = None if beacon_dtype is None else as_dtype("beacon_dtype", beacon_dtype)
@@ -109,11 +114,11 @@ def _load_whole(
     beacon_dtype: torch.dtype | str | None,
     stored: Mapping[str, Tensor],
 ) -> M:
-    """The model on one device; its beacons are those stored with its backbone, or start from that."""
+    """Load the model on one device. Beacons are read if they are stored with the backbone, else start from it."""
     model, has_beacons = _read_model(model_class, source, config, loader)
     model.freeze()
     if has_beacons and source.saved is None and beacon_dtype is not None:
-        stored = beacon_tensors(source.weights, source.hub)  # read once more: not rounded to the backbone's dtype
+        stored = beacon_tensors(source.weights, source.hub)  # again: the loader rounded them
     if beacon_dtype is not None:
         _cast_beacons(model, beacon_dtype, stored)
     if has_beacons:
@@ -133,16 +138,16 @@ def _load_parts(
     stored: Mapping[str, Tensor],
     shard: Sharder,
 ) -> M:
-    """The model spread over ranks; its beacons are those stored with its backbone, or start from that."""
+    """Load the model spread over ranks. Beacons are read if they are stored with the backbone, else start from it."""
     for name in loader.keys() - {"dtype"}:
         raise ValueError(f"{name}={loader[name]!r} is not allowed where a strategy shards the model; allowed: none")
     dtype: Any = loader.get("dtype", "auto")
     if dtype == "auto":
         dtype = as_dtype("dtype", config.dtype or "float32")
-    of_beacons: Any = dtype if beacon_dtype is None else beacon_dtype
+    own_dtype: Any = dtype if beacon_dtype is None else beacon_dtype
     if beacon_dtype == "auto":
-        of_beacons = next(iter(stored.values())).dtype if stored else None
-    model, info = stream(model_class, source, config, dtype, of_beacons, shard)
+        own_dtype = next(iter(stored.values())).dtype if stored else None
+    model, info = stream(model_class, source, config, dtype, own_dtype, shard)
     _check_keys(model, info, source.weights)
     return model
 
@@ -150,7 +155,7 @@ def _load_parts(
 def _read_model(
     model_class: type[M], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
 ) -> tuple[M, bool]:
-    """The model with what weights there are, and whether there were beacons among them."""
+    """Return the model with the weights of the checkpoint, and whether beacons are among them."""
     with as_value_error(source.label), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
             model_class, source.weights, config=config, output_loading_info=True, **source.hub, **loader
@@ -161,13 +166,17 @@ def _read_model(
     if packed:
         raise ValueError(
             f"quantization_config={quantization(model)!r} packs {packed[0]}; "
-            f"allowed: one that leaves beacons as they are, as bitsandbytes does"
+            f"allowed: one that leaves beacons unpacked, as bitsandbytes does"
         )
     return model, _check_keys(model, info, source.weights)
 
 
 def _check_keys(model: BeaconModel, info: Mapping[str, Any], source: str) -> bool:
-    """Whether the checkpoint had beacons. ValueError if backbone weights are missing or the beacons do not fit."""
+    """Whether the checkpoint has beacons.
+
+    Raises:
+        ValueError: weights of the backbone are missing, or the beacons do not fit the settings.
+    """
     missing = set(info["missing_keys"])
     backbone = sorted(name for name in missing if not is_beacon(name))
     if backbone:
@@ -180,7 +189,7 @@ def _check_keys(model: BeaconModel, info: Mapping[str, Any], source: str) -> boo
 
 
 def _cast_beacons(model: BeaconModel, wanted: torch.dtype | str, stored: Mapping[str, Tensor]) -> None:
-    """Put the beacon parameters into a dtype; for "auto" each into that in which it is stored, if it is."""
+    """Convert the beacon parameters to a dtype; for "auto", each stored parameter to the dtype on disk."""
     for name, parameter in model.named_parameters():
         if is_beacon(name):
             own = stored[name].dtype if name in stored else parameter.dtype
@@ -189,7 +198,7 @@ def _cast_beacons(model: BeaconModel, wanted: torch.dtype | str, stored: Mapping
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back Hugging Face's load report: `_check_keys` judges what is missing."""
+    """Silence Hugging Face's report on missing weights within this context, since `_check_keys` checks them."""
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:

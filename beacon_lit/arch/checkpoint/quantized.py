@@ -1,4 +1,4 @@
-"""Quantised backbones: which weights are not packed, and dequantised projections for beacons to start from."""
+"""Handle quantised backbones: tell which weights are packed, and dequantise projections for beacons to start from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from beacon_lit.arch.core import BeaconModel
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a module's weight holds its values as they are, not packed, scaled or of 8 bits."""
+    """Whether a module's weight holds plain values, as opposed to packed, scaled or 8-bit ones."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     linear = isinstance(module, nn.Linear)
     return is_wide(weight) and not (linear and shape(weight) != (module.out_features, module.in_features))
 
 
 def is_wide(tensor: Tensor) -> bool:
-    """Whether a tensor is of floating point and of 16 bits or more: what a beacon can be trained in."""
+    """Whether a tensor has floating-point values of 16 bits or more, as trainable parameters need."""
     return tensor.is_floating_point() and tensor.element_size() >= 2
 
 
@@ -29,7 +29,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def quantization(model: Any) -> str:
-    """The method that a quantised model's weights are packed by, e.g. "bitsandbytes"."""
+    """Return the quantisation method of a quantised model, e.g. "bitsandbytes"."""
     method = model.config.quantization_config.quant_method
     return getattr(method, "value", method)
 
@@ -55,11 +55,16 @@ def dequantized_projections(model: BeaconModel) -> Iterator[None]:
 
 @torch.no_grad()
 def dequantize(module: Any, dtype: torch.dtype) -> nn.Linear:
-    """A plain projection in place of a quantised one, whichever the method: its columns are what that makes of unit
-    vectors. The values differ from the method's own by the rounding of one product.
+    """Convert a projection of any quantisation method to a plain one, by applying the projection to unit vectors.
+
+    The weights differ from the method's own dequantised weights by the rounding of one product.
+
+    Args:
+        module: the quantised projection, with `in_features`, `out_features`, `weight` and `bias`.
+        dtype: dtype of the plain projection.
     """
     unit = torch.eye(module.in_features, dtype=dtype, device=module.weight.device)
-    bias, module.bias = module.bias, None  # adding and taking it off again would round
+    bias, module.bias = module.bias, None  # adding and subtracting the bias would round
     try:
         weight = module(unit).T.contiguous()
     finally:

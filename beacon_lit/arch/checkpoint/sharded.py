@@ -1,4 +1,4 @@
-"""Read and set whole parameters, also if FSDP2 or ZeRO has spread them over ranks."""
+"""Read and set whole parameters, even if FSDP2 or ZeRO has spread them over ranks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,29 +22,45 @@ def gathered(parameter: Tensor) -> Iterator[Tensor]:
 
 
 def _all_parts(parameter: Any) -> Tensor:
-    """A copy of all of a parameter of ZeRO stage 3.
+    """Return a copy of a whole parameter of ZeRO stage 3.
 
-    DeepSpeed's own context would free the parameter in the middle of a pass that uses it, or has asked for it.
+    DeepSpeed's own context would free the parameter in the middle of a pass that uses or prefetches the parameter.
     """
-    own = parameter.ds_tensor.detach().to(parameter.device)  # it may rest in the CPU's memory
+    own = parameter.ds_tensor.detach().to(parameter.device)  # it may be offloaded to the CPU
     parts = own.new_empty(own.numel() * torch.distributed.get_world_size(parameter.ds_process_group))
     torch.distributed.all_gather_into_tensor(parts, own, parameter.ds_process_group)
     return parts[: parameter.ds_numel].view(parameter.ds_shape)
 
 
 def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Copy whole parameters to the CPU, or none if this rank does not `keep` them. Every rank must call this."""
+    """Copy whole parameters to the CPU. Every rank must call this.
+
+    Args:
+        parameters: parameters by name, in the same order on every rank.
+        keep: whether this rank gets the copies; else it only takes part in gathering. Default: True.
+
+    Returns:
+        Copies by name; empty without `keep`.
+    """
     found = {}
     for name, parameter in parameters.items():
         with gathered(parameter) as tensor:
             if keep:
                 found[name] = tensor.contiguous().to("cpu", copy=True)
-        del tensor  # or it would be held while the next one is gathered
+        del tensor  # so that the next parameter is not gathered beside this one
     return found
 
 
 def collect_whole(model: nn.Module, options: dict[str, Any]) -> bool:
-    """Put the whole state dict of a spread model among the options of `save_pretrained`; whether this rank writes."""
+    """Add the whole state dict of a model that is spread over ranks to the options of `save_pretrained`.
+
+    Args:
+        model: the model. If it is spread over ranks, every rank must call this function.
+        options: the options; "state_dict" is added unless it is given.
+
+    Returns:
+        Whether this rank writes.
+    """
     write = bool(options.get("is_main_process", True))
     if is_spread(model) and options.get("state_dict") is None:
         options["state_dict"] = collect(dict(model.named_parameters()), write)
@@ -53,10 +69,14 @@ def collect_whole(model: nn.Module, options: dict[str, Any]) -> bool:
 
 @torch.no_grad()
 def put(parameter: Tensor, value: Tensor) -> None:
-    """Set a parameter to a value of its whole shape, the same on every rank. Every rank must call it.
+    """Set a whole parameter. Every rank must call this with the same value.
+
+    Args:
+        parameter: the parameter, possibly spread over ranks.
+        value: the new value, with the shape of the whole parameter; converted to its dtype.
 
     Raises:
-        ValueError: a value of another shape.
+        ValueError: the value has another shape.
     """
     if value.shape != shape(parameter):
         raise ValueError(f"a value of shape {tuple(value.shape)} is not allowed; allowed: {tuple(shape(parameter))}")
@@ -76,16 +96,21 @@ def put(parameter: Tensor, value: Tensor) -> None:
 
 @torch.no_grad()
 def spread_like(parameter: DTensor, value: Tensor) -> DTensor:
-    """A value of the parameter's whole shape, the same on every rank, spread as the parameter is."""
+    """Spread a value, the same on every rank and of the parameter's whole shape, over ranks like the parameter."""
     value = value.to(parameter.device)
     return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 @torch.no_grad()
 def put_master(parameter: Tensor, value: Tensor, state: str | None = None) -> None:
-    """Set DeepSpeed's own float32 copy of a trained parameter, or a state of its optimizer by name.
+    """Set DeepSpeed's float32 copy of a trained parameter, or a state of its optimizer.
 
-    DeepSpeed's function for this cannot set a parameter that the ranks do not divide.
+    DeepSpeed's own function cannot set a parameter whose size is not a multiple of the number of ranks.
+
+    Args:
+        parameter: the parameter.
+        value: the whole value, the same on every rank.
+        state: name of the optimizer's state, e.g. "exp_avg"; default: the float32 copy.
     """
     from deepspeed import utils
 
@@ -107,21 +132,21 @@ def put_master(parameter: Tensor, value: Tensor, state: str | None = None) -> No
 
 
 def is_mastered(parameter: Tensor) -> bool:
-    """Whether a DeepSpeed optimizer trains the parameter, with a float32 copy of its own."""
+    """Whether a DeepSpeed optimizer trains the parameter and keeps a float32 copy of it."""
     return parameter.requires_grad and (hasattr(parameter, "_z3_optimizer") or hasattr(parameter, "_hp_mapping"))
 
 
 def size(parameter: Tensor) -> int:
-    """Elements of a parameter on all ranks together."""
+    """Return the number of elements of a whole parameter, on all ranks together."""
     return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def shape(parameter: Tensor) -> torch.Size:
-    """The shape of a parameter as a whole."""
+    """Return the shape of a whole parameter."""
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def is_spread(model: nn.Module) -> bool:
-    """Whether some of a model's parameters are spread over ranks, if not at this moment."""
+    """Whether some of a model's parameters are spread over ranks, even if they are gathered at the moment."""
     spread = (isinstance(value, DTensor) or hasattr(value, "ds_id") for value in model.parameters())
     return isinstance(model, FSDPModule) or any(spread)

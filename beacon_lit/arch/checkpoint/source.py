@@ -1,4 +1,4 @@
-"""Resolve a path: where its weights are, and the settings and the config that come with them."""
+"""Resolve the path of a model: find its weights, its config and its beacon settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from beacon_lit.arch.checkpoint.gguf import convert_gguf, unpacked_here
 from beacon_lit.arch.checkpoint.options import check_known, sort_options
 from beacon_lit.arch.config import BeaconConfig
 
-# Fields of a config that describe its origin, or that are passed on in other ways.
+# Fields of a config that describe its origin, or that are passed on in another way.
 _NO_CHANGES = ("_name_or_path", "architectures", "dtype", "model_type", "quantization_config", "transformers_version")
 
 
 def stored_settings(path: str, **options: Any) -> BeaconConfig | None:
-    """The beacon settings that a checkpoint brings, None for a plain backbone. Reads no weights.
+    """Return the beacon settings of a checkpoint, without reading weights; None for a plain backbone.
 
     Args:
-        path: as for `loading.load`.
-        options: `backbone`, and those of Hugging Face's `from_pretrained`.
+        path: see `loading.load`.
+        options: `backbone`, and options of Hugging Face's `from_pretrained`.
 
     Raises:
         ValueError: no such checkpoint, or settings that are not allowed.
@@ -40,10 +40,10 @@ class Source:
     """Where a model is read from.
 
     Attributes:
-        path: what was named; for beacons alone in a hub repository, their folder in the cache.
-        weights: folder or hub id of the backbone's weights, and of the beacons' unless those are alone.
-        hub: options for finding `weights`.
-        saved: for beacons alone, their settings and the fingerprint of their backbone.
+        path: the path as given; for beacons alone in a hub repository, their folder in the hub's cache.
+        weights: folder or hub id of the weights, without the beacons' if these are alone.
+        hub: options for finding `weights`, see `files.HUB_OPTIONS`.
+        saved: for beacons alone, their settings, see `beacons.settings`; else None.
     """
 
     path: Path
@@ -53,7 +53,16 @@ class Source:
 
     @classmethod
     def of(cls, path: str, backbone: str | None, hub: Mapping[str, Any]) -> "Source":
-        """Find what `path` names. ValueError if beacons alone do not say whose they are, or others name a backbone."""
+        """Find what a path names.
+
+        Args:
+            path: see `loading.load`.
+            backbone: the backbone of beacons alone; None: the one that they name.
+            hub: options among `files.HUB_OPTIONS`.
+
+        Raises:
+            ValueError: beacons alone do not name their backbone, or `backbone` is given for anything else.
+        """
         folder, rest = find_beacons(path, hub)
         saved = None if folder is None else read_settings(folder)
         if saved is None and backbone:
@@ -67,25 +76,29 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What to call the weights in a message."""
+        """The name of the weights in messages."""
         hint = f" (the backbone of {self.path}; if it has moved, say where to: backbone=...)"
         return self.weights if self.saved is None else self.weights + hint
 
     def read_beacons(self) -> dict[str, Tensor]:
-        """The tensors of beacons alone; none for anything else."""
+        """Read the tensors of beacons alone; {} for anything else."""
         return {} if self.saved is None else read_tensors(self.path)
 
     def read_config(
         self, config: PretrainedConfig | str | None, fields: Mapping[str, Any]
     ) -> tuple[PretrainedConfig, BeaconConfig | None]:
-        """The backbone's config with `fields` in it, and the beacon settings, None for a plain backbone.
+        """Read the backbone's config and the beacon settings.
 
         Args:
-            config: in place of the backbone's own. Where beacons alone have one, what differs from it is changed.
-            fields: of the config.
+            config: the model's config in place of the one that is found. For beacons alone with a config.json, only the
+                fields that differ from config.json are used, and change the backbone's config.
+            fields: fields of the backbone's config to change.
+
+        Returns:
+            The backbone's config, with `fields` changed; and the beacon settings, None for a plain backbone.
 
         Raises:
-            ValueError: no such config, a field that it does not have, or a backbone of another shape than the beacons'.
+            ValueError: no such config, an unknown field, or beacons of a backbone with other shapes.
         """
         fields, settings = dict(fields), None
         with as_value_error(self.label):
@@ -103,23 +116,26 @@ class Source:
                 check_known(fields)
         if self.saved is not None:
             check_shapes(self.saved, config, str(self.path))
-            for name in set(POSITION_FIELDS) - fields.keys():  # the scaling that the beacons were trained with
+            for name in set(POSITION_FIELDS) - fields.keys():  # RoPE as the beacons were trained with
                 setattr(config, name, self.saved["backbone"]["positions"][name])
             settings = settings or self.saved["beacon"]
         return config, config_settings(config) if settings is None else BeaconConfig.from_dict(settings)
 
     def _changes(self, config: PretrainedConfig) -> dict[str, Any]:
-        """Fields that a caller has changed in the config of beacons alone (AutoModelForCausalLM puts them there)."""
-        theirs = AutoConfig.from_pretrained(self.path).to_dict()
+        """Return the fields in which a config differs from config.json of beacons alone.
+
+        AutoModelForCausalLM passes config.json with the caller's changes in it.
+        """
+        saved = AutoConfig.from_pretrained(self.path).to_dict()
         return {
             name: value
             for name, value in config.to_dict().items()
-            if name not in _NO_CHANGES and (name not in theirs or theirs[name] != value)
+            if name not in _NO_CHANGES and (name not in saved or saved[name] != value)
         }
 
 
 def config_settings(config: PretrainedConfig) -> BeaconConfig | None:
-    """The beacon settings in a model's config, ours or a published one; None in that of a plain backbone."""
+    """Return the beacon settings of a model's config, ours or a published one; None for a plain backbone."""
     if getattr(config, "beacon", None):
         return BeaconConfig.from_dict(config.beacon)
     return BeaconConfig.from_published(config.to_dict()) if hasattr(config, "beacon_window") else None

@@ -1,4 +1,4 @@
-"""Load a model part by part, each spread over ranks as soon as it is read: no rank ever holds the whole."""
+"""Load a model part by part, and spread each part over ranks at once, so that no rank ever holds the whole model."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -15,17 +15,18 @@ from beacon_lit.arch.checkpoint.source import Source
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import is_beacon
 
-# Spreads the parameters of a module that it has not spread yet over ranks. It is called for every part of a model, and
-# last for the model itself.
+# A sharding function, which spreads those parameters of a module over ranks that are not spread yet. It is called for
+# every part of a model (see `parts`), and for the model itself at the end.
 Sharder = Callable[[nn.Module], None]
 
 M = TypeVar("M", bound=BeaconModel)
 
 
 def parts(model: BeaconModel) -> Iterator[nn.Module]:
-    """What is spread, and gathered when it computes, as one: embedding, layers and head; then the model, for the rest.
+    """Yield the parts of a model that are spread, and gathered for computing, as units.
 
-    A head that shares its weight with the embedding is left to the model.
+    These are the embedding, each layer, the head, and finally the model itself with all that is left. An embedding and
+    a head that share one weight belong to the model.
     """
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     yield from [] if tied else [model.model.embed_tokens]
@@ -42,31 +43,33 @@ def stream(
     beacon_dtype: torch.dtype | None,
     shard: Sharder,
 ) -> tuple[M, dict[str, list[str]]]:
-    """The model, its parts spread by `shard`. Beacons that are not stored with it start from the backbone.
+    """Load a model and spread its parts. Beacons that are not stored with the weights start from the backbone.
 
     Args:
-        model_class, config: the model.
-        source: where its weights are: safetensors.
-        dtype: of the backbone.
-        beacon_dtype: of the beacons; None: `dtype`, or the stored one.
+        model_class: the model's class.
+        source: where the weights are, as safetensors.
+        config: the model's config.
+        dtype: dtype of the backbone.
+        beacon_dtype: dtype of the beacons; None: the dtype on disk, or `dtype` if they are not stored.
         shard: called with every part, see `Sharder`.
 
     Returns:
-        the model, and what a loader of Hugging Face reports: names of "missing_keys" and "unexpected_keys".
+        The model; and "missing_keys" and "unexpected_keys", lists of names, as Hugging Face's loader reports them. If
+        weights of the backbone are missing, the model is not loaded.
 
     Raises:
-        ValueError: no safetensors.
+        ValueError: there are no safetensors, a file is damaged, or a tensor has another shape than the parameter.
     """
     files = weight_files(source.weights, source.hub)
     with torch.device("meta"):
         model = model_class(config)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # it has buffers that are computed, not loaded
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers are computed, not loaded
     model.freeze()
     names = {name for name, _ in model.named_parameters()}
     info = {"missing_keys": sorted(names - files.keys()), "unexpected_keys": sorted(files.keys() - names)}
     if any(not is_beacon(name) for name in info["missing_keys"]):
         return model, info
-    _fill(model, model.model.beacon_embed_tokens, files, dtype, beacon_dtype)  # it starts from the embedding
+    _fill(model, model.model.beacon_embed_tokens, files, dtype, beacon_dtype)  # set from the embedding below
     for part in list(parts(model)):
         _fill(model, part, files, dtype, beacon_dtype)
         if info["missing_keys"]:
@@ -80,7 +83,7 @@ def stream(
 def _fill(
     model: BeaconModel, part: nn.Module, files: Mapping[str, Path], dtype: torch.dtype, beacon_dtype: torch.dtype | None
 ) -> None:
-    """Read those of a part's parameters that are not there yet; beacons that are in no file stay as memory is."""
+    """Read the parameters of a part that are still on the meta device; beacons in no file are left uninitialised."""
     (prefix,) = (f"{name}." if name else "" for name, module in model.named_modules() if module is part)
     for own_name, parameter in part.named_parameters():
         if not parameter.is_meta:

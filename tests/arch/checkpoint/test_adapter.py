@@ -193,7 +193,7 @@ def test_an_adapter_on_a_packed_backbone(backbone: Path, tmp_path: Path) -> None
     with torch.no_grad():
         expected, found = lm(IDS, ratios=2).logits, packed(IDS, ratios=2).logits
         assert (found - expected).abs().max() < 0.1 * (lm.dense(IDS).logits - expected).abs().max()
-    with pytest.raises(ValueError, match="quantization_config='rows' is not allowed to merge"):
+    with pytest.raises(ValueError, match="quantization_config='rows' is not allowed for merging"):
         packed.merge_adapter()
 
 

@@ -217,6 +217,6 @@ def test_device_map_on_a_gpu(tmp_path: Path) -> None:
         assert {parameter.device.type for parameter in found.parameters()} == {"cuda"}
         for ours, theirs in zip(found.beacon_parameters(), lm.beacon_parameters(), strict=True):
             assert torch.equal(ours.cpu(), theirs)
-    with pytest.raises(ValueError, match="one device for all of it"):
+    with pytest.raises(ValueError, match="one device for the whole model"):
         split = {"model.layers.1": "cpu", "": 0}
         BeaconLM.from_pretrained(tmp_path / "beacons", device_map=split)
