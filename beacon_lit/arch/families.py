@@ -1,4 +1,7 @@
-"""The families that beacons can be put on: for each a config, an attention class and the model class itself."""
+"""Define the supported families: for each, a config, an attention class, a layer class and the model class.
+
+The classes are named and spelled out, so that models can be pickled and configs can name their registered model type.
+"""
 
 from torch import Tensor
 from transformers import (
@@ -31,15 +34,15 @@ class BeaconLlamaConfig(LlamaConfig):
 
 
 class BeaconLlamaAttention(BeaconAttention, LlamaAttention):
-    """Llama 2, 3 and 3.x."""
+    """Attention of Llama 2, 3 and 3.x."""
 
 
 class BeaconLlamaLayer(BeaconLayer, LlamaDecoderLayer):
-    """A layer whose MLP has maps of the beacons' own."""
+    """A layer whose MLP has own maps for beacons."""
 
 
 class BeaconLlamaForCausalLM(BeaconLM, LlamaForCausalLM):
-    """Llama 2, 3 and 3.x."""
+    """Llama 2, 3 and 3.x with beacons."""
 
     config_class = BeaconLlamaConfig
     attention_class = BeaconLlamaAttention
@@ -54,15 +57,15 @@ class BeaconMistralConfig(MistralConfig):
 
 
 class BeaconMistralAttention(BeaconAttention, MistralAttention):
-    """Mistral. A sliding window plays no part: memory is what windows see of earlier text."""
+    """Attention of Mistral. Its sliding window is not used, since windows see earlier text through memory."""
 
 
 class BeaconMistralLayer(BeaconLayer, MistralDecoderLayer):
-    """A layer whose MLP has maps of the beacons' own."""
+    """A layer whose MLP has own maps for beacons."""
 
 
 class BeaconMistralForCausalLM(BeaconLM, MistralForCausalLM):
-    """Mistral."""
+    """Mistral with beacons."""
 
     config_class = BeaconMistralConfig
     attention_class = BeaconMistralAttention
@@ -77,15 +80,15 @@ class BeaconQwen2Config(Qwen2Config):
 
 
 class BeaconQwen2Attention(BeaconAttention, Qwen2Attention):
-    """Qwen2 and 2.5: biases on q, k and v."""
+    """Attention of Qwen2 and 2.5, with biases on q, k and v."""
 
 
 class BeaconQwen2Layer(BeaconLayer, Qwen2DecoderLayer):
-    """A layer whose MLP has maps of the beacons' own."""
+    """A layer whose MLP has own maps for beacons."""
 
 
 class BeaconQwen2ForCausalLM(BeaconLM, Qwen2ForCausalLM):
-    """Qwen2 and 2.5."""
+    """Qwen2 and 2.5 with beacons."""
 
     config_class = BeaconQwen2Config
     attention_class = BeaconQwen2Attention
@@ -100,18 +103,19 @@ class BeaconQwen3Config(Qwen3Config):
 
 
 class BeaconQwen3Attention(BeaconAttention, Qwen3Attention):
-    """Qwen3: queries and keys are normalised per head before RoPE."""
+    """Attention of Qwen3, whose queries and keys are normalised per head before RoPE."""
 
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """See `BeaconAttention`."""
         return self.q_norm(q), self.k_norm(k)
 
 
 class BeaconQwen3Layer(BeaconLayer, Qwen3DecoderLayer):
-    """A layer whose MLP has maps of the beacons' own."""
+    """A layer whose MLP has own maps for beacons."""
 
 
 class BeaconQwen3ForCausalLM(BeaconLM, Qwen3ForCausalLM):
-    """Qwen3."""
+    """Qwen3 with beacons."""
 
     config_class = BeaconQwen3Config
     attention_class = BeaconQwen3Attention

@@ -1,19 +1,21 @@
-"""Floating-point operations of a training step, counted from what the step really does.
+"""Count the floating-point operations of a training step, from what the step really computes.
 
-A matrix product of (m, k) and (k, n) has 2mkn operations; nothing but matrix products is counted. For one pass over P
-packed tokens, R raw and P - R beacons, with S visible (query, key) pairs and T labelled tokens:
+A matrix product of (m, k) and (k, n) has 2mkn operations, and only matrix products are counted. For one pass over P
+packed tokens (R raw tokens and P - R beacons) with S visible (query, key) pairs and T labelled tokens:
 
-    linear layers      2 x weights x tokens, forward; as much again for the gradient of the activations, which goes
-                       through frozen layers, too; and as much a third time only where the weights are trained
-    attention          4 x layers x query heads x head dim x S, forward (scores, values); twice that, backward
-    language head      2 x D x V x T, forward; as much again for the gradient of the activations
+    linear layers      2 x weights x tokens for the forward pass; the same for the gradient of the activations, which
+                       passes through frozen layers as well; and the same once more where the weights are trained
+    attention          4 x layers x query heads x head dim x S for the forward pass (scores and values); twice as many
+                       for the backward pass
+    language head      2 x D x V x T for the forward pass; the same for the gradient of the activations, and once more
+                       where its weights are trained
 
-Tokens of a linear layer: the P tokens of an MLP or a projection that raw tokens and beacons share; where beacons have
-one of their own, the R raw tokens go through the backbone's and the P - R beacons through theirs. S counts for each
-query the keys that it sees, memory, overlap and its own window up to itself, not the whole square.
+All P tokens go through an MLP or a projection that raw tokens and beacons share. Where beacons have a projection of
+their own, R raw tokens go through the backbone's and P - R beacons through the beacons'. S counts, for each query, the
+keys that the query sees (memory, overlap, and its own window up to the query), not the whole square.
 
-That is the model FLOPs of PaLM (arXiv 2204.02311, appendix B), which leave out what is computed a second time in the
-backward pass to save memory; frozen layers are counted as in litgpt (two thirds of a trained layer's).
+These are the model FLOPs of PaLM (arXiv 2204.02311, appendix B), which do not count activations that are recomputed in
+the backward pass to save memory. Frozen layers count two thirds of trained ones, as in litgpt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,13 +33,13 @@ from beacon_lit.arch.plan.windows import Row
 
 @dataclass(frozen=True)
 class Load:
-    """What a pass has to compute.
+    """The amount of work in one pass.
 
     Attributes:
-        raw: tokens of the text.
-        beacons: tokens that run as beacons.
-        own: tokens that go through maps of the beacons' own.
-        pairs: (query, key) of which the query sees the key, in one layer and head.
+        raw: number of raw tokens.
+        beacons: number of tokens that run through the layers as beacons.
+        own: number of tokens that go through the beacons' own maps.
+        pairs: number of (query, key) pairs in which the query sees the key, in one layer and head.
     """
 
     raw: int
@@ -47,18 +49,23 @@ class Load:
 
 
 def load(rows: Sequence[Row], config: BeaconConfig) -> Load:
-    """Count a pass without a cache that did this to its rows."""
+    """Count the work of a pass without a cache.
+
+    Args:
+        rows: what the pass did to each row.
+        config: the beacon settings.
+    """
     layout = build_layout(tuple(rows), config)
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
         pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
-    if layout.selection is not None:  # beacons do not run; every raw token is projected for them, too
+    if layout.selection is not None:  # no beacons run, but their own maps project every raw token
         return Load(layout.raw, 0, layout.raw, pairs)
     return Load(layout.raw, layout.beacons, layout.beacons, pairs)
 
 
 def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
-    """Forward and backward of one training pass of a `BeaconLM`, all layers, without the language head.
+    """Count the operations of all layers in one training pass, forward and backward, without the language head.
 
     Args:
         lm: the model.
@@ -72,17 +79,17 @@ def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
 
 
 def head_flops(lm: BeaconModel) -> int:
-    """Forward and backward of the language head for one labelled token."""
+    """Count the operations of the language head for one labelled token, forward and backward."""
     head = lm.lm_head
     return 2 * head.in_features * head.out_features * (3 if head.weight.requires_grad else 2)
 
 
 def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool]]:
-    """(weights, tokens that go through, whether they are trained) of each linear layer."""
+    """Yield (number of weights, number of tokens, whether the weights are trained) of each linear layer."""
     apart = {f"{own.name}_proj" for own in lm.beacon.own_maps if own.rank is None}
     own = {f"beacon_{name}_proj" for name in (*PROJECTIONS, *MLP_PROJECTIONS)}
     for name, module in cast(nn.ModuleList, lm.model.layers).named_modules():
         if isinstance(module, nn.Linear):
-            parts = set(name.split("."))  # an adapter's layers are below the projection that it adapts
+            parts = set(name.split("."))  # an adapter's layers are submodules of the projection
             tokens = work.own if parts & own else work.raw if parts & apart else work.raw + work.beacons
             yield module.in_features * module.out_features, tokens, module.weight.requires_grad

@@ -1,4 +1,4 @@
-"""What tells one model from another, for caches: another model's keys and values would be silently wrong."""
+"""Identify the model that made a cache, since keys and values of another model would give silently wrong results."""
 
 import json
 from typing import Any
@@ -15,14 +15,17 @@ from beacon_lit.arch.nn.names import is_adapter, is_beacon
 
 Fingerprint = tuple[tuple[str, Any], ...]
 
-_SETTINGS = ("window", "sink", "overlap", "placement", "params")  # those that a cache depends on
+_SETTINGS = ("window", "sink", "overlap", "placement", "params")  # the settings that a cache depends on
 
 
 def fingerprint(model: BeaconModel) -> Fingerprint:
-    """(name, value) pairs: shapes, RoPE, beacon settings, and a few values of a few weights in bf16.
+    """Compute a model's fingerprint, or return the last one if no weight has changed since.
 
-    Computed anew only when a weight has changed, or where that cannot be seen: of parameters that FSDP2 or DeepSpeed
-    train. Where they are spread over ranks, every rank must call it.
+    Changes to parameters that FSDP2 or DeepSpeed train cannot be noticed, so their fingerprint is computed at every
+    call. If parameters are spread over ranks, every rank must call this function.
+
+    Returns:
+        (name, value) pairs: shapes, RoPE, beacon settings, and a few values of a few weights in bf16.
     """
     key = _versions(model)
     if key is None:
@@ -35,7 +38,7 @@ def fingerprint(model: BeaconModel) -> Fingerprint:
 
 
 def check_cache(cache: BeaconCache, model: BeaconModel) -> None:
-    """ValueError unless `model` can go on from `cache`: its own, in its dtype and on its device."""
+    """Raise a ValueError unless `model` can continue from `cache`: same fingerprint, dtype and device."""
     own = fingerprint(model)
     if cache.fingerprint != own:
         theirs = dict(cache.fingerprint)
@@ -62,7 +65,8 @@ def _compute(model: BeaconModel) -> Fingerprint:
 
 
 def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
-    """The beacon embedding, beacon projections of the first and the last layer, the first and the last adapter."""
+    """Return some trained parameters by name: the beacon embedding, the own maps of the first and last layer, and the
+    first two and last two tensors of the adapter."""
     last = len(model.model.layers) - 1
     layers = tuple(f"model.layers.{i}." for i in {0, last})
     named = list(model.named_parameters())
@@ -73,12 +77,12 @@ def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
 
 
 def _versions(model: BeaconModel) -> tuple[Any, ...] | None:
-    """Changes whenever a sampled weight or a setting does. None where a weight changes unseen."""
+    """Return a key that changes with every sampled weight and setting; None if changes cannot be noticed."""
     layers = model.model.layers
     backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
     weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled(model))]
     if isinstance(model, FSDPModule) or any(hasattr(tensor, "ds_id") or is_mastered(tensor) for tensor in weights):
-        return None  # they are written through other tensors, which count versions of their own
+        return None  # written through other tensors, with versions of their own
     versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)
     return model.beacon, *versions
 

@@ -1,4 +1,4 @@
-"""What Hugging Face's `generate` asks of a model: prompts read in chunks, then token after token from a cache."""
+"""Generate with Hugging Face's `generate`: read prompts in chunks, then decode token by token from a cache."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,20 +23,27 @@ from beacon_lit.checks import as_tuple
 
 
 class BeaconGeneration(BeaconModel, GenerationMixin):
-    """A beacon model that generates. All but `generate` are hooks that Hugging Face's `generate` calls."""
+    """A beacon model that generates. All methods except `generate` are hooks that Hugging Face's `generate` calls."""
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Hugging Face's `generate`. With `cache=` the ids given are the new text; that cache stays as it is.
+        """Generate with Hugging Face's `generate`. A prompt of many windows is read in chunks, as by `compress`.
 
-        A prompt of many windows is read in chunks, as by `compress`. Ratios given per window are for those of the
-        prompt and of what is generated; the last goes on as long as need be. With `return_dict_in_generate=True`,
-        `past_key_values` is the cache at the end, which has read all but each row's last token (none with beams, whose
-        last step is not what they return).
+        Args:
+            inputs: (B, L) int64 prompts, padded on the left; with a cache, the new text alone.
+            args: see Hugging Face's `generate`.
+            kwargs: `cache`, the cache to continue from, which stays unchanged; `ratios`, for the windows of prompt and
+                answer, of which the last serves all further windows; `unfinished` and `total_length`, see `forward`;
+                and the options of Hugging Face.
+
+        Returns:
+            (B, L + new) ids of prompts and answers. With `return_dict_in_generate=True`, Hugging Face's output, whose
+            `past_key_values` is the cache at the end, which has read all tokens but each row's last one; None for beam
+            search, whose result is not that of the last step.
 
         Raises:
-            ValueError: padding at the prompt's end, as many rows as the cache does not have, no ratio for windows
-                that will close, or outputs that there are not; where the model is spread over ranks, training mode, or
-                other prompts on one rank than on another; see also `forward`.
+            ValueError: padding on the right, another number of rows than the cache's, no ratio for windows that will
+                close, or attentions or hidden states as outputs; if the model is spread over ranks, training mode, or
+                prompts that differ between ranks; see also `forward`.
         """
         if isinstance(kwargs.get("past_key_values"), BeaconCache):
             kwargs["cache"] = kwargs.pop("past_key_values")
@@ -46,7 +53,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         if ids is not None and cache is not None and len(ids) != len(cache.rows):
             raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same")
         if mask is not None and not bool(mask[:, -1].all()):
-            raise ValueError("attention_mask ends with zeros; allowed: padding on the left, text goes on at the end")
+            raise ValueError("attention_mask ends with zeros; allowed: padding on the left, where no text is added")
         if self.training and is_spread(self):
             raise ValueError(
                 "generate is not allowed in training mode where the model is spread over ranks, each of which draws "
@@ -61,7 +68,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         return out
 
     def _prepare_cache_for_generation(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
-        generation_config.use_cache = False  # theirs; ours goes from step to step below
+        generation_config.use_cache = False  # Hugging Face's cache; ours is passed from step to step below
         for name in ("output_attentions", "output_hidden_states"):
             if getattr(generation_config, name):
                 raise ValueError(f"{name}=True is not allowed; allowed: False")
@@ -91,10 +98,10 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         if ids.shape[1] > CHUNK_WINDOWS * self.beacon.window:
             read = self._read_heads(ids, mask, lengths, before, ratios, ends)
             ids, mask = ids[:, -1:], None
-        left = _left(ratios, before, read)
-        out = self(ids, mask, cache=read, ratios=left, unfinished=unfinished, logits_to_keep=1, total_length=ends)
+        rest = _remaining(ratios, before, read)
+        out = self(ids, mask, cache=read, ratios=rest, unfinished=unfinished, logits_to_keep=1, total_length=ends)
         after = out.cache.select([row for row in range(len(ids)) for _ in range(copies)])
-        per_row = _left(ratios, before, out.cache)
+        per_row = _remaining(ratios, before, out.cache)
         if isinstance(per_row, list):
             per_row = [row for row in per_row for _ in range(copies)]
         ends = None if ends is None else [end for end in ends for _ in range(copies)]
@@ -103,7 +110,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         return out
 
     def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:
-        """Refuse a policy that cannot choose for windows that so many tokens close (raw) or begin (beacons)."""
+        """Raise a ValueError if the policy cannot choose a ratio that a row needs for `lengths` more tokens."""
         for state, length in zip(cache.rows, lengths, strict=True):
             if undecided(state, len(sizes(state, length, self.beacon.window)), False, cache.unfinished):
                 policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
@@ -125,7 +132,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         return cache.put(rows, compress(self, ids[rows, :-1], head, cache.select(rows), chosen, total_length=own_ends))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """What `generate` passes to `forward` for one more token."""
+        """Return what `generate` passes to `forward` for the next token."""
         return {"input_ids": input_ids[:, -1:], "cache": kwargs["past_key_values"]}
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
@@ -141,7 +148,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
     def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
         criteria = super()._get_stopping_criteria(*args, **kwargs)
         for criterion in criteria:
-            if isinstance(criterion, MaxLengthCriteria):  # it warns beyond the backbone's length, which slots do not
+            if isinstance(criterion, MaxLengthCriteria):  # no warning, since slots stay within the positions
                 criterion.max_position_embeddings = None
         return criteria
 
@@ -151,7 +158,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
 
 
 def _per_row(ratios: Ratios | None, batch: int) -> PerRow:
-    """Ratios per window, as a list for each row; one ratio for all as it is."""
+    """Return ratios per window as one list for each row; None and a single ratio stay."""
     given = as_tuple(ratios)
     if ratios is None or isinstance(ratios, int | str):
         return ratios
@@ -161,8 +168,8 @@ def _per_row(ratios: Ratios | None, batch: int) -> PerRow:
     return rows
 
 
-def _left(ratios: PerRow, before: BeaconCache, after: BeaconCache) -> PerRow:
-    """What is left of ratios per window, for each row: from the open window's on; the last goes on."""
+def _remaining(ratios: PerRow, before: BeaconCache, after: BeaconCache) -> PerRow:
+    """Return each row's ratios from the open window of `after` on; the last ratio serves all further windows."""
     if not isinstance(ratios, list):
         return ratios
     closed = [now.windows - was.windows for was, now in zip(before.rows, after.rows, strict=True)]
