@@ -251,7 +251,7 @@ def _check_alike(caches: Sequence[BeaconCache]) -> None:
 
 
 def _spans(lengths: Sequence[int], spans: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Places of spans (row, start, end), among rows of these lengths end to end."""
+    """Return the places of spans (row, start, end) among rows of these lengths end to end."""
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)

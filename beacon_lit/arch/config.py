@@ -98,7 +98,7 @@ class BeaconConfig:
         return find_policy(self.ratio_policy)
 
     def limits(self, positions: int, slot_bytes: int = 0) -> Limits:
-        """Limits of the ratios on a backbone.
+        """Return the limits of the ratios on a backbone.
 
         Args:
             positions: position slots of the backbone.

@@ -142,7 +142,7 @@ class BeaconModel(PreTrainedModel):
         return self.beacon.limits(self.positions, self.dense_cache_bytes(1))
 
     def dense_cache_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values that the backbone keeps for a number of tokens."""
+        """Return the bytes of the keys and values that the backbone keeps for a number of tokens."""
         config = self.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize

@@ -142,7 +142,7 @@ class _Text:
 
 
 def _room(state: RowState, window: int, rows: int) -> int:
-    """The number of tokens that a row reads in one chunk, up to the end of a window."""
+    """Return the number of tokens that a row reads in one chunk, up to the end of a window."""
     return (state.capacity - len(state.open_ids) or window) + (max(CHUNK_WINDOWS // rows, 1) - 1) * window
 
 

@@ -114,6 +114,6 @@ class Decoding:
 
 
 def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:
-    """The rest of one row's ratios after `closed` windows, at least two: the last ratio serves all further windows."""
+    """Return one row's ratios after `closed` windows, at least two; the last ratio serves all further windows."""
     rest = list(ratios[min(closed, len(ratios) - 1) :])
     return rest if len(rest) > 1 else rest * 2

@@ -78,7 +78,7 @@ class StaticDecoding(Decoding):
         self._reorder_ratios(rows)
 
     def _open(self, row: int) -> int:
-        """Tokens in the row's open window."""
+        """Return the number of tokens in the row's open window."""
         return len(self.states[row].open_ids) + self.unlisted[row]
 
     def _check_positions(self, rows: Sequence[int]) -> None:
@@ -167,7 +167,7 @@ class StaticDecoding(Decoding):
 
 
 def _needed(state: RowState) -> int:
-    """Slots that a row needs when its open window is full."""
+    """Return the number of slots that a row needs when its open window is full."""
     return state.memory_slots + state.overlap_slots + state.capacity
 
 

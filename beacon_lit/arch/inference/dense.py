@@ -26,7 +26,7 @@ def dense_generate(
 
 
 def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:
-    """The family's class around this model's modules, for its `generate` only."""
+    """Return an instance of the family's class around this model's modules, for its `generate` only."""
     known = lm.__dict__.get("_plain_model")  # not an attribute, which would make it a module of this one
     if known is not None:
         return known

@@ -150,7 +150,7 @@ def _padded(buffer: Tensor, slots: int) -> Tensor:
 
 
 def round_up(slots: int) -> int:
-    """The next multiple of `CHUNK` that has room for `slots` and the scratch place."""
+    """Return the next multiple of `CHUNK` that has room for `slots` and the scratch place."""
     return -(-(slots + 1) // CHUNK) * CHUNK
 
 

@@ -39,7 +39,7 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Ten
 
 @cache
 def _gqa_option() -> dict[str, Any]:
-    """The argument that groups queries. torch 2.11 groups them without one; later releases need it."""
+    """Return the argument that groups queries. torch 2.11 groups them without one; later releases need it."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

@@ -60,14 +60,14 @@ class LossHead(nn.Linear):
         return losses[:, 0] if teacher is None else losses
 
     def _at_once(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        """The (T, kinds) losses of a chunk, if the head is frozen."""
+        """Compute the (T, kinds) losses of a chunk for a frozen head."""
         losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels)]
         if teacher is not None:
             losses.append(lambda logits: self.diverge(logits, F.linear(teacher, self.weight, self.bias), temperature))
         return _FrozenHeadLoss.apply(rows, self.weight, self.bias, *losses)
 
     def _recomputed(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        """The (T, kinds) losses of a chunk, if the head is trained: the backward pass computes the logits again."""
+        """Compute the (T, kinds) losses of a chunk for a trained head; the backward pass computes the logits again."""
         return checkpoint(self._chunk, rows, labels, teacher, temperature, use_reentrant=False)
 
     def _chunk(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
@@ -111,7 +111,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy (T,) float32 of logits (T, V), and its slope softmax - one-hot, (T, V) in the logits' dtype."""
+    """Compute cross entropy (T,) float32 of logits (T, V), and its slope, softmax - one-hot, in the logits' dtype."""
     log_p = logits.log_softmax(-1, dtype=torch.float32)
     losses = -log_p.gather(1, labels[:, None])[:, 0]
     slope = log_p.exp().to(logits.dtype)

@@ -19,7 +19,7 @@ def is_backbone(name: str) -> bool:
 
 
 def projections(names: Iterable[str]) -> tuple[str, ...]:
-    """The projections among beacon parameters of these names, in alphabetical order, e.g. ("k", "q", "v")."""
+    """Return the projections among beacon parameters of these names, in alphabetical order, e.g. ("k", "q", "v")."""
     modules = {module for name in names for module in name.split(".")}
     return tuple(sorted(p.split("_")[1] for p in modules if p.startswith("beacon_") and p.endswith("_proj")))
 

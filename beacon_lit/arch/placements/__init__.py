@@ -9,11 +9,11 @@ __all__ = ["MEMORY", "OVERLAP", "Arrangement", "Placement", "Tokens", "find_plac
 
 
 def placement_names() -> tuple[str, ...]:
-    """Names that `placement` may have in a config."""
+    """List the names that `placement` may have in a config."""
     return extensions.names(__name__)
 
 
 @cache
 def find_placement(name: str) -> Placement:
-    """The placement of this name, one of `placement_names()`."""
+    """Return the placement of this name, one of `placement_names()`."""
     return extensions.find(__name__, name).PLACEMENT

@@ -1,4 +1,4 @@
-"""The protocol that every placement of beacons follows."""
+"""Define the protocol that every placement of beacons follows."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -89,7 +89,7 @@ class Causal:
 
 
 def interleaved(tokens: int, beacons: int, ratio: int, past: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of raw tokens and of beacons in the order in which each beacon stands right behind its unit."""
+    """Return the places of raw tokens and of beacons, each beacon right behind its unit."""
     lead = past % ratio  # raw tokens since the last beacon
     beacon_at = (np.arange(beacons) + 1) * (ratio + 1) - 1 - lead
     token_at = np.arange(tokens) + np.minimum((np.arange(tokens) + lead) // ratio, beacons)
@@ -97,7 +97,7 @@ def interleaved(tokens: int, beacons: int, ratio: int, past: int) -> tuple[np.nd
 
 
 def in_places(token_at: np.ndarray, beacon_at: np.ndarray) -> np.ndarray:
-    """The order in which raw tokens and beacons stand at these places."""
+    """Return the order in which raw tokens and beacons stand at these places."""
     order = np.empty(len(token_at) + len(beacon_at), np.int64)
     order[token_at] = np.arange(len(token_at))
     order[beacon_at] = len(token_at) + np.arange(len(beacon_at))

@@ -174,7 +174,7 @@ def _past_beacons(window: Window) -> np.ndarray:
 def _arrange(
     tokens: np.ndarray, beacons: np.ndarray, window: Window, placement: Placement
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens that run, in the placement's order, and the slot of each, counted from the first raw token's."""
+    """Return the tokens that run, in the placement's order, and their slots, counted from the first raw token's."""
     both = np.concatenate([tokens, beacons])
     if len(beacons) == 0:
         return both, np.arange(len(both))
@@ -183,7 +183,7 @@ def _arrange(
 
 
 def _places(keys: np.ndarray, packed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first place of each stream position among the keys, -1 if there is none; and all other places."""
+    """Return the first place of each stream position among the keys, -1 without one; and all other places."""
     first = np.full(packed, -1)
     from_stream = np.flatnonzero((keys >= 0) & (keys < packed))[::-1]
     first[keys[from_stream]] = from_stream  # backwards, so that the first place of several stays

@@ -164,7 +164,7 @@ def _fits(config: BeaconConfig, limits: Limits, state: RowState, ahead: int, unf
 
 
 def _open_ratio(state: RowState, ratio: Ratio, given: bool) -> Ratio:
-    """The ratio of the open window; if `given`, the smaller of its own and the call's, where "drop" is the largest."""
+    """Return the open window's ratio; if `given`, the smaller of its own and the call's, "drop" being the largest."""
     if state.ratio is None:
         return ratio
     if not given:

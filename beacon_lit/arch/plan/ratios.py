@@ -1,4 +1,4 @@
-"""The compression ratio of each window of a call: passed by the call, or chosen by the policy."""
+"""Find the compression ratio of each window of a call: passed by the call, or chosen by the policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,15 +43,15 @@ def is_row(entry: object) -> bool:
 
 
 def policy_in(config: BeaconConfig, training: bool) -> RatioPolicy:
-    """The policy of a model in training or eval mode; in eval mode `eval_ratio` takes precedence."""
+    """Return the policy of a model in training or eval mode; in eval mode `eval_ratio` takes precedence."""
     return config.policy if training or config.eval_ratio is None else Fixed(config.eval_ratio)
 
 
 def adapt_ratio(config: BeaconConfig, length: int, positions: int) -> int:
-    """The smallest of `config.ratios` whose memory fits `positions` slots for `length` tokens, else the largest."""
+    """Return the smallest ratio whose memory fits `positions` slots for `length` tokens, else the largest ratio."""
     return config.limits(positions).smallest(length)
 
 
 def longest(config: BeaconConfig, ratio: int, positions: int) -> int:
-    """The most raw tokens at one ratio, see `Limits.longest`."""
+    """Return the most raw tokens at one ratio, see `Limits.longest`."""
     return config.limits(positions).longest(ratio)

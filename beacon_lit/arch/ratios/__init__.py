@@ -10,7 +10,7 @@ __all__ = ["Choice", "Draw", "Limits", "Ratio", "RatioPolicy", "Ratios", "RowWin
 
 @cache
 def find_policy(name: str) -> RatioPolicy:
-    """The policy of this name, e.g. "random" or "adapt-64".
+    """Return the policy of this name, e.g. "random" or "adapt-64".
 
     Raises:
         ValueError: unknown policy, or an argument that the policy does not take.

@@ -1,4 +1,4 @@
-"""The protocol that every ratio policy follows, and the values that it gets and gives."""
+"""Define the protocol of ratio policies, and the values that a policy gets and returns."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Limits:
     slot_bytes: int = 0
 
     def longest(self, ratio: int) -> int:
-        """The most raw tokens at one ratio whose memory, plus one window at work, fits the positions.
+        """Return the most raw tokens at one ratio whose memory, plus one window at work, fits the positions.
 
         This is the largest number of full windows with `sink + windows · w/α + overlap + w + w/α <= positions`, and
         one token less than another full window.
@@ -59,7 +59,7 @@ class Limits:
         return (free // (w // ratio) + 1) * w - 1 if free >= 0 else min(w, self.positions)
 
     def smallest(self, length: int) -> int:
-        """The smallest ratio whose memory fits the positions for `length` raw tokens, else the largest."""
+        """Return the smallest ratio whose memory fits the positions for `length` raw tokens, else the largest."""
         ratios = sorted(self.ratios)
         return next((ratio for ratio in ratios if length <= self.longest(ratio)), ratios[-1])
 
