@@ -134,7 +134,7 @@ def test_scoring_equals_training_without_gradients(unfinished: str) -> None:
 def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> None:
     beacon = BeaconConfig(window=8, ratios=2, unfinished="beacons")
     lm, ids = tiny("qwen2", beacon), tokens(1, 21)
-    raw, inserted = (lm(ids, unfinished=mode).logits for mode in ("raw", "beacons"))
+    raw, inserted = (lm(ids, unfinished=each).logits for each in ("raw", "beacons"))
     assert not torch.allclose(raw[:, 16:], inserted[:, 16:])
     assert torch.equal(lm(ids).logits, raw)
     assert torch.equal(lm.eval()(ids).logits, inserted)

@@ -36,11 +36,11 @@ def test_mebibytes_are_slots_of_the_backbone() -> None:
     budget=st.integers(1, 200),
     parts=st.lists(st.integers(1, 60), min_size=1, max_size=6),
     told=st.booleans(),
-    mode=st.sampled_from(["raw", "beacons"]),
+    unfinished=st.sampled_from(["raw", "beacons"]),
 )
 @torch.no_grad()
-def test_memory_never_outgrows_it(budget: int, parts: list[int], told: bool, mode: str) -> None:
-    lm = model("qwen2", unfinished=mode, ratio_policy=f"budget-{budget}", ratios=(2, 4, 8))
+def test_memory_never_outgrows_it(budget: int, parts: list[int], told: bool, unfinished: str) -> None:
+    lm = model("qwen2", unfinished=unfinished, ratio_policy=f"budget-{budget}", ratios=(2, 4, 8))
     ids, cache = tokens(1, sum(parts)), None
     for part in ids.split(parts, 1):
         cache = lm.compress(part, cache=cache, total_length=ids.shape[1] if told else None)
