@@ -32,7 +32,7 @@ def sample(model: BeaconModel) -> dict[str, list[float]]:
     over ranks, every rank must call this function.
 
     Returns:
-        Up to 17 values by the name of the weight, such as "first q_proj".
+        16 to 31 values by the name of the weight, such as "first q_proj"; all values of a smaller weight.
     """
     layers = model.model.layers
     modules: dict[str, Any] = {
