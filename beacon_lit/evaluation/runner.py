@@ -102,7 +102,7 @@ def _asks(
     """Return how each mode is asked, by its name; baselines only if they can answer the task's requests."""
     asks: dict[str, Ask] = {mode.name: partial(execute, Reader(subject, mode)) for mode in modes}
     request = task.request(subject, example)
-    return asks | {baseline.name: baseline.ask for baseline in baselines if baseline.answers(request)}
+    return asks | {baseline.name: baseline.ask for baseline in baselines if baseline.can_answer(request)}
 
 
 def _check_lengths(name: str, task: Task, subject: Subject, modes: Sequence[Mode], examples: Sequence[Example]) -> None:

@@ -41,7 +41,7 @@ class Baseline:
         return baseline_name(self.method, self.memory, "" if self.budget == SLOTS else self.budget)
 
     @staticmethod
-    def answers(request: Request) -> bool:
+    def can_answer(request: Request) -> bool:
         """Whether requests of this kind can be answered."""
         return isinstance(request, Generate)
 

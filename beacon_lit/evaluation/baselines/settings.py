@@ -85,5 +85,6 @@ class Kvpress:
         if version is None:
             return [self._missing] if self.methods else []
         without = [task for task, scores in results.items() if not any(map(split_baseline, scores))]
-        left_out = [f"left out: baselines in {', '.join(without)}, since they generate answers and score no texts"]
-        return [f"baselines: kvpress {version}, {self.tail} uncompressed tokens", *(left_out if without else [])]
+        left_out = [f"left out: baselines in {', '.join(without)}, since they answer single prompts only"]
+        used = f"baselines: kvpress {version}; the last {self.tail} tokens of a prompt are not compressed"
+        return [used, *left_out] if without else [used]

@@ -44,6 +44,11 @@ def whole(tmp_path_factory):
     return folder, run(folder, stand_in(folder), *text, *asked)
 
 
+def resumed(folder, setting="resume"):
+    overrides = [f"{setting}={folder}/out"]
+    return evaluate(of_earlier_run(composed("evaluate", *overrides), overrides))
+
+
 def of_mode(folder, mode):
     return [record for record in records(folder) if (record["task"], record["mode"]) == ("passkey", mode)]
 
@@ -55,7 +60,8 @@ def test_baselines_are_rows_beside_the_ratios(whole):
     assert names - ours == {f"{m}_{r}{b}" for m in ("streaming", "kvzip") for r in (1, 8) for b in ("", "_nominal")}
     assert metrics["passkey/streaming_1"] == 1 and metrics["passkey/streaming_8"] == 0.5, "only the late key is kept"
     page = (folder / "out" / "report.html").read_text()
-    assert "<th>kvzip 8 nominal</th>" in page and "baselines: kvpress 9.9, 40 uncompressed tokens" in page
+    assert "<th>kvzip 8 nominal</th>" in page and "are baselines: the dense backbone" in page
+    assert "baselines: kvpress 9.9; the last 40 tokens of a prompt are not compressed" in page
     assert json.loads((folder / "out" / "metrics.json").read_text())["costs/passkey/kvzip_8/seconds"] == 2 * 0.5
 
 
@@ -79,7 +85,7 @@ def test_tasks_without_answers_are_left_out_with_a_reason(whole):
     folder, metrics = whole
     assert "perplexity/ratio_8" in metrics and not [m for m in metrics if m.startswith("perplexity/kvzip")]
     page = (folder / "out" / "report.html").read_text()
-    assert "left out: baselines in perplexity, since they generate answers and score no texts" in page
+    assert "left out: baselines in perplexity, since they answer single prompts only" in page
 
 
 def test_a_resumed_run_asks_what_is_missing(whole, tmp_path):
@@ -88,17 +94,15 @@ def test_a_resumed_run_asks_what_is_missing(whole, tmp_path):
     python = stand_in(folder)
     config = (folder / "out" / "config.yaml").read_text().replace(str(whole[0] / "python"), str(python))
     (folder / "out" / "config.yaml").write_text(config)
-    overrides = [f"resume={folder}/out"]
-    assert evaluate(of_earlier_run(composed("evaluate", *overrides), overrides)) == whole[1]
+    assert resumed(folder) == whole[1]
     assert not (folder / "asked.jsonl").exists(), "nothing is missing, so that no process starts"
     lines = (folder / "out" / "predictions.jsonl").read_text().splitlines(keepends=True)
     lost = [i for i, line in enumerate(lines) if '"mode": "kvzip 8"' in line]
     (folder / "out" / "predictions.jsonl").write_text("".join(line for i, line in enumerate(lines) if i != lost[0]))
-    assert evaluate(of_earlier_run(composed("evaluate", *overrides), overrides)) == whole[1]
+    assert resumed(folder) == whole[1]
     _, asked = records(folder, "asked.jsonl")
     assert asked["method"] == "kvzip" and [request["keep"] for request in asked["requests"]] == [SLOTS - TAIL] * 2
-    overrides = [f"rescore={folder}/out"]
-    assert evaluate(of_earlier_run(composed("evaluate", *overrides), overrides)) == whole[1]
+    assert resumed(folder, "rescore") == whole[1]
 
 
 @pytest.mark.parametrize("has_python", [False, True])
@@ -112,7 +116,10 @@ def test_without_kvpress_they_are_left_out_with_a_reason(tmp_path, has_python, c
     reason = (
         f"left out: kvzip, since kvpress.python={python} has no kvpress; `make peers` installs .venv-peers/bin/python"
     )
-    assert reason in caplog.text and reason in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert reason in caplog.text and reason in page and "are baselines: the dense backbone" not in page
+    stand_in(tmp_path)
+    assert "passkey/kvzip_8" in resumed(tmp_path), "they are made up for once kvpress is there"
 
 
 def test_a_process_that_fails_ends_the_run_with_its_last_words(tmp_path):
@@ -177,7 +184,7 @@ def test_at_ratio_1_answers_are_those_of_the_dense_model(tmp_path):
             assert {**theirs, "seconds": 0, "ratio": None} == {**ours, "seconds": 0}
             ends.add(theirs["ended_by"])
     assert len(ends) >= 3 and "stop" in ends
-    assert baseline.answers(requests[0]) and not baseline.answers(ScoreText([1]))
+    assert baseline.can_answer(requests[0]) and not baseline.can_answer(ScoreText([1]))
 
 
 def test_settings_are_checked_without_a_run():
