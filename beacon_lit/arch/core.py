@@ -28,7 +28,7 @@ from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
 from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.rows import move
-from beacon_lit.arch.ratios import Draw, Limits, Ratios
+from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios
 
 
 class BeaconModel(PreTrainedModel):
@@ -146,6 +146,11 @@ class BeaconModel(PreTrainedModel):
         config = self.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize
+
+    def cache_slots(self, tokens: int, ratio: Ratio) -> int:
+        """Slots in use of a cache that has read a number of tokens, all windows at one ratio."""
+        call = self.plan([tokens], None, self.beacon.unfinished, ratio)
+        return call.advance([range(tokens)], self.beacon)[0].slots
 
     def plan(
         self,

@@ -99,6 +99,10 @@ class BeaconLM(BeaconGeneration):
         """Write the whole model in the layout of the published checkpoints; see `checkpoint.save_published`."""
         checkpoint.save_published(self, folder, **options)
 
+    def save_backbone(self, folder: str | Path) -> None:
+        """Write what `dense` runs as a plain Hugging Face folder; see `checkpoint.save_backbone`."""
+        checkpoint.save_backbone(self, folder)
+
     def add_adapter(self, adapter_config: Any, adapter_name: None = None) -> None:
         """Put a LoRA adapter on projections of the backbone, and train it; see `checkpoint.adapter.add`.
 

@@ -1,6 +1,7 @@
 """Evaluate beacons: `beacon-evaluate`, or `python evaluate.py` in a checkout; settings: conf/evaluate.yaml."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ from beacon_lit.checks import as_tuple
 from beacon_lit.cli.checks import check_started
 from beacon_lit.cli.command import command
 from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
+from beacon_lit.evaluation.baselines import Kvpress, Peer
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
@@ -47,18 +49,24 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
         cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
     tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
+    methods = cfg.get("baselines")  # the config of an earlier version has none
+    kvpress = instantiate(cfg.kvpress, methods=as_tuple(methods), _convert_="all") if methods else Kvpress()
     if cfg.rescore is None:
-        results, is_first = _predict(cfg, tasks, folder)
+        results, notes, is_first = _predict(cfg, tasks, folder, kvpress)
     else:
-        results, is_first = rescore(tasks, folder), True
+        results, notes, is_first = rescore(tasks, folder), [], True
         save_config(cfg, folder)  # with the settings that these grades come from
     if is_first:
-        _report(cfg, tasks, folder, results)
+        _report(cfg, tasks, folder, results, notes)
     return flat_metrics(results)
 
 
-def _predict(cfg: DictConfig, tasks: Tasks, folder: Path) -> tuple[Results, bool]:
-    """Run the tasks on the model, on all processes; return the results, and whether this is the first process."""
+def _predict(cfg: DictConfig, tasks: Tasks, folder: Path, kvpress: Kvpress) -> tuple[Results, list[str], bool]:
+    """Run the tasks on the model, on all processes.
+
+    Returns:
+        The results, notes on baselines, and whether this is the first process.
+    """
     fabric = Fabric(accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=cfg.num_nodes)
     check_started(fabric.world_size)
     fabric.launch()
@@ -70,26 +78,32 @@ def _predict(cfg: DictConfig, tasks: Tasks, folder: Path) -> tuple[Results, bool
     cfg.beacon.update(lm.beacon.to_dict())
     if fabric.is_global_zero:
         save_config(cfg, folder)
-    results = run(
-        tasks,
-        Subject(lm, tokenizer, lambda: instantiate(cfg.data, tokenizer=tokenizer).validation_documents()),
-        modes,
-        batch_size=cfg.batch_size,
-        ranks=ranks,
-        journal=Journal(folder, ranks.rank),
-        progress=fabric.is_global_zero,
-    )
-    return results, fabric.is_global_zero
+    version = kvpress.version()
+    asked = Subject(lm, tokenizer, lambda: instantiate(cfg.data, tokenizer=tokenizer).validation_documents())
+    with Peer(kvpress.python, asked) as peer:
+        results = run(
+            tasks,
+            asked,
+            modes,
+            baselines=kvpress.baselines(modes, peer) if version else (),
+            batch_size=cfg.batch_size,
+            ranks=ranks,
+            journal=Journal(folder, ranks.rank),
+            progress=fabric.is_global_zero,
+        )
+    return results, kvpress.notes(version, results), fabric.is_global_zero
 
 
-def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results) -> None:
+def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results, notes: Sequence[str]) -> None:
     """Write the results to `folder` and print their tables."""
     runs = {"": results}
     settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
-    save(folder, tasks, runs, make_figures(tasks, runs), settings, command_line())
+    save(folder, tasks, runs, make_figures(tasks, runs), settings, command_line(), notes)
     console = Console()
     console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
     console.print(cost_table(results))
+    for note in notes:
+        log.info(note)
     log.info(f"results: {folder}/report.html, and the files beside it")
 
 

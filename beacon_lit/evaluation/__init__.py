@@ -1,5 +1,6 @@
 """Model -> scores: tasks, the modes that they compare, and the runner that writes tables, metrics and figures."""
 
+from beacon_lit.evaluation.baselines import Baseline, Kvpress, Peer
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.modes import Mode, choose_modes, parse_mode
@@ -15,12 +16,15 @@ from beacon_lit.evaluation.tasks import Passkey, Perplexity
 
 __all__ = [
     "Answer",
+    "Baseline",
     "Converse",
     "Example",
     "Generate",
     "Journal",
+    "Kvpress",
     "Mode",
     "Passkey",
+    "Peer",
     "Perplexity",
     "Prompt",
     "Ranks",

@@ -47,7 +47,7 @@ def generate(reader: Reader, requests: Sequence[Generate]) -> list[Answer]:
     sizes = reader.cache_bytes(out.past_key_values, lengths)
     return [
         {
-            **_text_and_end(reader.subject.tokenizer, answer, ends, settings.stop, row in stops.lengths),
+            **text_and_end(reader.subject.tokenizer, answer, ends, settings.stop, row in stops.lengths),
             "tokens_in": len(prompt.ids),
             "tokens_dropped": prompt.dropped,
             "template": prompt.template,
@@ -91,7 +91,7 @@ def _turns(reader: Reader, request: Converse) -> list[Answer]:
         text += answer[:-1] if answer[-1] in ends else answer
         turns.append(
             {
-                **_text_and_end(subject.tokenizer, answer, ends, request.stop, 0 in stops.lengths),
+                **text_and_end(subject.tokenizer, answer, ends, request.stop, 0 in stops.lengths),
                 "tokens_in": new,
                 "tokens_dropped": 0,
                 "template": request.template,
@@ -157,7 +157,7 @@ def _up_to_end(answer: list[int], ends: Sequence[int]) -> list[int]:
     return answer[: last + 1]
 
 
-def _text_and_end(
+def text_and_end(
     tokenizer: Any, answer: list[int], ends: Sequence[int], stop: Sequence[str], stopped: bool
 ) -> dict[str, str]:
     """Return the text of an answer as "prediction", and what ended it as "ended_by"."""

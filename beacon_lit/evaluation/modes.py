@@ -1,4 +1,4 @@
-"""Modes that are compared: the dense backbone, windows without memory, and memory at a ratio."""
+"""Modes that are compared: the dense backbone, windows without memory, and memory at a ratio; names of baselines."""
 
 import re
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ Model = Any  # a BeaconLM, or an object with the methods of it that evaluation c
 DENSE = "dense"
 WINDOW_ONLY = "window-only"
 _ADAPT = re.compile(r"adapt-(\d+)")
+_RATIO = "ratio "
+_BASELINE = re.compile(rf"(?!{_RATIO})(\w+) (\d+|adapt-\d+)(?: (\w+))?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def parse_mode(value: str | int) -> Mode:
     if value == WINDOW_ONLY:
         return Mode(WINDOW_ONLY, "drop")
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return Mode(f"ratio {value}", value)
+        return Mode(f"{_RATIO}{value}", value)
     if isinstance(value, str) and (adapt := _ADAPT.fullmatch(value)):
         return Mode(value, room=int(adapt[1]))
     raise ValueError(
@@ -86,3 +88,21 @@ def choose_modes(lm: Model, values: Sequence[str | int] | None = None) -> tuple[
         if isinstance(mode.ratio, int) and lm.beacon.window % mode.ratio:
             raise ValueError(f"ratio={mode.ratio} is not allowed; allowed: divisors of the window, {lm.beacon.window}")
     return modes
+
+
+def baseline_name(method: str, memory: Mode, budget: str = "") -> str:
+    """Name the baseline that compresses by a method to the memory of a mode: "compactor 8", "compactor 8 nominal"."""
+    return " ".join(filter(None, (method, memory.name.removeprefix(_RATIO), budget)))
+
+
+def split_baseline(name: str) -> tuple[str, str] | None:
+    """Split the name of a baseline into its method with the budget, and the name of the mode whose memory it has.
+
+    Returns:
+        ("compactor nominal", "ratio 8") for "compactor 8 nominal"; None for the name of another mode.
+    """
+    found = _BASELINE.fullmatch(name)
+    if found is None:
+        return None
+    method, memory, budget = found.groups()
+    return " ".join(filter(None, (method, budget))), f"{_RATIO}{memory}" if memory.isdigit() else memory

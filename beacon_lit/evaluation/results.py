@@ -1,7 +1,7 @@
 """Names the numbers of results, draws their figures, and writes all of it to the folder of a run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,14 @@ def save(
     figures: Mapping[str, Figure],
     settings: Mapping[str, Any],
     command: str = "",
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the newest of the runs: `metrics.json`, `predictions.jsonl`, a PNG per figure, and `report.html`.
 
     Args:
         folder: where to write; created if necessary.
         tasks, runs, figures: see `make_figures`.
-        settings, command: see `write_report`.
+        settings, command, notes: see `write_report`.
     """
     folder = Path(folder)
     results = list(runs.values())[-1]
@@ -85,4 +86,4 @@ def save(
     (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
-    write_report(folder, tasks, runs, figures, settings, command)
+    write_report(folder, tasks, runs, figures, settings, command, notes)

@@ -1,23 +1,27 @@
 """Runs tasks on a model, and leaves the model as it was."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from beacon_lit.checks import is_count
+from beacon_lit.evaluation.baselines import Baseline
 from beacon_lit.evaluation.costs import costs
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.journal import RECORDS_FILE, Journal, read_records
 from beacon_lit.evaluation.modes import Mode
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.reader import Reader, TooLong
+from beacon_lit.evaluation.requests import Answer, Request
 from beacon_lit.evaluation.task import Example, Record, Score, Subject, Task
 
 Batches = Sequence[Sequence[Example]]
+Ask = Callable[[Sequence[Request]], list[Answer]]
 
 
 def run(
@@ -25,6 +29,7 @@ def run(
     subject: Subject,
     modes: Sequence[Mode],
     *,
+    baselines: Sequence[Baseline] = (),
     batch_size: int = 1,
     ranks: Ranks = Ranks(),  # noqa: B008  # frozen
     journal: Journal | None = None,
@@ -38,6 +43,7 @@ def run(
         tasks: by the name that tables, metrics and files give them.
         subject: the model, its tokenizer, held-out texts.
         modes: how the model reads.
+        baselines: further modes, for the tasks whose requests they can answer.
         batch_size: examples that are asked at once. The last bits of what the model computes may depend on it, but not
             on the number of ranks.
         ranks: the processes that share the batches. Every rank gets all scores.
@@ -54,7 +60,8 @@ def run(
     check_batch_size(batch_size)
     with evaluating(subject.lm):
         batches = {name: _batches(name, task.examples(subject), batch_size) for name, task in tasks.items()}
-        count = sum(len(ranks.own(len(of_task))) for of_task in batches.values()) * len(modes)
+        asks = {name: _asks(tasks[name], subject, modes, baselines, batches[name][0][0]) for name in tasks}
+        count = sum(len(ranks.own(len(batches[name]))) * len(asks[name]) for name in tasks)
         results: dict[str, dict[str, Score]] = {name: {} for name in tasks}
         with tqdm(desc="evaluation", total=count, leave=False, disable=not progress) as bar:
             for name, task in tasks.items():
@@ -62,14 +69,15 @@ def run(
                 own = [example for index in ranks.own(len(batches[name])) for example in batches[name][index]]
                 _check_lengths(name, task, subject, modes, own)
             for name, task in tasks.items():
-                for mode in modes:
-                    bar.set_description(f"{name}, {mode.name}")
+                for mode, ask in asks[name].items():
+                    bar.set_description(f"{name}, {mode}")
                     records = []
                     for index in ranks.own(len(batches[name])):
-                        records.append(_records(name, task, Reader(subject, mode), batches[name][index], journal))
+                        about = {"task": name, "mode": mode}
+                        records.append(_records(task, subject, about, ask, batches[name][index], journal))
                         bar.update()
                     parts = ranks.in_order(records, len(batches[name]))
-                    results[name][mode.name] = scored(task, [record for part in parts for record in part])
+                    results[name][mode] = scored(task, [record for part in parts for record in part])
     return results
 
 
@@ -88,6 +96,15 @@ def _batches(name: str, examples: Sequence[Example], size: int) -> Batches:
     return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 
+def _asks(
+    task: Task, subject: Subject, modes: Sequence[Mode], baselines: Sequence[Baseline], example: Example
+) -> dict[str, Ask]:
+    """Return how each mode is asked, by its name; baselines only if they can answer the task's requests."""
+    asks: dict[str, Ask] = {mode.name: partial(execute, Reader(subject, mode)) for mode in modes}
+    request = task.request(subject, example)
+    return asks | {baseline.name: baseline.ask for baseline in baselines if baseline.can_answer(request)}
+
+
 def _check_lengths(name: str, task: Task, subject: Subject, modes: Sequence[Mode], examples: Sequence[Example]) -> None:
     """Raise a ValueError for an example that is too long for a mode: at the start of a run, not hours into it."""
     readers = [Reader(subject, mode) for mode in modes if mode.uses_beacons]
@@ -101,17 +118,16 @@ def _check_lengths(name: str, task: Task, subject: Subject, modes: Sequence[Mode
 
 
 def _records(
-    name: str, task: Task, reader: Reader, batch: Sequence[Example], journal: Journal | None
+    task: Task, subject: Subject, about: Mapping[str, str], ask: Ask, batch: Sequence[Example], journal: Journal | None
 ) -> Sequence[Record]:
-    """Ask a batch and grade the answers, or take its records from the journal."""
-    known = journal and journal.find(name, reader.mode.name, [example.id for example in batch])
+    """Ask a batch and grade the answers, or take its records from the journal; `about` names the task and the mode."""
+    known = journal and journal.find(about["task"], about["mode"], [example.id for example in batch])
     if known:
         return known
-    answers = execute(reader, [task.request(reader.subject, example) for example in batch])
+    answers = ask([task.request(subject, example) for example in batch])
     records = []
     for example, answer in zip(batch, answers, strict=True):
-        about = {"task": name, "mode": reader.mode.name, "id": example.id, **example.about}
-        record = {**about, **task.record(example, answer)}
+        record = {**about, "id": example.id, **example.about, **task.record(example, answer)}
         records.append({**record, **task.grade(record)})
     if journal:
         journal.add(records)

@@ -2,7 +2,15 @@ from math import exp
 
 import pytest
 
-from beacon_lit.evaluation.plots import costs_by_length, heat_maps, perplexity_by_position, score_by_depth
+from beacon_lit.evaluation import Score
+from beacon_lit.evaluation.plots import (
+    costs_by_length,
+    heat_maps,
+    perplexity_by_position,
+    score_by_depth,
+    score_by_mode,
+)
+from beacon_lit.evaluation.plots.style import mode_styles
 
 
 def lines(axes):
@@ -36,6 +44,24 @@ def test_windows_beyond_sixteen_are_joined_by_their_tokens():
     assert "3 windows" in figure.axes[0].get_xlabel()
     diverged = perplexity_by_position({"dense": [float("inf")] * 33}, tokens, "perplexity")
     assert lines(diverged.axes[0])["dense"][0][1] == float("inf")
+
+
+def test_baselines_are_lines_over_the_ratios_whose_memory_they_have():
+    values = {
+        "dense": 1,
+        "ratio 2": 0.8,
+        "adapt-64": 0.7,
+        "kvzip 2": 0.6,
+        "kvzip 2 nominal": 0.5,
+        "kvzip adapt-64": 0.4,
+    }
+    figure = score_by_mode({"": {mode: Score(value) for mode, value in values.items()}}, "accuracy")
+    found = lines(figure.axes[0])
+    assert found["beacons"] == [("ratio 2", 0.8), ("adapt-64", 0.7)]
+    assert found["kvzip"] == [("ratio 2", 0.6), ("adapt-64", 0.4)] and found["kvzip nominal"] == [("ratio 2", 0.5)]
+    styles = mode_styles(list(values))
+    assert [mode for mode in values if styles[mode].get("linestyle") == ":"] == list(values)[3:]
+    assert len({str(style["color"]) for style in styles.values()}) == len(values)
 
 
 def test_score_by_depth_is_the_mean_over_lengths():

@@ -5,6 +5,7 @@ from beacon_lit.arch.checkpoint.beacons import load_beacons, save_beacons, save_
 from beacon_lit.arch.checkpoint.files import SETTINGS_FILE, TRAINING_SUFFIX, WEIGHTS_FILE
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone
 from beacon_lit.arch.checkpoint.loading import from_config, load
+from beacon_lit.arch.checkpoint.plain import save_backbone
 from beacon_lit.arch.checkpoint.published import save_published
 from beacon_lit.arch.checkpoint.sharded import collect, collect_whole, is_spread, put, size
 from beacon_lit.arch.checkpoint.source import config_settings, stored_settings
@@ -14,6 +15,6 @@ from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_be
 __all__ = [
     "SETTINGS_FILE", "TRAINING_SUFFIX", "WEIGHTS_FILE", "Sharder", "adapter", "check_backbone", "check_names",
     "collect", "collect_whole", "config_settings", "from_config", "is_adapter", "is_backbone", "is_beacon",
-    "is_spread", "load", "load_beacons", "parts", "put", "save_beacons", "save_beacons_alone", "save_published",
-    "settings", "size", "stored_settings",
+    "is_spread", "load", "load_beacons", "parts", "put", "save_backbone", "save_beacons", "save_beacons_alone",
+    "save_published", "settings", "size", "stored_settings",
 ]  # fmt: skip

@@ -5,27 +5,29 @@ from math import ceil, exp, log
 from statistics import fmean
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
-from beacon_lit.evaluation.plots.style import BASELINES, MOST_POINTS, canvas, legend_beside, mode_styles, scale
+from beacon_lit.evaluation.modes import split_baseline
+from beacon_lit.evaluation.plots.style import MOST_POINTS, REFERENCES, canvas, legend_beside, mode_styles, scale
 from beacon_lit.evaluation.task import ModeScores
 
 RUN_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
 
 
 def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
-    """Draw one line per run over the ratios, and dense and window-only as horizontal lines.
+    """Draw one line per run and per method of the baselines over the ratios, dense and window-only as horizontal lines.
 
     Args:
-        runs: label ("" for a single run) -> scores by mode; the baselines are those of the last run.
+        runs: label ("" for a single run) -> scores by mode; of all but the last run the ratios alone are drawn.
         quantity: name of the score, for the axis.
     """
     figure, axes = canvas(7, 4.4)
     newest = list(runs.values())[-1]
-    names = [name for name in newest if name not in BASELINES]
-    for name, style in BASELINES.items():
+    names = [name for name in newest if name not in REFERENCES and not split_baseline(name)]
+    for name, style in REFERENCES.items():
         if name in newest:
             axes.axhline(newest[name].value, label=f"{name}: {newest[name].value:.2f}", linewidth=1.5, **style)
     shown = list(runs)[-len(RUN_COLORS) :]
@@ -35,12 +37,23 @@ def score_by_mode(runs: Mapping[str, ModeScores], quantity: str) -> Figure:
         for spot in zip(names, values, strict=True):
             text = axes.annotate(f"{spot[1]:.2f}", spot, (0, 8), textcoords="offset points", ha="center", fontsize=9)
             text.set(color=color, path_effects=[withStroke(linewidth=3, foreground="white")])
+    for i, (method, line) in enumerate(_by_method(newest).items()):
+        axes.plot([*line], [*line.values()], "s:", color=colormaps["Dark2"](i % 8), label=method, markersize=5)
     axes.margins(x=0.15, y=0.15)
     scale(axes, [score.value for scores in runs.values() for score in scores.values()])
     axes.set_ylabel(quantity)
     axes.set_title(f"{quantity.capitalize()} by ratio")
     legend_beside(axes)
     return figure
+
+
+def _by_method(scores: ModeScores) -> dict[str, dict[str, float]]:
+    """Return the values of baselines: method -> mode whose memory it has -> value."""
+    methods: dict[str, dict[str, float]] = {}
+    for name, score in scores.items():
+        if split := split_baseline(name):
+            methods.setdefault(split[0], {})[split[1]] = score.value
+    return methods
 
 
 def perplexity_by_position(curves: Mapping[str, Sequence[float]], tokens: Sequence[int], title: str) -> Figure:

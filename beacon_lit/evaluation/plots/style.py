@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY
+from beacon_lit.evaluation.modes import DENSE, WINDOW_ONLY, split_baseline
 
-BASELINES: dict[str, dict[str, Any]] = {
+REFERENCES: dict[str, dict[str, Any]] = {
     DENSE: dict(color="#222222", linestyle="-"),
     WINDOW_ONLY: dict(color="#888888", linestyle="--"),
 }
@@ -19,11 +19,19 @@ MOST_POINTS = 16  # of a line
 
 
 def mode_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Choose the colour and line of each mode: fixed ones for the baselines, shades of one scale for the ratios."""
-    ratios = [name for name in names if name not in BASELINES]
-    shades = colormaps["viridis"]
-    colors = {name: shades(0.2 + 0.65 * i / max(len(ratios) - 1, 1)) for i, name in enumerate(ratios)}
-    return {name: BASELINES.get(name) or dict(color=colors[name]) for name in names}
+    """Choose the colour and line of each mode: fixed ones for dense and window-only, shades of one scale for the rest.
+
+    Baselines have a scale of their own and dotted lines.
+    """
+    baselines = [name for name in names if split_baseline(name)]
+    ratios = [name for name in names if name not in REFERENCES and name not in baselines]
+    styles = REFERENCES | _shades(ratios, "viridis") | _shades(baselines, "autumn", linestyle=":")
+    return {name: styles[name] for name in names}
+
+
+def _shades(names: Sequence[str], scale: str, **style: Any) -> dict[str, dict[str, Any]]:
+    places = (0.2 + 0.65 * i / max(len(names) - 1, 1) for i in range(len(names)))
+    return {name: dict(color=colormaps[scale](place), **style) for name, place in zip(names, places, strict=True)}
 
 
 def titled(*parts: str) -> str:

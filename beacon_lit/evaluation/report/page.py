@@ -3,7 +3,7 @@
 import inspect
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from beacon_lit.evaluation.costs import by_mode
-from beacon_lit.evaluation.modes import DENSE
+from beacon_lit.evaluation.modes import DENSE, split_baseline
 from beacon_lit.evaluation.report.examples import shown_examples
 from beacon_lit.evaluation.report.facts import cost_rows, fact_rows
 from beacon_lit.evaluation.task import ModeScores, Results, Task
@@ -30,6 +30,7 @@ def write_report(
     figures: Mapping[str, Figure],
     settings: Mapping[str, Any],
     command: str = "",
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `report.html`, which needs no other file.
 
@@ -41,10 +42,12 @@ def write_report(
         figures: figures by name; the figures of a task begin with its name.
         settings: the whole config, resolved; {} if it is not known.
         command: the command that started the run; "" if it is not known.
+        notes: sentences about the run, such as which modes are left out.
     """
     newest = list(runs.values())[-1]
     images = {name: _image(figure, folder / f"{name}.png") for name, figure in figures.items()}
     owners = {name: _owner(name, newest) for name in images}
+    modes = list(dict.fromkeys(mode for scores in newest.values() for mode in scores))
     page = _environment().get_template("report.html.jinja")
     html = page.render(
         title=settings.get("checkpoint") or (settings.get("model") or {}).get("path") or folder.resolve().name,
@@ -52,7 +55,9 @@ def write_report(
         date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         command=command,
         settings=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True) if settings else "",
-        modes=list(dict.fromkeys(mode for scores in newest.values() for mode in scores)),
+        notes=notes,
+        modes=modes,
+        has_baselines=any(map(split_baseline, modes)),
         scores=_score_rows(tasks, runs),
         costs=cost_rows(by_mode(newest)),
         images={name: image for name, image in images.items() if owners[name] is None},

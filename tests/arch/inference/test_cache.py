@@ -42,6 +42,18 @@ def test_slots_match_the_paper(name: str) -> None:
             assert slots(cache) == memory
 
 
+@pytest.mark.parametrize("unfinished", ["raw", "beacons"])
+@pytest.mark.parametrize("placement", ["interleave", "select"])
+@torch.no_grad()
+def test_slots_are_known_without_reading(placement: str, unfinished: str) -> None:
+    beacon = BeaconConfig(8, (2, 4), sink=2, overlap=3, placement=placement, params=("k", "v"), unfinished=unfinished)
+    lm = tiny("llama", beacon).eval()
+    for length in (1, 8, 9, 16, 29):
+        for ratio in (2, 4):
+            (row,) = lm(tokens(1, length), ratios=ratio, use_cache=True).cache.rows
+            assert lm.cache_slots(length, ratio) == row.slots
+
+
 def slots(cache: BeaconCache) -> dict[str, int]:
     return {"sink": cache.sink_slots, "beacon": cache.beacon_slots, "window": cache.window_slots}
 
