@@ -197,7 +197,7 @@ def test_modules_named_stay_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
         frozen = "self_attn" in name or "embed_tokens" in name or "lm_head" in name
         assert torch.equal(lm.state_dict()[name], value) == frozen, name
     assert not torch.equal(
-        lm.model.layers[0].self_attn.beacon_q_proj.weight, plain["model.layers.0.self_attn.q_proj.weight"]
+        lm.model.layers[0].self_attn.beacon_k_proj.weight, plain["model.layers.0.self_attn.k_proj.weight"]
     )
 
 
@@ -209,7 +209,7 @@ def test_what_is_trained_is_told(inputs: Inputs, tmp_path: Path, caplog: pytest.
     # r * (in + out) of q, k, v, o, gate, up and down, in two layers
     count = 2 * 16 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 64))
     assert f"lora: {count:,} trained at learning rate 0.0002" in caplog.text
-    assert "beacons: 4,128 trained at learning rate 0.0001" in caplog.text
+    assert "beacons: 2,080 trained at learning rate 0.0001" in caplog.text
 
 
 def test_autocast_trains_float32_weights(inputs: Inputs, tmp_path: Path) -> None:

@@ -53,6 +53,6 @@ def test_caches(file: str, name: str, changes: dict[str, str], expected: dict[st
 
 def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     overrides = [*small_run(WRITTEN / "llama", WRITTEN / "text.jsonl", tmp_path / "run")]
-    overrides += [f"resume={WRITTEN}/step-000002.ckpt", "callbacks.checkpoint.save_top_k=-1"]
+    overrides += ["beacon=interleave", f"resume={WRITTEN}/step-000002.ckpt", "callbacks.checkpoint.save_top_k=-1"]
     loss = train(composed("train", *overrides))["train/loss"]
     assert loss == pytest.approx(json.loads((WRITTEN / "metrics.json").read_text())["train/loss"], abs=1e-6)

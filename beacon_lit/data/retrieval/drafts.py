@@ -122,12 +122,12 @@ def multi_needle(rng: Random, excerpts: Sequence[str]) -> Draft:
 
 
 def codes(rng: Random, excerpts: Sequence[str]) -> Draft:
-    """Codes of many kinds in running text, in one pattern or in several; up to twelve of them are not asked for."""
+    """Codes of many kinds in running text, in one pattern or in several. Some of them are not asked for."""
     alike = (made_up.item(rng), rng.choice(phrases.CODES)) if rng.random() < 0.5 else None
     separator = rng.choice(phrases.CODE_SEPARATORS)
     told: dict[str, tuple[str, str]] = {}  # statement and question by code
     keys: set[str] = set()
-    wanted = len(excerpts) + rng.randint(0, 12)
+    wanted = len(excerpts) + rng.randint(0, min(12, 3 * len(excerpts)))
     while len(told) < wanted:
         item, (statement, questions) = alike or (made_up.item(rng), rng.choice(phrases.CODES))
         key, code = rng.choice((made_up.town, made_up.key, made_up.name))(rng), made_up.code(rng)
