@@ -127,7 +127,7 @@ def codes(rng: Random, excerpts: Sequence[str]) -> Draft:
     separator = rng.choice(phrases.CODE_SEPARATORS)
     told: dict[str, tuple[str, str]] = {}  # statement and question by code
     keys: set[str] = set()
-    wanted = len(excerpts) + rng.randint(0, min(12, 3 * len(excerpts)))
+    wanted = len(excerpts) + rng.randint(0, min(12, len(excerpts)))
     while len(told) < wanted:
         item, (statement, questions) = alike or (made_up.item(rng), rng.choice(phrases.CODES))
         key, code = rng.choice((made_up.town, made_up.key, made_up.name))(rng), made_up.code(rng)
