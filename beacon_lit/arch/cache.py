@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ class BeaconCache:
 
     Attributes:
         rows: state of each row.
-        layers: keys and values of each layer.
+        layers: keys and values of each layer; with head budgets of each group of heads in each layer.
         hidden: (rows + open tokens, D) final hidden states, for each row `[last token before the open window | open
             window]`, raw tokens only. The last one scores the first label of the next call.
         unfinished: "raw" or "beacons": what the open window holds.
         interleaved: whether the placement inserts beacons among a window's raw tokens.
+        groups: for each entry of `layers`, its group of heads; () without head budgets.
         fingerprint: identifies the model that made the cache, see `inference.fingerprint`.
     """
 
@@ -34,6 +36,7 @@ class BeaconCache:
     unfinished: str = "raw"
     interleaved: bool = True
     fingerprint: tuple[tuple[str, Any], ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         kinds = ("sink", "beacon", "overlap", "window")
@@ -92,7 +95,7 @@ class BeaconCache:
         """Number of entries of each row in the tensors of each kind: memory, open, moving, hidden."""
         inserted = self.has_moving_window
         return {
-            "memory": [row.memory_slots for row in self.rows],
+            **{f"memory{group}": _memory(self.rows, group) for group in sorted({*self.groups}) or [0]},
             "open": [row.window_slots for row in self.rows],
             "moving": [row.overlap_slots + (row.window_slots if inserted else 0) for row in self.rows],
             "hidden": [1 + len(row.open_ids) for row in self.rows],
@@ -195,12 +198,14 @@ class BeaconCache:
         unchanged = {kind for kind, lengths in self._lengths.items() if _is_all(keep[kind], sum(lengths))}
         keep = {kind: places.to(self.hidden.device) for kind, places in keep.items()}
 
-        def take(name: str, tensor: Tensor) -> Tensor:
+        def take(group: int, name: str, tensor: Tensor) -> Tensor:
             kind = name.split("_")[0]
+            kind = f"memory{group}" if kind == "memory" else kind
             return tensor if kind in unchanged else tensor.index_select(0, keep[kind])
 
-        layers = tuple(layer.map(take) for layer in self.layers)
-        return replace(self, rows=rows, layers=layers, hidden=take("hidden", self.hidden))
+        groups = self.groups or (0,) * len(self.layers)
+        layers = tuple(layer.map(partial(take, group)) for group, layer in zip(groups, self.layers, strict=True))
+        return replace(self, rows=rows, layers=layers, hidden=take(0, "hidden", self.hidden))
 
     def to(self, target: torch.device | torch.dtype | str) -> "BeaconCache":
         """Return the cache on another device or in another dtype."""
@@ -230,11 +235,17 @@ class BeaconCache:
             LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
             for i in range(len(tensors) // len(_TENSORS))
         )
-        return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS})
+        return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS if name in about})
 
 
-_SETTINGS = ("fingerprint", "unfinished", "interleaved")  # what caches of one model and one open-window mode share
+# What caches of one model and one open-window mode share.
+_SETTINGS = ("fingerprint", "unfinished", "interleaved", "groups")
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
+
+
+def _memory(rows: Sequence[RowState], group: int) -> list[int]:
+    """Return the memory slots of each row in one group of heads."""
+    return [row.group_memory[group] if row.group_slots else row.memory_slots for row in rows]
 
 
 def _check_alike(caches: Sequence[BeaconCache]) -> None:

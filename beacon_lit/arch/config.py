@@ -1,8 +1,10 @@
 """The settings that define a beacon model besides its backbone."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from beacon_lit.arch.placements import Placement, find_placement, placement_names
@@ -40,6 +42,9 @@ class BeaconConfig:
         params: linear maps that only beacons go through: "q", "k", "v", "o" replaces the backbone's projection;
             "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down".
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
+        head_budgets: for each layer, the share of each KV head in a window's beacons, 1.0 on average, for placements
+            where beacons do not run. Heads of equal shares are computed together, so that few different values are
+            fast. Default: all heads get the same.
         unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window equals
             the backbone bit for bit; always in training) or "beacons" (inserted as tokens come).
     """
@@ -54,10 +59,13 @@ class BeaconConfig:
     params: tuple[str, ...] = ("q", "k", "v")
     embed_init: str = "eos"
     unfinished: str = "raw"
+    head_budgets: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", as_tuple(self.ratios))
         object.__setattr__(self, "params", as_tuple(self.params))
+        if self.head_budgets is not None:
+            object.__setattr__(self, "head_budgets", tuple(tuple(map(float, row)) for row in self.head_budgets))
         _require(is_count(self.window, 1), "window", self.window, "an integer >= 1")
         _require(len(self.ratios) > 0, "ratios", self.ratios, "one ratio or more")
         for ratio in self.ratios:
@@ -81,6 +89,38 @@ class BeaconConfig:
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
         _require(self.unfinished in UNFINISHED, "unfinished", self.unfinished, f"one of {', '.join(UNFINISHED)}")
+        if self.head_budgets is not None:
+            self._check_head_budgets(self.head_budgets)
+
+    def _check_head_budgets(self, budgets: tuple[tuple[float, ...], ...]) -> None:
+        runs = self.placing.runs
+        _require(
+            not runs, "head_budgets", "...", f"null with placement={self.placement!r}: its beacons run in all heads"
+        )
+        shares = [share for row in budgets for share in row]
+        alike = len(shares) > 0 and len({len(row) for row in budgets}) == 1
+        _require(alike, "head_budgets", budgets, "a row for each layer, with a share for each KV head")
+        _require(min(shares) > 0, "head_budgets", min(shares), "shares above 0")
+        mean = sum(shares) / len(shares)
+        _require(abs(mean - 1) < 1e-3, "head_budgets", f"a mean of {mean:.4f}", "shares with a mean of 1")
+
+    @property
+    def group_shares(self) -> tuple[float, ...]:
+        """The different shares among `head_budgets`, in ascending order; (1.0,) without head budgets."""
+        if self.head_budgets is None:
+            return (1.0,)
+        return tuple(sorted({share for row in self.head_budgets for share in row}))
+
+    def group_beacons(self, size: int, ratio: int) -> tuple[int, ...]:
+        """Return how many beacons of a window each group of heads gets, for each of `group_shares`.
+
+        Args:
+            size: raw tokens of the window; no head gets more.
+            ratio: raw tokens for each beacon, on average over all heads.
+        """
+        if self.head_budgets is None:
+            return (size // ratio,)
+        return _spread(self.head_budgets, size, size // ratio)
 
     @property
     def own_maps(self) -> tuple["OwnMap", ...]:
@@ -213,6 +253,26 @@ def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
     _require(ratio == "drop" or is_count(ratio), name, ratio, allowed)
     if isinstance(ratio, int) and ratio > 0:
         _require(window % ratio == 0, name, ratio, allowed)
+
+
+@lru_cache(maxsize=256)
+def _spread(budgets: tuple[tuple[float, ...], ...], size: int, mean: int) -> tuple[int, ...]:
+    """Spread beacons over heads by their shares: at least 1 and at most `size` for each head, `mean` on average.
+
+    What heads above `size` cannot take goes to the others, by their shares. Rounding leaves the average at `mean` or
+    less than one beacon below.
+    """
+    heads = Counter(share for row in budgets for share in row)
+    total, open_heads, full = mean * sum(heads.values()), dict(heads), 0.0
+    while True:
+        scale = (total - full) / sum(share * count for share, count in open_heads.items())
+        above = [share for share in open_heads if share * scale > size]
+        if not above:
+            break
+        full += sum(size * open_heads.pop(share) for share in above)
+        if not open_heads:
+            break
+    return tuple(max(1, int(share * scale)) if share in open_heads else size for share in sorted(heads))
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -4,6 +4,7 @@ Shape legend: R raw tokens, P packed tokens (raw + beacon) of all rows, D model 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.decoder import Decoder
 from beacon_lit.arch.nn.fuse import compile_pointwise
+from beacon_lit.arch.nn.grouped import GroupedStep
 from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
@@ -26,8 +28,10 @@ from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.nn.windows import WindowStep
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
+from beacon_lit.arch.plan.heads import HeadGroups
 from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.rows import move
+from beacon_lit.arch.plan.windows import Row, group_rows
 from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios
 
 
@@ -42,6 +46,7 @@ class BeaconModel(PreTrainedModel):
         draw: counter of the next training step's random ratios.
         model: the backbone's decoder, with a beacon embedding.
         lm_head: the backbone's language-model head.
+        groups: the groups of KV heads that get the same number of beacons.
     """
 
     attention_class: ClassVar[type[BeaconAttention]]
@@ -56,6 +61,7 @@ class BeaconModel(PreTrainedModel):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
         self.beacon = BeaconConfig.from_dict(config.beacon)
+        self.groups = HeadGroups.of(self.beacon, config.num_hidden_layers, config.num_key_value_heads)
         self.attn = "auto"
         self.draw = Draw()
         for layer in self.model.layers:
@@ -180,26 +186,43 @@ class BeaconModel(PreTrainedModel):
         return read(self, ids, call, cache)
 
     def run(
-        self, ids: Tensor, layout: Layout, before: tuple[LayerState, ...] = ()
+        self, ids: Tensor, layouts: Sequence[Layout], before: Sequence[LayerState] = ()
     ) -> tuple[Tensor, tuple[LayerState, ...]]:
         """Run all layers over all windows in one pass.
 
         Args:
             ids: (R,) int64 raw tokens in stream order, on the model's device.
-            layout: where queries and keys come from, on the model's device.
-            before: each layer's state in the cache; with `layout.cached` only.
+            layouts: for each group of heads, where queries and keys come from, on the model's device.
+            before: the state of each part of the cache, see `HeadGroups.parts`; with `Layout.cached` only.
 
         Returns:
-            (R, D) final hidden states of the raw tokens; and each layer's state in the next cache.
+            (R, D) final hidden states of the raw tokens; and the state of each part of the next cache.
         """
+        layout = layouts[0]
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
         stream = torch.cat([raw, beacons.to(raw.dtype)])
-        added = None if layout.cached is None else self.rope(raw, layout.cached.added_slot)
-        q_rope, k_rope = self.rope(raw, layout.q_slot), self.rope(raw, layout.k_slot)
-        step = WindowStep(layout, q_rope, k_rope, self.attn, added, before)
-        hidden = self.run_layers(stream, q_rope, step)
-        return hidden[: layout.raw], tuple(step.after[i] for i in range(len(step.after)))
+        parts = self.groups.parts
+        known: list[dict[int, LayerState]] = [{} for _ in layouts]
+        for (layer, group), state in zip(parts, before, strict=False):
+            known[group][layer] = state
+        steps = tuple(self._step(raw, *group) for group in zip(layouts, known, strict=True))
+        step: Step = steps[0] if len(steps) == 1 else GroupedStep(steps, self.groups.members)
+        hidden = self.run_layers(stream, steps[0].q_rope, step)
+        after = tuple(steps[group].after[layer] for layer, group in parts) if layout.cached else ()
+        return hidden[: layout.raw], after
+
+    def _step(self, like: Tensor, layout: Layout, before: dict[int, LayerState]) -> WindowStep:
+        added = None if layout.cached is None else self.rope(like, layout.cached.added_slot)
+        return WindowStep(
+            layout, self.rope(like, layout.q_slot), self.rope(like, layout.k_slot), self.attn, added, before
+        )
+
+    def layouts(self, rows: Sequence[Row], cached: bool = False, moving: bool = False) -> tuple[Layout, ...]:
+        """Lay out a pass for each group of heads, on the model's device; see `build_layout`."""
+        device = self.model.embed_tokens.weight.device
+        groups = (group_rows(rows, self.beacon, group) for group in range(len(self.groups.members)))
+        return tuple(build_layout(own, self.beacon, cached, moving).to(device) for own in groups)
 
     def run_layers(self, stream: Tensor, rope: Rope, step: Step) -> Tensor:
         """Run all layers and the final norm: (P, D) embeddings in stream order -> (P, D) final hidden states."""
@@ -218,15 +241,15 @@ def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) ->
     """Do what `BeaconModel.read` does, without the hooks of strategies; for use inside `forward`."""
     inserts = lm.beacon.placing.inserts
     device = lm.model.embed_tokens.weight.device
-    layout = build_layout(call.rows, lm.beacon, cache is not None, inserts and call.unfinished == "beacons").to(device)
+    layouts = lm.layouts(call.rows, cache is not None, inserts and call.unfinished == "beacons")
     if cache is None:
-        return lm.run(move(ids, device), layout)[0], None
+        return lm.run(move(ids, device), layouts)[0], None
     new = ids.split([row.new for row in call.rows])
     rerun = [ids.new_tensor(state.open_ids[: row.rerun]) for state, row in zip(call.states, call.rows, strict=True)]
     stream = torch.cat([some for pair in zip(rerun, new, strict=True) for some in pair])
-    hidden, layers = lm.run(move(stream, device), layout, cache.layers)
-    assert layout.cached is not None
-    kept = torch.cat([hidden.detach(), cache.hidden])[layout.cached.hidden]
+    hidden, layers = lm.run(move(stream, device), layouts, cache.layers)
+    cached = layouts[0].cached
+    assert cached is not None
+    kept = torch.cat([hidden.detach(), cache.hidden])[cached.hidden]
     states = call.advance([row.tolist() for row in new], lm.beacon)
-    after = BeaconCache(states, layers, kept, call.unfinished, inserts, cache.fingerprint)
-    return hidden[layout.cached.new], after
+    return hidden[cached.new], replace(cache, rows=states, layers=layers, hidden=kept, unfinished=call.unfinished)

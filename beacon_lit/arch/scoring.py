@@ -11,7 +11,6 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.observe import Observe, observing
-from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.rows import Rows, check_ids, move
 from beacon_lit.arch.plan.windows import Row, Window
 from beacon_lit.checks import is_count
@@ -112,10 +111,9 @@ class Labels:
             return {}
         device = lm.model.embed_tokens.weight.device
         rows = dense_rows([int(part.sum()) for part in self.reads.split(list(self.rows.lengths))])
-        layout = build_layout(rows, lm.beacon).to(device)
         ids, index = move(ids, device), move(self.reads.nonzero().flatten(), device)
         with adapter.disabled(lm), observing(lm.model.layers, observe) as seen:
-            seen["final"], _ = lm.run(ids[index], layout)
+            seen["final"], _ = lm.run(ids[index], lm.layouts(rows))
         return {name: x.new_zeros(len(ids), x.shape[1]).index_copy(0, index, x) for name, x in seen.items()}
 
     def losses(

@@ -15,6 +15,7 @@ from beacon_lit import BeaconLM
 
 # What a token leaves behind in a layer: its key before RoPE and its value, each (K, H).
 Entry = tuple[Tensor, Tensor]
+HeadEntry = tuple[Tensor, Tensor]  # of one KV head, each (H,)
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,23 @@ class Rule:
         sees_tail: whether a token sees the overlap.
         slot: of a token in its window, from the tokens that precede or accompany it in the window; default: the number
             of tokens of the window that it sees, itself left out.
-        keeps: what memory gets where beacons do not run: from the entries of the window's raw tokens, those that the
-            beacons' projections make of them, and (number of beacons, raw tokens that are in memory already).
+        keeps: what memory gets where beacons do not run, one head's entries: from the entries of the window's raw
+            tokens, those that the beacons' projections make of them, and (layer, head, number of beacons on average,
+            raw tokens that are in memory already).
     """
 
     sees: Callable[[Token, Token], bool]
     inserts: bool = False
     sees_tail: Callable[[Token], bool] = lambda query: True
     slot: Callable[[Token, Sequence[Token]], int] | None = None
-    keeps: Callable[[list[Entry], list[Entry], Sequence[int]], list[Entry]] | None = None
+    keeps: Callable[[list[HeadEntry], list[HeadEntry], Sequence[int]], list[HeadEntry]] | None = None
 
 
 @dataclass
 class State:
-    """What a layer remembers: memory at slots 0, 1, ... and, right behind it, the last window's tail."""
+    """What a layer remembers: memory of each KV head at slots 0, 1, ..., and right behind it the last window's tail."""
 
-    memory: list[Entry] = field(default_factory=list)
+    memory: list[list[HeadEntry]]
     tail: list[Entry] = field(default_factory=list)
 
 
@@ -60,7 +62,7 @@ def oracle_logits(
 ) -> Tensor:
     """(L,) ids -> (L, V) logits of every raw token, differentiable."""
     window, rule = lm.beacon.window, rule or RULES[lm.beacon.placement]
-    states = [State() for _ in lm.model.layers]
+    states = [State([[] for _ in range(lm.config.num_key_value_heads)]) for _ in lm.model.layers]
     logits = []
     for start in range(0, len(ids), window):
         part = ids[start : start + window]
@@ -116,36 +118,45 @@ def run_window(
     lm: BeaconLM, rule: Rule, ids: Tensor, tokens: list[Token], ratio: int | str, start: int, states: list[State]
 ) -> Tensor:
     """One window through all layers. Updates `states`; returns the logits of its raw tokens."""
-    raw, memory, tail = len(ids), len(states[0].memory), len(states[0].tail)
-    visible = torch.tensor([
-        [True] * memory + [rule.sees_tail(q)] * tail + [rule.sees(q, k) for k in tokens] for q in tokens
-    ])  # fmt: skip
+    raw, tail = len(ids), len(states[0].tail)
+    visible = torch.tensor([[rule.sees_tail(q)] * tail + [rule.sees(q, k) for k in tokens] for q in tokens])
     own = [sum(rule.sees(q, k) for k in tokens) - 1 if rule.slot is None else rule.slot(q, tokens) for q in tokens]
-    slots = memory + tail + torch.tensor(own)
+    slots = tail + torch.tensor(own)  # behind memory
     beacons = lm.model.beacon_embed_tokens.weight.expand(len(tokens) - raw, -1)
     x = torch.cat([lm.model.embed_tokens.weight[ids], beacons])
     is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
-    for layer, state in zip(lm.model.layers, states, strict=True):
+    for i, (layer, state) in enumerate(zip(lm.model.layers, states, strict=True)):
         normed = layer.input_layernorm(x)
         attended, own = attend(lm, layer.self_attn, normed, is_beacon, visible, slots, state)
+        kept = [of_head(own[raw:], head) for head in range(len(state.memory))]
         if rule.keeps is not None and ratio not in (0, "drop") and raw == lm.beacon.window:
             others = entries(layer.self_attn, normed, torch.ones_like(is_beacon))
-            own = own + rule.keeps(own, others, (raw // int(ratio), max(lm.beacon.sink - start, 0)))
+            about = raw // int(ratio), max(lm.beacon.sink - start, 0)
+            kept = [rule.keeps(of_head(own, h), of_head(others, h), (i, h, *about)) for h in range(len(state.memory))]
         x = x + attended
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-        remember(lm, state, own, raw, ratio, start)
+        remember(lm, state, own[:raw], kept, ratio, start)
     return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight)
 
 
-def remember(lm: BeaconLM, state: State, own: list[Entry], raw: int, ratio: int | str, start: int) -> None:
-    """What of a finished window later ones see."""
+def of_head(own: list[Entry], head: int) -> list[HeadEntry]:
+    """The entries of one KV head."""
+    return [(key[head], value[head]) for key, value in own]
+
+
+def remember(
+    lm: BeaconLM, state: State, raw: list[Entry], kept: list[list[HeadEntry]], ratio: int | str, start: int
+) -> None:
+    """What of a finished window later ones see: its raw tokens' entries, and those that memory keeps for each head."""
     state.tail = []
-    if ratio == 0:
-        state.memory += own[:raw]
-    elif ratio != "drop":
-        sink = [own[i] for i in range(raw) if start + i < lm.beacon.sink]
-        state.memory += sink + own[raw:]
-        state.tail = own[raw - lm.beacon.overlap : raw] if lm.beacon.overlap else []
+    sink = [entry for i, entry in enumerate(raw) if start + i < lm.beacon.sink]
+    for head, memory in enumerate(state.memory):
+        if ratio == 0:
+            memory += of_head(raw, head)
+        elif ratio != "drop":
+            memory += of_head(sink, head) + kept[head]
+    if ratio not in (0, "drop") and lm.beacon.overlap:
+        state.tail = raw[max(len(raw) - lm.beacon.overlap, 0) :]
 
 
 def attend(
@@ -156,15 +167,18 @@ def attend(
     if hasattr(attention, "q_norm"):
         q = attention.q_norm(q)
     own = entries(attention, x, is_beacon)
-    seen = [*state.memory, *state.tail, *own]
-    keys, values = (torch.stack(part) for part in zip(*seen, strict=True))
-    earlier = torch.arange(len(seen) - len(own))  # memory is 0, 1, ..., the tail follows
-    q, keys = rotate(lm, q, slots), rotate(lm, keys, torch.cat([earlier, slots]))
     heads = []
     for head in range(q.shape[1]):
-        group = head * keys.shape[1] // q.shape[1]
-        scores = q[:, head] @ keys[:, group].T / attention.head_dim**0.5
-        heads.append(scores.masked_fill(~visible, float("-inf")).softmax(-1) @ values[:, group])
+        group = head * len(state.memory) // q.shape[1]
+        memory = state.memory[group]
+        seen = [*memory, *of_head([*state.tail, *own], group)]
+        keys, values = (torch.stack(part) for part in zip(*seen, strict=True))
+        earlier = torch.arange(len(seen) - len(own))  # memory is 0, 1, ..., the tail follows
+        q_slots = len(memory) + slots
+        rotated = rotate(lm, keys[:, None], torch.cat([earlier, q_slots]))[:, 0]
+        scores = rotate(lm, q[:, head : head + 1], q_slots)[:, 0] @ rotated.T / attention.head_dim**0.5
+        sees = torch.cat([visible.new_ones(len(q), len(memory)), visible], 1)
+        heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values)
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
 
 

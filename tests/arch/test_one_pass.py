@@ -1,6 +1,7 @@
 """All windows in one pass against the loop over windows of `oracle.py`: values and gradients."""
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -17,6 +18,7 @@ from tests.arch.tiny import FAMILIES, assert_close, examples, gradients, tiny, t
 VALUES, GRADIENTS = 1e-9, 2e-6
 MIXED = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, params=("q", "k", "v", "o"))
 SELECT = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="select", params=("k", "v"))
+UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
 RATIOS = [4, 2, 0, 8, "drop", 2, 1]
 
 
@@ -144,7 +146,7 @@ def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> No
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("beacon", [MIXED, SELECT], ids=lambda beacon: beacon.placement)
+@pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
 def test_on_a_gpu(beacon: BeaconConfig, checkpointing: bool) -> None:
     """As on the CPU in float32, also compiled; in bf16 the loss is close."""
     lm, ids = tiny("qwen3", beacon, head_dim=16), tokens(2, 53)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -12,7 +14,9 @@ from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
-from beacon_lit.arch.inference.static import Buffers, StaticStep
+from beacon_lit.arch.inference.static import Buffers, StaticStep, with_room
+from beacon_lit.arch.nn.attention import Step
+from beacon_lit.arch.nn.grouped import GroupedStep
 from beacon_lit.arch.plan.state import RowState
 
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
@@ -32,11 +36,12 @@ class StaticDecoding(Decoding):
         self.states = list(cache.rows)
         self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
         self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
-        self.buffers = Buffers(lm, cache, _with_room(max(map(_needed, cache.rows))))
+        self.stacks = Buffers.all(lm, cache)
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
         self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        self.places = torch.zeros(2, batch, dtype=torch.int64, device=like.device)  # slot, and place in the window
+        # the slot in each stack, and the place in the window
+        self.places = torch.zeros(len(self.stacks) + 1, batch, dtype=torch.int64, device=like.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         # 8-bit products synchronise with the host; spread weights are at another address in every step
         self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
@@ -57,7 +62,7 @@ class StaticDecoding(Decoding):
             group = closing[start : start + CHUNK_WINDOWS]
             hidden, after = self._read(ids, group, self._value(group))
             for place, row in enumerate(group):
-                self._load(row, after, place, self.states[row].memory_slots)
+                self._load(row, after, place, self.states[row])
             found = self._logits(ids, group, hidden)
             logits = found if logits is None else logits.index_copy(0, _on(ids, group), found[_on(ids, group)])
         assert logits is not None
@@ -69,7 +74,8 @@ class StaticDecoding(Decoding):
 
     def reorder(self, rows: Tensor) -> None:
         """See `Decoding.reorder`."""
-        self.buffers.reorder(rows)
+        for stack in self.stacks:
+            stack.reorder(rows)
         for buffer in (self.hidden, self.ids):
             buffer.copy_(buffer[rows])
         order = rows.tolist()
@@ -83,7 +89,7 @@ class StaticDecoding(Decoding):
 
     def _check_positions(self, rows: Sequence[int]) -> None:
         for row in rows:
-            if self.states[row].slots + self.unlisted[row] >= self.lm.positions:
+            if max(stack.used(self.states[row]) for stack in self.stacks) + self.unlisted[row] >= self.lm.positions:
                 raise ValueError(
                     f"row {row} needs more than the backbone's {self.lm.positions} position slots "
                     f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
@@ -92,12 +98,14 @@ class StaticDecoding(Decoding):
 
     def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         """Read one token per row: (B, 1) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
-        places = torch.tensor([[self.buffers.slots - 1] * len(ids), [self.ids.shape[1] - 1] * len(ids)])
+        scratch = [*(stack.slots - 1 for stack in self.stacks), self.ids.shape[1] - 1]
+        places = torch.tensor(scratch)[:, None].repeat(1, len(ids))
         for row in rows:
-            places[0, row], places[1, row] = self.states[row].slots + self.unlisted[row], self._open(row)
+            used = [stack.used(self.states[row]) + self.unlisted[row] for stack in self.stacks]
+            places[:, row] = torch.tensor([*used, self._open(row)])
             self.unlisted[row] += 1
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
-        idle = self.places[1] == self.ids.shape[1] - 1
+        idle = self.places[-1] == self.ids.shape[1] - 1
         self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # the padding id may be outside the vocabulary
         if not self.captures or self.warm < EAGER_STEPS:
             self.warm += 1
@@ -122,27 +130,32 @@ class StaticDecoding(Decoding):
 
     def _run(self) -> Tensor:
         """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
-        lm, (slots, places) = self.lm, self.places
+        lm, places = self.lm, self.places[-1]
         embedded = lm.model.embed_tokens(self.new_ids)
-        seen = torch.arange(self.buffers.slots, device=slots.device) <= slots[:, None]
-        half = embedded.dtype in (torch.bfloat16, torch.float16)
-        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else embedded.dtype, device=slots.device)
-        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
-        rope = lm.rope(embedded, slots)
-        step = StaticStep(self.buffers.keys, self.buffers.values, slots, rope, bias)
-        hidden = lm.run_layers(embedded, rope, step)
-        rows = torch.arange(len(slots), device=slots.device)
+        steps = tuple(self._step(embedded, *stack) for stack in zip(self.stacks, self.places[:-1], strict=True))
+        members = tuple(stack.members for stack in self.stacks)
+        step: Step = steps[0] if len(steps) == 1 else GroupedStep(steps, members)
+        hidden = lm.run_layers(embedded, steps[0].rope, step)
+        rows = torch.arange(len(places), device=places.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids
         return lm.lm_head(hidden)
 
-    def _load(self, row: int, cache: BeaconCache, place: int, known: int = 0) -> None:
-        """Load row `place` of a cache into `row`, whose first `known` memory slots are there already."""
+    def _step(self, like: Tensor, stack: Buffers, slots: Tensor) -> StaticStep:
+        seen = torch.arange(stack.slots, device=slots.device) <= slots[:, None]
+        half = like.dtype in (torch.bfloat16, torch.float16)
+        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=slots.device)
+        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
+        return StaticStep(stack.keys, stack.values, slots, self.lm.rope(like, slots), bias, stack.index)
+
+    def _load(self, row: int, cache: BeaconCache, place: int, known: RowState | None = None) -> None:
+        """Load row `place` of a cache into `row`, where the memory of the state `known` is already."""
         state = cache.rows[place]
-        if _needed(state) >= self.buffers.slots:
-            self.buffers.grow(_with_room(_needed(state)))
-            self.graph = None
-        self.buffers.load(row, cache, place, known)
+        for stack in self.stacks:
+            if stack.needed(state) >= stack.slots:
+                stack.grow(with_room(stack.needed(state)))
+                self.graph = None
+            stack.load(row, cache, place, 0 if known is None else stack.memory(known))
         start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
         self.hidden[row, :count] = cache.hidden[start : start + count]
         self.states[row], self.unlisted[row] = state, 0
@@ -151,7 +164,8 @@ class StaticDecoding(Decoding):
         """Return a cache of some rows."""
         states = tuple(self._state(row) for row in rows)
         hidden = [self.hidden[row, : 1 + len(state.open_ids)] for row, state in zip(rows, states, strict=True)]
-        layers = self.buffers.layers(rows, states)
+        stacks = [zip(stack.parts, stack.layers(rows, states), strict=True) for stack in self.stacks]
+        layers = tuple(layer for _, layer in sorted(chain(*stacks), key=itemgetter(0)))
         return replace(self.about, rows=states, layers=layers, hidden=torch.cat(hidden))
 
     def _state(self, row: int) -> RowState:
@@ -164,16 +178,6 @@ class StaticDecoding(Decoding):
             open_ids=state.open_ids + ids,
             window_slots=state.window_slots + count,
         )
-
-
-def _needed(state: RowState) -> int:
-    """Return the number of slots that a row needs when its open window is full."""
-    return state.memory_slots + state.overlap_slots + state.capacity
-
-
-def _with_room(slots: int) -> int:
-    """Add room for further windows."""
-    return slots + slots // 8
 
 
 def start_decoding(

@@ -41,11 +41,11 @@ def check_cache(cache: BeaconCache, model: BeaconModel) -> None:
     """Raise a ValueError unless `model` can continue from `cache`: same fingerprint, dtype and device."""
     own = fingerprint(model)
     if cache.fingerprint != own:
-        theirs = dict(cache.fingerprint)
-        name, value = next(((name, value) for name, value in own if theirs.get(name) != value), ("fingerprint", "none"))
+        ours, theirs = dict(own), dict(cache.fingerprint)
+        name = next(name for name in (*ours, *theirs) if ours.get(name) != theirs.get(name))
         raise ValueError(
-            f"the cache was made by another model: it has {name}={_short(theirs.get(name))}, this one {_short(value)}; "
-            "allowed: a cache of the same backbone, beacons and beacon settings"
+            f"the cache was made by another model: it has {name}={_short(theirs.get(name))}, this one "
+            f"{_short(ours.get(name))}; allowed: a cache of the same backbone, beacons and beacon settings"
         )
     weight = model.model.embed_tokens.weight
     if cache.hidden.device != weight.device:
@@ -58,6 +58,8 @@ def check_cache(cache: BeaconCache, model: BeaconModel) -> None:
 
 def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
+    if model.beacon.head_budgets is not None:  # caches written without them have no such entry
+        settings["head_budgets"] = model.beacon.head_budgets
     rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
     trained = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled(model)}

@@ -41,12 +41,14 @@ def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> Beac
     weight = lm.model.embed_tokens.weight
     config, dtype, device = lm.config, weight.dtype, weight.device  # not `new_empty`, which a spread weight spreads
     head = lm.model.layers[0].self_attn.head_dim
-    none = torch.empty(0, config.num_key_value_heads, head, dtype=dtype, device=device)
+    counts = [len(lm.groups.members[group][layer]) for layer, group in lm.groups.parts]
+    none = {count: torch.empty(0, count, head, dtype=dtype, device=device) for count in counts}
     return BeaconCache(
         rows=(RowState(lm.beacon.window if capacity is None else capacity),) * rows,
-        layers=(LayerState(*[none] * 6),) * len(lm.model.layers),
+        layers=tuple(LayerState(*[none[count]] * 6) for count in counts),
         hidden=torch.zeros(rows, config.hidden_size, dtype=dtype, device=device),
         unfinished=open_window_mode(lm, None, None),
         interleaved=lm.beacon.placing.inserts,
         fingerprint=fingerprint(lm),
+        groups=() if lm.beacon.head_budgets is None else tuple(group for _, group in lm.groups.parts),
     )

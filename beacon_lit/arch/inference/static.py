@@ -4,7 +4,7 @@ A row has `S` places: a key is at the index of its slot, `[memory | overlap | op
 scratch for rows that read nothing in a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel
-from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.attention import BeaconAttention, Own
 from beacon_lit.arch.nn.rope import Rope, rotate
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
@@ -29,6 +29,7 @@ class StaticStep:
         slots: (B,) int64, slots of the new tokens.
         rope: cos and sin at these slots.
         bias: (B, 1, S), 0 for slots that a row sees, -inf for others.
+        index: the place of each layer among `keys` and `values`.
     """
 
     keys: Tensor
@@ -36,6 +37,7 @@ class StaticStep:
     slots: Tensor
     rope: Rope
     bias: Tensor
+    index: Mapping[int, int]
 
     @property
     def raw(self) -> int:
@@ -43,13 +45,14 @@ class StaticStep:
         return len(self.slots)
 
     @property
-    def selection(self) -> None:
+    def selects(self) -> bool:
         """No window closes."""
-        return None
+        return False
 
-    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """Attend in one layer: q (B, N, H), k and v (B, K, H), before RoPE -> (B, N, H)."""
-        keys, values = self.keys[attention.layer_idx], self.values[attention.layer_idx]
+        layer = self.index[attention.layer_idx]
+        keys, values = self.keys[layer], self.values[layer]
         rows = torch.arange(len(q), device=q.device)
         keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(keys.dtype)  # narrower under autocast
         values[rows, :, self.slots] = v.to(values.dtype)
@@ -82,25 +85,61 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Buffers:
-    """Keys and values of all layers for a batch of rows, loaded from caches and read back into caches.
+    """Keys and values for a batch of rows, loaded from caches and read back into caches.
+
+    All layers are in one object, but with head budgets those parts of a cache that have as many heads and slots.
 
     Attributes:
-        keys, values: (layers, B, K, S, H).
+        parts: indices of the parts of a cache that are here, see `HeadGroups.parts`.
+        group: their group of heads.
+        keys, values: (parts, B, K, S, H).
         tails: overlap keys and values of each row, (layers, o, K, H). Here the keys are not rotated, since they move
             when the window closes; in `keys` they are rotated.
     """
 
-    def __init__(self, lm: BeaconModel, cache: BeaconCache, slots: int) -> None:
-        first = cache.layers[0].memory_k
-        shape = (len(cache.layers), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
-        self.lm = lm
+    def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int]) -> None:
+        self.lm, self.parts, self.group = lm, tuple(parts), lm.groups.parts[parts[0]][1]
+        slots = with_room(max(map(self.needed, cache.rows)))
+        first = cache.layers[parts[0]].memory_k
+        shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
         self.tails = [(first[None], first[None])] * len(cache.rows)
+
+    @classmethod
+    def all(cls, lm: BeaconModel, cache: BeaconCache) -> "tuple[Buffers, ...]":
+        """Make room for all parts of a cache; nothing is loaded."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for part, (layer, group) in enumerate(lm.groups.parts):
+            alike.setdefault((group, len(lm.groups.members[group][layer])), []).append(part)
+        return tuple(cls(lm, cache, parts) for parts in alike.values())
 
     @property
     def slots(self) -> int:
         """S."""
         return self.keys.shape[3]
+
+    @property
+    def index(self) -> dict[int, int]:
+        """The place of each layer among `keys` and `values`."""
+        return {self.lm.groups.parts[part][0]: place for place, part in enumerate(self.parts)}
+
+    @property
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """For each layer, its KV heads that are here."""
+        layers = {self.lm.groups.parts[part][0] for part in self.parts}
+        return tuple(heads if layer in layers else () for layer, heads in enumerate(self.lm.groups.members[self.group]))
+
+    def memory(self, state: RowState) -> int:
+        """Return the memory slots of a row."""
+        return state.group_memory[self.group] if state.group_slots else state.memory_slots
+
+    def used(self, state: RowState) -> int:
+        """Return all slots that a row uses."""
+        return self.memory(state) + state.overlap_slots + state.window_slots
+
+    def needed(self, state: RowState) -> int:
+        """Return the slots that a row needs when its open window is full."""
+        return self.memory(state) + state.overlap_slots + state.capacity
 
     def grow(self, slots: int) -> None:
         """Make room for a number of slots, in new buffers."""
@@ -108,14 +147,14 @@ class Buffers:
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
-        m, o, t = (getattr(cache.rows[row], f"{name}_slots") for name in ("memory", "overlap", "window"))
+        sizes = [(self.memory(state), state.overlap_slots, state.window_slots) for state in cache.rows[: row + 1]]
+        m, o, t = sizes[-1]
         start_m, start_o, start_t = (
-            sum(getattr(other, f"{name}_slots") for other in cache.rows[:row])
-            for name in ("memory", "overlap", "window")
+            sum(size) - own for size, own in zip(zip(*sizes, strict=True), (m, o, t), strict=True)
         )
 
         def part(name: str, start: int, end: int) -> Tensor:
-            return torch.stack([getattr(layer, name)[start:end] for layer in cache.layers])
+            return torch.stack([getattr(cache.layers[part], name)[start:end] for part in self.parts])
 
         tail_k, tail_v = (part(f"moving_{x}", start_o, start_o + o) for x in "kv")
         self.tails[place] = tail_k, tail_v
@@ -127,10 +166,10 @@ class Buffers:
             buffer[:, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
-        """Return keys and values of some rows, as caches hold them."""
+        """Return keys and values of some rows, as caches hold them: for each of `parts`."""
         pairs = list(zip(places, states, strict=True))
-        memory = [(place, 0, state.memory_slots) for place, state in pairs]
-        opened = [(place, state.slots - state.window_slots, state.slots) for place, state in pairs]
+        memory = [(place, 0, self.memory(state)) for place, state in pairs]
+        opened = [(place, self.used(state) - state.window_slots, self.used(state)) for place, state in pairs]
         tails = zip(*(self.tails[place] for place in places), strict=True)
         kinds = (_rows(buffer, spans) for spans in (memory, opened) for buffer in (self.keys, self.values))
         moving = (torch.cat(tail, 1) for tail in tails)
@@ -147,6 +186,11 @@ def _padded(buffer: Tensor, slots: int) -> Tensor:
     grown = buffer.new_zeros(*buffer.shape[:3], slots, buffer.shape[4])
     grown[:, :, :, : buffer.shape[3]] = buffer
     return grown
+
+
+def with_room(slots: int) -> int:
+    """Add room for further windows."""
+    return slots + slots // 8
 
 
 def round_up(slots: int) -> int:

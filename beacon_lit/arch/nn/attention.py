@@ -1,14 +1,13 @@
 """The attention module of a backbone's layer, with own projections for beacon tokens."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import torch
 from torch import Tensor
 
 from beacon_lit.arch.nn.own_maps import project, project_beacons
 from beacon_lit.arch.nn.rope import rotate
-from beacon_lit.arch.nn.selection import selected, take
-from beacon_lit.arch.plan.layout import Selection
+
+Own: TypeAlias = tuple[Tensor, Tensor] | None
 
 # The mixin comes before a family's attention class; telling mypy so keeps `super()` typed.
 if TYPE_CHECKING:
@@ -33,12 +32,11 @@ class BeaconAttention(_Attention):
         stream = hidden_states[0]
         q, k, v = (project(self, name, stream, beacon.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
         q, k = self.normalize(q, k)
-        if beacon.selection is not None:
-            tokens = selected(k, beacon.selection)
+        own = None
+        if beacon.selects:
             own_k, own_v = (project_beacons(self, name, stream).unflatten(-1, (-1, self.head_dim)) for name in "kv")
-            k = torch.cat([k, take(self.normalize(q[:0], own_k)[1], tokens)])
-            v = torch.cat([v, take(own_v, tokens)])
-        out = beacon.attend(self, q, k, v)
+            own = self.normalize(q[:0], own_k)[1], own_v
+        out = beacon.attend(self, q, k, v, own)
         return project(self, "o", out.flatten(1), beacon.raw)[None], None
 
 
@@ -47,7 +45,7 @@ class Step(Protocol):
 
     Attributes:
         raw: R; stream positions from R on are beacons.
-        selection: the raw tokens to select beacons from, where beacons do not run; else None.
+        selects: whether beacons are selected among raw tokens.
     """
 
     @property
@@ -55,16 +53,18 @@ class Step(Protocol):
         """See `Step`."""
 
     @property
-    def selection(self) -> Selection | None:
+    def selects(self) -> bool:
         """See `Step`."""
 
-    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """Attend in one layer.
 
         Args:
             attention: the layer's attention module.
             q: (Q, N, H), before RoPE, in stream order.
-            k, v: (P, K, H), keys before RoPE, in stream order.
+            k, v: (P, K, H), keys before RoPE, in stream order; (R, K, H) where beacons are selected.
+            own: keys before RoPE and values (R, K, H) that the beacons' maps make of raw tokens, where beacons are
+                selected; else None.
 
         Returns:
             (Q, N, H), in stream order.

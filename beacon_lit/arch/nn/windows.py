@@ -1,16 +1,18 @@
 """Attend over `[memory | overlap | window]` in all windows of all rows at once: gather, rotate, call a kernel."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.attention import BeaconAttention, Own
 from beacon_lit.arch.nn.gather import gather
 from beacon_lit.arch.nn.kernels import pick_kernel
 from beacon_lit.arch.nn.rope import Rope
+from beacon_lit.arch.nn.selection import selected, take
 from beacon_lit.arch.nn.state import LayerState
-from beacon_lit.arch.plan.layout import Layout, Selection
+from beacon_lit.arch.plan.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class WindowStep:
         q_rope, k_rope: cos and sin at the slots of queries and keys.
         added_rope: cos and sin at the slots of entries that become fixed in this pass; with `layout.cached` only.
         kernel: attention kernel, see `kernels.pick_kernel`.
-        before: each layer's state in the cache; with `layout.cached` only.
+        before: each layer's state in the cache, by layer index; with `layout.cached` only.
         after: each layer's state in the next cache, by layer index; filled by the layers as they run.
     """
 
@@ -31,7 +33,7 @@ class WindowStep:
     k_rope: Rope
     kernel: str
     added_rope: Rope | None = None
-    before: tuple[LayerState, ...] = ()
+    before: Mapping[int, LayerState] = field(default_factory=dict)
     after: dict[int, LayerState] = field(default_factory=dict)
 
     @property
@@ -40,13 +42,17 @@ class WindowStep:
         return self.layout.raw
 
     @property
-    def selection(self) -> Selection | None:
+    def selects(self) -> bool:
         """See `Step`."""
-        return self.layout.selection
+        return self.layout.selection is not None
 
-    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """See `Step`."""
         layout, dtype = self.layout, v.dtype
+        if layout.selection is not None:
+            assert own is not None
+            tokens = selected(k, layout.selection)
+            k, v = (torch.cat([raw, take(beacons, tokens)]) for raw, beacons in zip((k, v), own, strict=True))
         q = gather(q, layout.q_index, layout.stream_index, layout.empty, layout.empty)
         q = attention.rotate(q, *self.q_rope)
         k, v = self._keys_and_values(attention, k, v)

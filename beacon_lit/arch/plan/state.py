@@ -15,6 +15,8 @@ class RowState:
         sink_slots: memory slots of the sequence's first tokens.
         kept_slots: memory slots of other raw tokens, of windows kept raw.
         beacon_slots: memory slots of beacons.
+        group_slots: memory slots of beacons of each group of heads; () without head budgets. Then `beacon_slots` is the
+            average over all heads, rounded up.
         overlap_slots: slots of the previous window's last raw tokens, which the open window still sees.
         open_ids: token ids of the open window.
         window_slots: raw and beacon slots of the open window.
@@ -36,6 +38,7 @@ class RowState:
     window_slots: int = 0
     ratios: tuple[tuple[int, Ratio], ...] = ()
     adapted: int | None = None
+    group_slots: tuple[int, ...] = ()
 
     @property
     def ratio(self) -> Ratio | None:
@@ -46,6 +49,11 @@ class RowState:
     def memory_slots(self) -> int:
         """All memory slots."""
         return self.sink_slots + self.kept_slots + self.beacon_slots
+
+    @property
+    def group_memory(self) -> tuple[int, ...]:
+        """All memory slots of each group of heads; () without head budgets."""
+        return tuple(self.sink_slots + self.kept_slots + beacons for beacons in self.group_slots)
 
     @property
     def slots(self) -> int:

@@ -49,6 +49,7 @@ class Row:
         start: position in the sequence of the first token that runs.
         rerun: tokens of the open window that earlier calls have read and that run again, as it closes with beacons.
         memory, overlap, open_slots: slots of each kind in the cache.
+        group_memory: memory slots of each group of heads in the cache; () without head budgets or cached windows.
     """
 
     windows: tuple[Window, ...]
@@ -57,6 +58,7 @@ class Row:
     memory: int = 0
     overlap: int = 0
     open_slots: int = 0
+    group_memory: tuple[int, ...] = ()
 
     @property
     def new(self) -> int:
@@ -116,7 +118,8 @@ def _plan_row(
         windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
     rerun = len(state.open_ids) - past
     start = state.seen_tokens - rerun
-    return Row(tuple(windows), start, rerun, state.memory_slots, state.overlap_slots, state.window_slots)
+    memory, overlap, opened = state.memory_slots, state.overlap_slots, state.window_slots
+    return Row(tuple(windows), start, rerun, memory, overlap, opened, state.group_memory)
 
 
 def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
@@ -146,6 +149,7 @@ def _close(state: RowState, window: Window, position: int, config: BeaconConfig)
         sink_slots=sink,
         kept_slots=kept,
         beacon_slots=state.beacon_slots + window.slots - size,
+        group_slots=_group_slots(state, window, config),
         overlap_slots=overlap,
         window_slots=0,
         capacity=config.window,
@@ -153,9 +157,34 @@ def _close(state: RowState, window: Window, position: int, config: BeaconConfig)
     )
 
 
+def _group_slots(state: RowState, window: Window, config: BeaconConfig) -> tuple[int, ...]:
+    """Return the memory slots of beacons of each group of heads after closing a window."""
+    if config.head_budgets is None:
+        return ()
+    more = config.group_beacons(window.size, int(window.ratio)) if window.beacons else (0,) * len(config.group_shares)
+    before = state.group_slots or (0,) * len(more)
+    return tuple(map(sum, zip(before, more, strict=True)))
+
+
+def group_rows(rows: Sequence[Row], config: BeaconConfig, group: int) -> tuple[Row, ...]:
+    """Return what a call does to the rows of one group of heads, see `BeaconConfig.group_shares`."""
+    if config.head_budgets is None:
+        return tuple(rows)
+    return tuple(_group_row(row, config, group) for row in rows)
+
+
+def _group_row(row: Row, config: BeaconConfig, group: int) -> Row:
+    windows = tuple(
+        replace(one, beacons=config.group_beacons(one.size, int(one.ratio))[group]) if one.beacons else one
+        for one in row.windows
+    )
+    return replace(row, windows=windows, memory=row.group_memory[group] if row.group_memory else row.memory)
+
+
 def check_positions(rows: Sequence[Row], config: BeaconConfig, positions: int) -> None:
     """Raise a ValueError if a row needs more slots than the backbone has positions."""
-    for number, row in enumerate(rows):
+    largest = len(config.group_shares) - 1
+    for number, row in enumerate(group_rows(rows, config, largest)):
         state = RowState(config.window, row.start, kept_slots=row.memory, overlap_slots=row.overlap)
         position = row.start - row.windows[0].past
         for i, window in enumerate(row.windows):

@@ -82,9 +82,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     hidden = BeaconLM.run
 
-    def counted(self: BeaconLM, ids: Tensor, layout: Layout, *arguments: Any) -> Any:
-        counts.append(len(layout.lengths))
-        return hidden(self, ids, layout, *arguments)
+    def counted(self: BeaconLM, ids: Tensor, layouts: Sequence[Layout], *arguments: Any) -> Any:
+        counts.append(len(layouts[0].lengths))
+        return hidden(self, ids, layouts, *arguments)
 
     monkeypatch.setattr(BeaconLM, "run", counted)
     return counts

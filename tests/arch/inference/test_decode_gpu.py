@@ -17,7 +17,8 @@ BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, ov
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 STEPS = 80  # every row closes two windows or more, and the buffers grow
 
-BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT], ids=lambda beacon: beacon.placement)
+UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
+BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
 
 
 def started(dtype: torch.dtype, device: str, beacon: BeaconConfig = BEACON) -> tuple[BeaconLM, BeaconCache]:
@@ -39,9 +40,9 @@ def decode(dtype: torch.dtype, device: str = "cuda", beacon: BeaconConfig = BEAC
     lm, cache = started(dtype, device, beacon)
     with small_steps(windows=8, slots=32):
         static = StaticDecoding(lm, cache, None, None, None)
-        slots = static.buffers.slots
+        slots = [stack.slots for stack in static.stacks]
         found = read(static, device)
-    assert static.buffers.slots > slots and (static.graph is None) == (device == "cpu")
+    assert [stack.slots for stack in static.stacks] != slots and (static.graph is None) == (device == "cpu")
     calls = Decoding(lm, cache, None, None, None)
     expected = read(calls, device)
     one, two = static.cache(), calls.cache()

@@ -12,7 +12,7 @@ from torch import Tensor
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.nn.selection import stand_out
 from tests.arch.cases import Case, cases
-from tests.arch.oracle import Entry, Rule, append
+from tests.arch.oracle import HeadEntry, Rule, append
 from tests.arch.placements import proof
 from tests.arch.tiny import FAMILIES, assert_close, examples, tiny, tokens
 from tests.arch.ways import anew, by_calls
@@ -30,21 +30,17 @@ def scores(keys: list[Tensor], sunk: int) -> list[float]:
     return found
 
 
-def keeps(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
-    """For each head its best tokens, in their order; the j-th of all heads make the j-th slot."""
-    count, sunk = counts
-    chosen = []
-    for head in range(raw[0][0].shape[0]):
-        found = scores([key[head].detach() for key, _ in raw], sunk)
-        best = sorted(range(len(found)), key=lambda i: (-found[i], i))[:count]
-        chosen.append(sorted(best))
-    return [
-        (
-            torch.stack([projected[row[slot]][0][head] for head, row in enumerate(chosen)]),
-            torch.stack([projected[row[slot]][1][head] for head, row in enumerate(chosen)]),
-        )
-        for slot in range(count)
-    ]
+def keeps(raw: list[HeadEntry], projected: list[HeadEntry], about: Sequence[int]) -> list[HeadEntry]:
+    """A head's best tokens, in their order."""
+    _, _, count, sunk = about
+    return best(raw, projected, count, sunk)
+
+
+def best(raw: list[HeadEntry], projected: list[HeadEntry], count: int, sunk: int) -> list[HeadEntry]:
+    """The `count` best tokens of a head, in their order."""
+    found = scores([key.detach() for key, _ in raw], sunk)
+    order = sorted(range(len(found)), key=lambda i: (-found[i], i))
+    return [projected[i] for i in sorted(order[:count])]
 
 
 RULE = Rule(append, keeps=keeps)
@@ -58,11 +54,11 @@ def test_one_pass_is_the_loop(family: str, case: Case) -> None:
 
 
 def test_another_rule_shows() -> None:
-    def last(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
-        return projected[-counts[0] :]
+    def last(raw: list[HeadEntry], projected: list[HeadEntry], about: Sequence[int]) -> list[HeadEntry]:
+        return projected[-about[2] :]
 
-    def unprojected(raw: list[Entry], projected: list[Entry], counts: Sequence[int]) -> list[Entry]:
-        return keeps(raw, raw, counts)
+    def unprojected(raw: list[HeadEntry], projected: list[HeadEntry], about: Sequence[int]) -> list[HeadEntry]:
+        return keeps(raw, raw, about)
 
     assert proof.difference("select", RULE) < 1e-9
     assert proof.difference("select", Rule(append, keeps=last)) > 1e-2
