@@ -55,4 +55,15 @@ def read_rows(
         where, row = record["where"], record["row"]
         if missing := [field for field in fields if field not in row]:
             raise ValueError(f"{where}: the record lacks {', '.join(missing)}; it must have {', '.join(fields)}")
+        if broken := [field for field in fields if field != "answer" and not _is_encodable(row[field])]:
+            raise ValueError(f"{where}: {', '.join(broken)} has half of a surrogate pair, which UTF-8 cannot encode")
         yield where, row
+
+
+def _is_encodable(value: Any) -> bool:
+    """Whether UTF-8 can encode a value, if it is a text. A tokenizer refuses other texts without a reason."""
+    try:
+        (value if isinstance(value, str) else "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
