@@ -54,8 +54,8 @@ def report(
     if best and settings:
         values = [job.metrics[str(metric)] for job in scored]
         figure = metric_by_settings(settings, values, str(metric), scored.index(best))
-        with replacing(output / "summary.png") as unfinished:
-            figure.savefig(unfinished, dpi=150, format="png")
+        with replacing(output / "summary.png") as unfinished, unfinished.open("wb") as file:
+            figure.savefig(file, dpi=150, format="png")
         written.append("summary.png")
     console = Console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
