@@ -35,7 +35,7 @@ class TurnMarkup:
     again: str
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str = AUTO, stem: str = " Answer:") -> "TurnMarkup":
+    def of(cls, tokenizer: Any, template: str = AUTO, stem: str = "") -> "TurnMarkup":
         """Take apart what `make_prompt` would write around a text.
 
         Args:

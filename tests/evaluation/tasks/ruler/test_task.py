@@ -193,6 +193,10 @@ def test_essays_are_documents_or_files(tmp_path):
     for path in (tmp_path, tmp_path / "*.*"):
         text = made("niah_single_2", essays=str(path), size=3).text
         assert all(sentence in text for sentence in ("Only this.", "And that.", "And more."))
+    (tmp_path / "needle" / "Essays").mkdir(parents=True)
+    (tmp_path / "needle" / "Essays" / "a.txt").write_text("Of rivers.")
+    for path in ("long-llm:needle/Essays", "long-llm:Essays", "long-llm:needle/Essays/*.txt"):
+        assert "Of rivers." in made("niah_single_2", essays=path, data_root=str(tmp_path), size=3).text
     (tmp_path / "b.jsonl").write_text("nothing\n")
     with pytest.raises(ValueError, match=r"b\.jsonl"):
         made("niah_single_2", essays=str(tmp_path))
