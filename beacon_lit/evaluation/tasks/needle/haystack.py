@@ -45,7 +45,7 @@ class TextFiles(FileSource):
 
 
 def in_published_layout(path: str, data_root: str | None) -> str:
-    """Return `long-llm:needle/NAME`, where the published data have essays, for `long-llm:NAME` if only the former exists."""
+    """Return `long-llm:needle/NAME`, as in the published data, for `long-llm:NAME` if only the former exists."""
     nested = path.replace(DATA_ROOT_PREFIX, f"{DATA_ROOT_PREFIX}needle/", 1)
     if nested == path or data_root is None:
         return path
