@@ -25,9 +25,9 @@ class Needle(NeedleTask):
 
     The prompt is an announcement, the haystack with the needle as a paragraph of its own, the question, and a line
     "Answer:"; in a chat all of it is the user's turn. The first line of the greedy answer is graded: "score" is 1 if it
-    has the words of the answer, else 0; "rouge" is the recall of ROUGE-L against the needle; and with a judge "judge" is
-    a grade from 1 to 10. Unlike in the paper's code, the depth counts the tokens of the haystack alone, a needle stands
-    where a sentence begins, files are sorted, and there is no second bos token.
+    has the words of the answer, else 0; "rouge" is the recall of ROUGE-L against the needle; and with a judge "judge"
+    is a grade from 1 to 10. Unlike in the paper's code, the depth counts the tokens of the haystack alone, a needle
+    stands where a sentence begins, files are sorted, and there is no second bos token.
 
     Args:
         depths: where the needle is, in per cent of the haystack.

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from beacon_lit.evaluation.task import Subject
-from beacon_lit.evaluation.tasks.ruler.counting import CommonWords, FrequentWords
+from beacon_lit.evaluation.tasks.ruler.counting import FREQUENT_TOKENS, CommonWords, FrequentWords
 from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP, read_sentences
 from beacon_lit.evaluation.tasks.ruler.needles import Needles
 from beacon_lit.evaluation.tasks.ruler.questions import MadeUpQuestions, read_hotpotqa, read_squad
 from beacon_lit.evaluation.tasks.ruler.sample import Make, RulerSubset
-from beacon_lit.evaluation.tasks.ruler.tracing import variables
+from beacon_lit.evaluation.tasks.ruler.tracing import CHAIN, variables
 from beacon_lit.evaluation.tasks.ruler.words import NOISE
 
 
@@ -46,8 +46,9 @@ def _needles(source: str, **numbers: str | int) -> Callable[[int, Material], Rul
 
     def make(length: int, material: Material) -> RulerSubset:
         haystack = {"noise": NOISE, "essays": material.essays, "needles": ()}[source]
-        from_files = {"source": material.sources[0]} if source == "essays" else {}
-        return RulerSubset(Needles(haystack, **numbers), 128, **from_files)  # type: ignore[arg-type]
+        in_essays = source == "essays"
+        made = Needles(haystack, in_lines=not in_essays, **numbers)  # type: ignore[arg-type]
+        return RulerSubset(made, 128, least=1, source=material.sources[0] if in_essays else MADE_UP)
 
     return make
 
@@ -61,9 +62,9 @@ SUBSETS: dict[str, Callable[[int, Material], RulerSubset]] = {
     "niah_multikey_3": _needles("needles", keys="uuids", values="uuids"),
     "niah_multivalue": _needles("essays", per_key=4),
     "niah_multiquery": _needles("essays", told=4, asked=4),
-    "vt": lambda length, material: RulerSubset(variables, 30),
+    "vt": lambda length, material: RulerSubset(variables, 30, least=CHAIN),
     "cwe": lambda length, material: RulerSubset(CommonWords(length), 120),
-    "fwe": lambda length, material: RulerSubset(FrequentWords(length), 50, least=100),
+    "fwe": lambda length, material: RulerSubset(FrequentWords(length), FREQUENT_TOKENS, least=100),
     "qa_1": lambda length, material: RulerSubset(material.squad, 32, any_answer=True, source=material.sources[1]),
     "qa_2": lambda length, material: RulerSubset(material.hotpotqa, 32, any_answer=True, source=material.sources[2]),
 }
