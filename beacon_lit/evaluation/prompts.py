@@ -21,11 +21,13 @@ class Prompt:
         ids: token ids, special tokens included, with at most one beginning-of-sequence token.
         template: "chat" or "plain", which the ids are written in.
         dropped: number of tokens that were cut out of the text.
+        tail: number of last tokens that a baseline neither sees nor compresses; None = as many as its settings say.
     """
 
     ids: list[int]
     template: str = PLAIN
     dropped: int = 0
+    tail: int | None = None
 
 
 def check_template(template: str) -> None:

@@ -7,11 +7,11 @@ from math import pi
 from random import Random
 
 from beacon_lit.evaluation.tasks.ruler import words
+from beacon_lit.evaluation.tasks.ruler.grading import NEW_TOKENS
 from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 
 SHORT = 4096  # below it words are repeated less often
 _COMMON = 10
-FREQUENT_TOKENS = 50  # maximum number of tokens of an answer with frequent words
 
 _LIST = "Here is a numbered list of words. Some of them come more often than others; keep those in mind."
 _LIST_QUESTION = "Question: Which 10 words come most often in the list above?"
@@ -80,7 +80,7 @@ class FrequentWords:
     def __call__(self, rng: Random, size: int) -> RulerSample:
         """Make a sample whose size is the number of words, before shares of them are rounded down."""
         coded = words.distinct(
-            lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, (self.length - FREQUENT_TOKENS) // 50)
+            lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, (self.length - NEW_TOKENS["fwe"]) // 50)
         )
         shares = [size * 6 / pi**2 / rank**2 for rank in range(1, len(coded) + 1)]
         text = [word for word, share in zip(["...", *coded[1:]], shares, strict=True) for _ in range(int(share))]
