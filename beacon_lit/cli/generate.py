@@ -45,7 +45,7 @@ def generate(cfg: DictConfig) -> list[dict[str, Any]]:
     if text is not None and not _read(cfg, chat, text, console):
         return []
     answers = []
-    with (folder / "answers.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
         for question in questions:
             try:
                 answers.append(answer(chat, question, cfg.keep, options, console))
