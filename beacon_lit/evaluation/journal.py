@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from beacon_lit.evaluation.task import Record
+from beacon_lit.files import replacing
 
 RECORDS_FILE = "predictions.jsonl"
 _PARTS = "predictions.rank*.jsonl"
@@ -52,10 +53,8 @@ class Journal:
     def close(folder: Path, records: Iterator[Record]) -> None:
         """Write all records of a finished run, in this order, and delete the files of the ranks."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{RECORDS_FILE}.{os.getpid()}"
-        with partial.open("w") as file:
+        with replacing(folder / RECORDS_FILE) as partial, partial.open("w") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
-        partial.replace(folder / RECORDS_FILE)
         for part in folder.glob(_PARTS):
             part.unlink()
 

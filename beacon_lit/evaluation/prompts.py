@@ -21,11 +21,13 @@ class Prompt:
         ids: token ids, special tokens included, with at most one beginning-of-sequence token.
         template: "chat" or "plain", which the ids are written in.
         dropped: number of tokens that were cut out of the text.
+        tail: number of last tokens that a baseline neither sees nor compresses; None = as many as its settings say.
     """
 
     ids: list[int]
     template: str = PLAIN
     dropped: int = 0
+    tail: int | None = None
 
 
 def check_template(template: str) -> None:
@@ -109,12 +111,14 @@ def make_options(
 def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
     """Cut a text to at most `max_tokens` tokens by dropping its middle, as LongBench's own code does.
 
-    The two halves are decoded and joined, so that the number of tokens may change by one or two where they meet.
+    Special tokens that the tokenizer puts around a text, such as a bos token, count among the tokens and in their half,
+    though the text has none. The two halves are decoded and joined, so that the number of tokens may change by one or
+    two where they meet.
 
     Returns:
         The text, and the number of tokens that were dropped.
     """
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizer(text, verbose=False)["input_ids"]
     if len(ids) <= max_tokens:
         return text, 0
     head, tail = ids[: max_tokens // 2], ids[len(ids) - max_tokens // 2 :]

@@ -12,6 +12,7 @@ from beacon_lit.evaluation.journal import Journal
 from beacon_lit.evaluation.plots import costs_by_length
 from beacon_lit.evaluation.report import write_report
 from beacon_lit.evaluation.task import ModeScores, Results, Task
+from beacon_lit.files import replacing, write_text
 
 
 def flat_metrics(results: Results, details: bool = True) -> dict[str, float]:
@@ -83,7 +84,8 @@ def save(
     results = list(runs.values())[-1]
     scores = [score for of_task in results.values() for score in of_task.values()]
     Journal.close(folder, (record for score in scores for record in score.predictions))
-    (folder / "metrics.json").write_text(json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
+    write_text(folder / "metrics.json", json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        with replacing(folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=150, format="png")
     write_report(folder, tasks, runs, figures, settings, command, notes)

@@ -3,7 +3,9 @@
 With it a prompt of several parts can be made exact to the token.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from beacon_lit.chat.template import ChatTemplate
@@ -35,13 +37,16 @@ class TurnMarkup:
     again: str
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str = AUTO, stem: str = " Answer:") -> "TurnMarkup":
+    def of(
+        cls, tokenizer: Any, template: str = AUTO, stem: str = "", options: Mapping[str, Any] = MappingProxyType({})
+    ) -> "TurnMarkup":
         """Take apart what `make_prompt` would write around a text.
 
         Args:
             tokenizer: the model's tokenizer.
             template: "chat" for the tokenizer's chat template, "plain" for none, "auto" for a chat if there is one.
             stem: beginning of the answer in plain text; a chat has none.
+            options: variables of the chat template.
 
         Raises:
             ValueError: unknown template, "chat" without a chat template, or a chat template that refuses two questions.
@@ -51,7 +56,7 @@ class TurnMarkup:
             start = tokenizer("")["input_ids"][:1]
             prefix = tuple(start) if start and start[0] == tokenizer.bos_token_id else ()
             return cls(tokenizer, PLAIN, prefix, head="", ask=stem, again="\n\n")
-        chat = ChatTemplate.of(tokenizer, {})
+        chat = ChatTemplate.of(tokenizer, options)
         asked = [{"role": "user", "content": _FIRST}]
         head, _, ask = chat.render(tokenizer, asked, prompt=True).partition(_FIRST)
         turns = [*asked, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _SECOND}]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from beacon_lit.files import replacing, write_text
 from beacon_lit.record import DONE, STOPPED
 from beacon_lit.sweeps.differences import swept
 from beacon_lit.sweeps.figure import metric_by_settings
@@ -48,12 +49,13 @@ def report(
     best = pick(scored, key=lambda job: job.metrics[str(metric)]) if len(scored) > 1 else None
     output.mkdir(parents=True, exist_ok=True)
     write_csv(jobs, output / "summary.csv")
-    (output / "summary.md").write_text(markdown(jobs, best, metric))
+    write_text(output / "summary.md", markdown(jobs, best, metric))
     written, settings = ["summary.csv", "summary.md"], swept(scored) if best else {}
     if best and settings:
         values = [job.metrics[str(metric)] for job in scored]
         figure = metric_by_settings(settings, values, str(metric), scored.index(best))
-        figure.savefig(output / "summary.png", dpi=150)
+        with replacing(output / "summary.png") as unfinished, unfinished.open("wb") as file:
+            figure.savefig(file, dpi=150, format="png")
         written.append("summary.png")
     console = Console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from beacon_lit.files import replacing
 from beacon_lit.record import DONE, FAILED
 from beacon_lit.sweeps.differences import MISSING, as_number, swept
 from beacon_lit.sweeps.jobs import Job, headlines
@@ -91,7 +92,7 @@ def write_csv(jobs: Sequence[Job], file: Path) -> None:
     """Write everything unrounded: settings that differ, all metrics, seconds, state, error."""
     settings = swept(jobs)
     metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
-    with file.open("w", newline="") as out:
+    with replacing(file) as partial, partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out:
         writer = csv.writer(out)
         writer.writerow(["run", "state", *settings, *metrics, "seconds", "error"])
         for i, job in enumerate(jobs):

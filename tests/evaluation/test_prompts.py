@@ -45,12 +45,13 @@ def test_auto_is_a_chat_where_there_is_a_template():
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_long_text_loses_its_middle(most, bos):
     made, text = byte_tokenizer(bos), DIGITS
-    assert len(made(text, add_special_tokens=False)["input_ids"]) == 26
+    assert len(made(text)["input_ids"]) == 26 + bos
     half = most // 2
-    expected = text if most >= 26 else text[:half] + text[26 - half :]
-    assert cut_middle(made, text, most) == (expected, 26 - len(expected))
+    expected = text if most >= 26 + bos else text[: max(half - bos, 0)] + text[26 - half :]
+    dropped = 0 if most >= 26 + bos else 26 + bos - 2 * half
+    assert cut_middle(made, text, most) == (expected, dropped)
     prompt = make_prompt(made, text, "plain", most, answer="!")
-    assert prompt.dropped == 26 - len(expected)
+    assert prompt.dropped == dropped
     assert made.decode(prompt.ids, skip_special_tokens=True) == expected + "!" and prompt.ids.count(BOS) == bos
 
 

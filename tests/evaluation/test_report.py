@@ -3,8 +3,10 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from beacon_lit.evaluation import Passkey, Perplexity, Subject, Task, choose_modes, make_figures, mean_score, run, save
 from beacon_lit.evaluation.report.examples import DIFFERENT, FIRST, LONGEST, shortened, shown_examples
@@ -157,6 +159,39 @@ def test_what_a_model_says_is_text_and_nothing_else(tmp_path):
     page = Page(html)
     assert evil in page.texts and f"<b>{evil}" in page.texts and outside(html) == []
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "b"})
+
+
+def test_half_of_a_surrogate_pair_is_shown_as_its_escape(tmp_path):
+    html = written(tmp_path, told(record("dense", "a", 0.5, "cut \ud83d", answers=["\udc00"])), {"told": Told()})
+    assert "cut \\ud83d" in Page(html).texts and "\\udc00" in "".join(Page(html).texts)
+
+
+def on_a_full_disk(write, name):
+    """A function that writes half of the file `name` and fails, and writes others as before."""
+
+    def full(*args, **options):
+        file = next(arg for arg in args if isinstance(arg, Path))
+        if name not in file.name:
+            return write(*args, **options)
+        file.write_bytes(b"half")
+        raise OSError("no space")
+
+    return full
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.json", "predictions.jsonl", "chart.png"])
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, name):
+    results = told(record("dense", "a", 0.5))
+    everything = (tmp_path, {"told": Told()}, {"": results}, {"chart": Figure()}, SETTINGS)
+    save(*everything)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(Path, "write_text", on_a_full_disk(Path.write_text, name))
+    monkeypatch.setattr(Figure, "savefig", on_a_full_disk(Figure.savefig, name))
+    if name == "predictions.jsonl":
+        results["told"]["dense"].predictions.append({"not": {"JSON"}})
+    with pytest.raises((OSError, TypeError)):
+        save(*everything)
+    assert (tmp_path / name).read_bytes() == before[name] and {f.name for f in tmp_path.iterdir()} == {*before}
 
 
 def test_a_run_rescored_without_its_model_gives_the_same_page(folder, html, tmp_path):

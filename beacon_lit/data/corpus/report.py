@@ -7,14 +7,17 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from beacon_lit.files import replacing, write_text
+
 FIGURE = "lengths.png"
 
 
 def write_report(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Write report.md and the figure into a corpus's folder, and return the text."""
     text = report(manifest)
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    lengths_figure(manifest).savefig(folder / FIGURE, dpi=120, metadata={"Software": None})
+    write_text(folder / "report.md", text)
+    with replacing(folder / FIGURE) as partial:
+        lengths_figure(manifest).savefig(partial, dpi=120, format="png", metadata={"Software": None})
     return text
 
 

@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.table import InMemoryTable
 
 from beacon_lit.data.corpus.token_stream import TokenPosition
+from beacon_lit.files import write_text
 
 RECORD = "shard.json"
 _FEATURES = Features({"input_ids": List(Value("int32")), "length": Value("int32"), "source": Value("string")})
@@ -90,10 +91,8 @@ def find_shard(folder: Path, name: str) -> Shard | None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON to a temporary file that replaces `file` when complete."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    """Write JSON in one step."""
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _checksums(folder: Path) -> dict[str, str]:

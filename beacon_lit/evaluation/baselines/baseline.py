@@ -25,7 +25,7 @@ class Baseline:
         memory: the mode, a ratio or adapt-N.
         budget: "slots" keeps as many keys per head as the cache of the model has slots after the same prompt at the
             same ratio; "nominal" keeps 1/ratio of the text before the tail, and the tail.
-        tail: last tokens of a prompt that the method neither sees nor compresses.
+        tail: last tokens of a prompt that the method neither sees nor compresses, unless the prompt has its own number.
         peer: the process that answers.
     """
 
@@ -56,7 +56,7 @@ class Baseline:
     def _asked(self, request: Generate, ratio: int) -> dict[str, Any]:
         """Write a request as the process reads it."""
         lm, ids = self.peer.subject.lm, list(request.prompt.ids)
-        tail = min(self.tail, len(ids) - 1)
+        tail = min(self.tail if request.prompt.tail is None else request.prompt.tail, len(ids) - 1)
         text = len(ids) - tail
         keep = lm.cache_slots(len(ids), ratio) - tail if self.budget == SLOTS else text // ratio
         return {

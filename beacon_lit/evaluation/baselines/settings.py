@@ -86,5 +86,6 @@ class Kvpress:
             return [self._missing] if self.methods else []
         without = [task for task, scores in results.items() if not any(map(split_baseline, scores))]
         left_out = [f"left out: baselines in {', '.join(without)}, since they answer single prompts only"]
-        used = f"baselines: kvpress {version}; the last {self.tail} tokens of a prompt are not compressed"
+        unseen = f"the last {self.tail} tokens of a prompt are not compressed, or its question where a task knows it"
+        used = f"baselines: kvpress {version}; {unseen}"
         return [used, *left_out] if without else [used]

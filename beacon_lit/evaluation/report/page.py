@@ -18,6 +18,7 @@ from beacon_lit.evaluation.modes import DENSE, split_baseline
 from beacon_lit.evaluation.report.examples import shown_examples
 from beacon_lit.evaluation.report.facts import cost_rows, fact_rows
 from beacon_lit.evaluation.task import ModeScores, Results, Task
+from beacon_lit.files import write_text
 
 REPORT_FILE = "report.html"
 BROAD = 8  # inches; a wider figure has a row of its own
@@ -76,7 +77,7 @@ def write_report(
             for name, scores in newest.items()
         ],
     )
-    (folder / REPORT_FILE).write_text(html, encoding="utf-8")
+    write_text(folder / REPORT_FILE, html)
 
 
 def _environment() -> Environment:

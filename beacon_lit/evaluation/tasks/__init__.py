@@ -11,7 +11,7 @@ from beacon_lit.evaluation.tasks.needle.single import Needle
 from beacon_lit.evaluation.tasks.needle.turns import MultiTurnNeedle
 from beacon_lit.evaluation.tasks.passkey import Passkey
 from beacon_lit.evaluation.tasks.perplexity import Perplexity
-from beacon_lit.evaluation.tasks.ruler import Ruler
+from beacon_lit.evaluation.tasks.ruler import Ruler, RulerFiles, RulerKvpress
 from beacon_lit.evaluation.tasks.topic import TopicRetrieval
 
 __all__ = [
@@ -28,5 +28,7 @@ __all__ = [
     "Passkey",
     "Perplexity",
     "Ruler",
+    "RulerFiles",
+    "RulerKvpress",
     "TopicRetrieval",
 ]

@@ -72,7 +72,7 @@ class Quote(Task):
         given, answer, *others = dict.fromkeys(made_up.sentence(rng) for _ in range(3 + length // _TOKENS))
         haystack = Haystack([token_ids(markup.tokenizer, " ".join(others))])
         asking = replace(markup, ask=markup.ask + given)
-        hidden = hide(asking, haystack, 0, length, [f"{given} {answer}"], [depth], _QUESTION)
+        hidden = hide(asking, haystack, 0, length, [f" {given} {answer}"], [depth], _QUESTION)
         about = {"length": length, "depth": depth, "position": hidden.positions[0], "given": given, "answer": answer}
         return Example(f"{length}/{depth:g}/{index}", about, Prompt(hidden.ids, markup.template))
 

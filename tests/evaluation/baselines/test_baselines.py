@@ -187,6 +187,26 @@ def test_at_ratio_1_answers_are_those_of_the_dense_model(tmp_path):
     assert baseline.can_answer(requests[0]) and not baseline.can_answer(ScoreText([1]))
 
 
+class Asked:
+    """Keeps what it is asked, and answers nothing."""
+
+    def __init__(self, subject):
+        self.subject, self.requests = subject, []
+
+    def ask(self, method, requests):
+        self.requests += requests
+        return [{"ids": [1], "kept": 1, "seconds": 0.0}] * len(requests)
+
+
+@pytest.mark.parametrize(("budget", "kept"), [("nominal", 60 // 8), ("slots", None)])
+def test_a_prompt_that_knows_its_question_has_a_tail_of_its_own(budget, kept):
+    peer = Asked(Subject(tiny_lm(300), byte_tokenizer()))
+    prompts = [Prompt([5] * 70, tail=10), Prompt([5] * 70), Prompt([5] * 70, tail=99)]
+    Baseline("kvzip", parse_mode(8), budget, TAIL, peer).ask([Generate(prompt, 4) for prompt in prompts])
+    assert [asked["tail"] for asked in peer.requests] == [10, TAIL, 69]
+    assert peer.requests[0]["keep"] == (kept or peer.subject.lm.cache_slots(70, 8) - 10)
+
+
 def test_settings_are_checked_without_a_run():
     assert Kvpress().version() is None and Kvpress().baselines([parse_mode(4)], None) == ()
     made = Kvpress(["snapkv"], budget="nominal").baselines(

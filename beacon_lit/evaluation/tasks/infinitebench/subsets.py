@@ -30,15 +30,17 @@ def _numbers(row: Mapping[str, Any]) -> list[float]:
 
 
 def _option(row: Mapping[str, Any]) -> list[str]:
-    """Return the text of the right option, and its letter; a row has one of them, or both."""
-    options, answer = row["options"], _answers(row)[0]
+    """Return the text of the right option, and its letter. A row has one of them or both; options may be equal."""
+    options, answers = row["options"], _answers(row)
     if not isinstance(options, list) or len(options) != 4 or not all(isinstance(option, str) for option in options):
         raise ValueError(f"options must be a list of four strings, not {options!r}")
-    if answer in options:
-        return [answer, "ABCD"[options.index(answer)]]
-    if answer not in tuple("ABCD"):
-        raise ValueError(f"answer must be one of the options or its letter, not {answer!r}")
-    return [options["ABCD".index(answer)], answer]
+    text, letter = (answers * 2)[:2] if len(answers) <= 2 else ("", "")
+    if len(answers) == 1:
+        text = options["ABCD".index(letter)] if letter in tuple("ABCD") and letter not in options else text
+        letter = "ABCD"[options.index(text)] if text in options else letter
+    if text not in options or letter not in tuple("ABCD"):
+        raise ValueError(f"answer must be one of the options, its letter, or both, not {row['answer']!r}")
+    return [text, letter]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from random import Random
 
 from matplotlib.figure import Figure
@@ -13,9 +13,9 @@ from beacon_lit.evaluation.metrics import rouge_l
 from beacon_lit.evaluation.plots import score_by_mode
 from beacon_lit.evaluation.prompts import AUTO, check_template
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Subject, Task
-from beacon_lit.evaluation.tasks.needle.facts import MOST_FACTS, Fact, draw_facts
+from beacon_lit.evaluation.tasks.needle.facts import CUE, MOST_FACTS, Fact, draw_facts, paragraph
 from beacon_lit.evaluation.tasks.needle.grading import check_metric, contains, first_line
-from beacon_lit.evaluation.tasks.needle.haystack import Haystack, TextFiles, read_haystack
+from beacon_lit.evaluation.tasks.needle.haystack import Haystack, TextFiles, in_published_layout, read_haystack
 from beacon_lit.evaluation.tasks.needle.hiding import hide
 from beacon_lit.evaluation.turn_markup import TurnMarkup
 
@@ -29,8 +29,8 @@ class NeedleTask(Task):
         samples: texts per length (and depth). Each begins with another text of the haystack.
         seed: changes the needles, and their places and order if these are drawn.
         path: the haystack: a folder with *.txt, a file or a glob; None = the held-out documents.
-        data_root: the folder that `long-llm:` in the path stands for.
-        template: "auto", "chat" or "plain"; in plain text an answer follows "Answer:".
+        data_root: the folder that `long-llm:` in the path stands for; its folder `needle` is searched as well.
+        template: "auto", "chat" or "plain". A question ends with a line "Answer:", in a chat within the user's turn.
         max_new_tokens: maximum number of tokens of an answer.
         metric: what `Score.value` is the mean of: "accuracy", "rouge" or "judge" (1 to 10).
         judge: grades answers if it has a url.
@@ -60,11 +60,14 @@ class NeedleTask(Task):
 
     def _files(self) -> TextFiles | None:
         """Find the files of the haystack. Raises ValueError if there are none."""
-        return None if self.path is None else TextFiles(self.path, self.data_root)
+        if self.path is None:
+            return None
+        return TextFiles(in_published_layout(self.path, self.data_root), self.data_root)
 
     def examples(self, subject: Subject) -> Sequence[Example]:
         """See Task."""
         markup = TurnMarkup.of(subject.tokenizer, self.template)
+        markup = replace(markup, ask=CUE + markup.ask)
         haystack = read_haystack(self._files(), subject, max(self.lengths), self.samples)
         return [example for length in self.lengths for example in self._of_length(length, markup, haystack)]
 
@@ -109,7 +112,7 @@ class SeveralNeedles(NeedleTask):
         depths = [round(part * (i + rng.random()), 1) for i in range(self.needles)]
         rng.shuffle(depths)
         statements, questions = [fact.statement for fact in facts], self._questions(facts)
-        hidden = hide(markup, haystack, index, length, statements, depths, questions[0])
+        hidden = hide(markup, haystack, index, length, [*map(paragraph, statements)], depths, questions[0])
         about = {
             "length": length,
             "depths": depths,

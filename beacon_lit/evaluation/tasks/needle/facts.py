@@ -23,6 +23,14 @@ PLEASURES = (
 )  # fmt: skip
 
 
+CUE = "\nAnswer:"  # behind every question, as in the paper's code
+
+
+def paragraph(statement: str) -> str:
+    """Write a needle as a paragraph of its own, as the paper's code does."""
+    return f"\n\n{statement}\n\n"
+
+
 @dataclass(frozen=True)
 class Fact:
     """A needle.

@@ -1,12 +1,13 @@
 """Reads the text that needles are hidden in: text files, or the held-out documents."""
 
+import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
 from beacon_lit.data.retrieval.token_ids import token_ids
-from beacon_lit.data.sources.files import FileSource
+from beacon_lit.data.sources.files import DATA_ROOT_PREFIX, FileSource
 from beacon_lit.evaluation.task import Subject
 
 
@@ -26,7 +27,7 @@ class TextFiles(FileSource):
     @property
     def wanted(self) -> str:
         """See `FileSource`."""
-        return "a text file, or a folder with *.txt in it (such as PaulGrahamEssays of the long-llm data)"
+        return "a text file, or a folder with *.txt in it (such as needle/PaulGrahamEssays of the long-llm data)"
 
     def accepts(self, file: Path) -> bool:
         """See `FileSource`."""
@@ -41,6 +42,15 @@ class TextFiles(FileSource):
                 raise ValueError(f"path={self.path}: {file} is not UTF-8 (byte {error.start})") from error
             if text:
                 yield text
+
+
+def in_published_layout(path: str, data_root: str | None) -> str:
+    """Return `long-llm:needle/NAME`, as in the published data, for `long-llm:NAME` if only the former exists."""
+    nested = path.replace(DATA_ROOT_PREFIX, f"{DATA_ROOT_PREFIX}needle/", 1)
+    if nested == path or data_root is None:
+        return path
+    exist = [glob.glob(str(Path(data_root) / name.removeprefix(DATA_ROOT_PREFIX))) for name in (path, nested)]
+    return nested if exist[1] and not exist[0] else path
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ def hide(
         haystack: the text that the needles are hidden in.
         first: number of the haystack's text that comes first.
         length: tokens in all.
-        statements: the needles.
+        statements: the needles, with the white space around them.
         depths: for each needle the share of the haystack's tokens before it, in per cent; from there it is moved to the
             beginning of the next sentence, or else word, if this is within 64 tokens.
         question: what is asked.
@@ -49,7 +49,7 @@ def hide(
         ValueError: a length that leaves no room for a haystack.
     """
     opening, closing = markup.opening(ANNOUNCEMENT), markup.question(question)
-    needles = [token_ids(markup.tokenizer, f" {statement}") for statement in statements]
+    needles = [token_ids(markup.tokenizer, statement) for statement in statements]
     room = length - len(opening) - len(closing) - sum(map(len, needles))
     if room < 1:
         raise ValueError(f"lengths={length} is not allowed; allowed: at least {length - room + 1} tokens")

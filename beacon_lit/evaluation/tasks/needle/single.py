@@ -12,7 +12,7 @@ from beacon_lit.evaluation.prompts import Prompt
 from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject
 from beacon_lit.evaluation.tasks.needle.base import NeedleTask
-from beacon_lit.evaluation.tasks.needle.facts import Fact, draw_facts
+from beacon_lit.evaluation.tasks.needle.facts import Fact, draw_facts, paragraph
 from beacon_lit.evaluation.tasks.needle.grading import METRICS, contains, summed_up
 from beacon_lit.evaluation.tasks.needle.haystack import Haystack
 from beacon_lit.evaluation.tasks.needle.hiding import hide
@@ -23,11 +23,11 @@ from beacon_lit.evaluation.turn_markup import TurnMarkup
 class Needle(NeedleTask):
     """Asks for one needle per prompt: Kamradt's test, as the paper runs it (arXiv 2401.03462, section 4.3).
 
-    The prompt is an announcement, the haystack with the needle, and the question; in a chat all of it is the user's
-    turn. The first line of the greedy answer is graded: "score" is 1 if it has the words of the answer, else 0; "rouge"
-    is the recall of ROUGE-L against the needle; and with a judge "judge" is a grade from 1 to 10. Unlike in the paper's
-    code, the depth counts the tokens of the haystack alone, a needle stands where a sentence begins, files are sorted,
-    and there is no second bos token.
+    The prompt is an announcement, the haystack with the needle as a paragraph of its own, the question, and a line
+    "Answer:"; in a chat all of it is the user's turn. The first line of the greedy answer is graded: "score" is 1 if it
+    has the words of the answer, else 0; "rouge" is the recall of ROUGE-L against the needle; and with a judge "judge"
+    is a grade from 1 to 10. Unlike in the paper's code, the depth counts the tokens of the haystack alone, a needle
+    stands where a sentence begins, files are sorted, and there is no second bos token.
 
     Args:
         depths: where the needle is, in per cent of the haystack.
@@ -61,7 +61,7 @@ class Needle(NeedleTask):
         for depth in self.depths:
             for index in range(self.samples):
                 fact = self._fact(f"{self.seed}/{length}/{float(depth)}/{index}")
-                hidden = hide(markup, haystack, index, length, [fact.statement], [depth], fact.question)
+                hidden = hide(markup, haystack, index, length, [paragraph(fact.statement)], [depth], fact.question)
                 about = {
                     "length": length,
                     "depth": depth,

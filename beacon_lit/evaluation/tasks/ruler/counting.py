@@ -7,6 +7,7 @@ from math import pi
 from random import Random
 
 from beacon_lit.evaluation.tasks.ruler import words
+from beacon_lit.evaluation.tasks.ruler.grading import NEW_TOKENS
 from beacon_lit.evaluation.tasks.ruler.sample import RulerSample
 
 SHORT = 4096  # below it words are repeated less often
@@ -38,18 +39,26 @@ class CommonWords:
     def __call__(self, rng: Random, size: int) -> RulerSample:
         """Make a sample whose size is the number of other words."""
         short = self.length < SHORT
-        example = _list(rng, 10 if short else 30, *((3, 1) if short else (10, 3)), words.SINGLE)
-        long = words.SINGLE if self.length <= 2 * SHORT else words.PAIRS
-        asked = _list(rng, min(size, len(long) - _COMMON), *((6, 1) if short else (30, 3)), long)
+        example = _list(rng, 10 if short else 30, *((3, 1) if short else (10, 3)))
+        asked = _list(rng, size, *((6, 1) if short else (30, 3)))
         solved = f"{example.text}\n{example.stem} {_numbered(example.answers)}"
-        return RulerSample(f"{solved}\n\n{asked.text}", asked.stem, asked.answers)
+        return RulerSample(f"{solved}\n{asked.text}", asked.stem, asked.answers)
 
 
-def _list(rng: Random, others: int, often: int, seldom: int, vocabulary: list[str]) -> RulerSample:
-    drawn = rng.sample(vocabulary, _COMMON + others)
+def _list(rng: Random, others: int, often: int, seldom: int) -> RulerSample:
+    drawn = _words(rng, _COMMON + others)
     entries = drawn[:_COMMON] * often + drawn[_COMMON:] * seldom
     rng.shuffle(entries)
     return RulerSample(f"{_LIST}\n{_numbered(entries)}\n{_LIST_QUESTION}", _LIST_STEM, drawn[:_COMMON])
+
+
+def _words(rng: Random, count: int) -> list[str]:
+    """Draw different English words, or made-up words if there are not enough of them."""
+    return (
+        rng.sample(words.SINGLE, count)
+        if count <= len(words.SINGLE)
+        else words.distinct(lambda: words.made_up(rng), count)
+    )
 
 
 def _numbered(entries: Sequence[str]) -> str:
@@ -70,8 +79,10 @@ class FrequentWords:
 
     def __call__(self, rng: Random, size: int) -> RulerSample:
         """Make a sample whose size is the number of words, before shares of them are rounded down."""
-        coded = words.distinct(lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, self.length // 50))
+        coded = words.distinct(
+            lambda: words.letters(rng, string.ascii_lowercase, 6), max(8, (self.length - NEW_TOKENS["fwe"]) // 50)
+        )
         shares = [size * 6 / pi**2 / rank**2 for rank in range(1, len(coded) + 1)]
         text = [word for word, share in zip(["...", *coded[1:]], shares, strict=True) for _ in range(int(share))]
         rng.shuffle(text)
-        return RulerSample(f"{_CODED}\n{' '.join(text)}\n{_CODED_QUESTION}", _CODED_STEM, coded[1:4])
+        return RulerSample(f"{_CODED} {' '.join(text)}\n{_CODED_QUESTION}", _CODED_STEM, coded[1:4])

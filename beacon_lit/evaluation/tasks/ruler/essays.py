@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 from textwrap import wrap
@@ -10,12 +12,28 @@ from beacon_lit.data.records import MalformedRecord
 from beacon_lit.data.retrieval import made_up
 from beacon_lit.data.sources.json_files import JsonSource
 from beacon_lit.evaluation.task import Subject
+from beacon_lit.evaluation.tasks.needle.haystack import in_published_layout
 
 MADE_UP, DOCUMENTS = "made-up", "documents"
 
 _CHARACTERS = 4_000_000  # maximum amount of text, about a million tokens
 _LONGEST = 400  # characters of a sentence; a longer one (a table, source code) is cut
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True)
+class _EssayFiles(JsonSource):
+    """Files of text or JSON: one file, all files of a folder, or the matches of a glob."""
+
+    @property
+    def files(self) -> list[Path]:
+        """See `FileSource`."""
+        parts = (sorted(found.iterdir()) if found.is_dir() else [found] for found in super().files)
+        return [file for file in chain.from_iterable(parts) if file.is_file()]
+
+    def accepts(self, file: Path) -> bool:
+        """See `FileSource`."""
+        return file.is_file() or any(inner.is_file() for inner in file.iterdir())
 
 
 def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: int) -> list[str]:
@@ -47,7 +65,7 @@ def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: i
 
 def _read(path: str, data_root: str | None) -> Iterator[str]:
     try:
-        source = JsonSource(f"{path}/*" if Path(path).is_dir() else path, data_root)
+        source = _EssayFiles(in_published_layout(path, data_root), data_root)
     except ValueError as error:
         raise ValueError(f"essays={path!r}: {error}; also allowed: made-up, documents") from error
     for file in source.files:

@@ -1,4 +1,4 @@
-"""Needles that name values of keys, hidden between sentences or between other needles."""
+"""Needles that name values of keys, hidden between sentences, between lines of noise or between other needles."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ class Needles:
     """Makes samples with needles.
 
     Attributes:
-        haystack: sentences to hide the needles between, repeated from a random one on; empty = other needles.
+        haystack: sentences or lines to hide the needles between, repeated from a random one on; empty = other needles.
+        in_lines: whether each needle, like each part of the haystack, is a line of its own; else all is one paragraph,
+            and needles stand at some of 40 depths.
         keys, values: kinds of keys and values: "words", "numbers" or "uuids".
         told: number of keys in the text.
         per_key: number of values of each key.
@@ -33,6 +35,7 @@ class Needles:
     """
 
     haystack: Sequence[str]
+    in_lines: bool = True
     keys: str = "words"
     values: str = "numbers"
     told: int = 1
@@ -40,7 +43,7 @@ class Needles:
     asked: int = 1
 
     def __call__(self, rng: Random, size: int) -> RulerSample:
-        """Make a sample whose size is the number of sentences, or of other needles."""
+        """Make a sample whose size is the number of sentences, of lines of noise, or of other needles."""
         others = 0 if self.haystack else size
         keys = words.distinct(lambda: _MAKERS[self.keys](rng), self.told + others)
         values = words.distinct(lambda: _MAKERS[self.values](rng), self.told * self.per_key + others)
@@ -49,9 +52,10 @@ class Needles:
         rng.shuffle(needles)
         more = zip(keys[self.told :], values[self.told * self.per_key :], strict=True)
         lines = self._sentences(rng, size) if self.haystack else [self._needle(*pair) for pair in more]
-        words.hide(needles, lines, rng)
+        draw = words.between_lines if self.in_lines else words.at_depths
+        words.hide(needles, lines, draw(rng, len(lines), len(needles)))
         asked = rng.sample(range(self.told), self.asked)
-        document = (" " if self.haystack else "\n").join(lines)
+        document = ("\n" if self.in_lines else " ").join(lines)
         return self._sample(document, [keys[i] for i in asked], [value for i in asked for value in of_keys[i]])
 
     def _sample(self, document: str, keys: list[str], answers: list[str]) -> RulerSample:

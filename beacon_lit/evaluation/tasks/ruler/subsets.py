@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from beacon_lit.evaluation.task import Subject
 from beacon_lit.evaluation.tasks.ruler.counting import CommonWords, FrequentWords
 from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP, read_sentences
+from beacon_lit.evaluation.tasks.ruler.grading import NEW_TOKENS
 from beacon_lit.evaluation.tasks.ruler.needles import Needles
 from beacon_lit.evaluation.tasks.ruler.questions import MadeUpQuestions, read_hotpotqa, read_squad
 from beacon_lit.evaluation.tasks.ruler.sample import Make, RulerSubset
-from beacon_lit.evaluation.tasks.ruler.tracing import variables
+from beacon_lit.evaluation.tasks.ruler.tracing import CHAIN, variables
 from beacon_lit.evaluation.tasks.ruler.words import NOISE
 
 
@@ -46,10 +47,15 @@ def _needles(source: str, **numbers: str | int) -> Callable[[int, Material], Rul
 
     def make(length: int, material: Material) -> RulerSubset:
         haystack = {"noise": NOISE, "essays": material.essays, "needles": ()}[source]
-        from_files = {"source": material.sources[0]} if source == "essays" else {}
-        return RulerSubset(Needles(haystack, **numbers), 128, **from_files)  # type: ignore[arg-type]
+        in_essays = source == "essays"
+        made = Needles(haystack, in_lines=not in_essays, **numbers)  # type: ignore[arg-type]
+        return RulerSubset(made, NEW_TOKENS["niah"], least=1, source=material.sources[0] if in_essays else MADE_UP)
 
     return make
+
+
+def _questions(make: Make, source: str) -> RulerSubset:
+    return RulerSubset(make, NEW_TOKENS["qa"], any_answer=True, source=source)
 
 
 SUBSETS: dict[str, Callable[[int, Material], RulerSubset]] = {
@@ -61,9 +67,9 @@ SUBSETS: dict[str, Callable[[int, Material], RulerSubset]] = {
     "niah_multikey_3": _needles("needles", keys="uuids", values="uuids"),
     "niah_multivalue": _needles("essays", per_key=4),
     "niah_multiquery": _needles("essays", told=4, asked=4),
-    "vt": lambda length, material: RulerSubset(variables, 30),
-    "cwe": lambda length, material: RulerSubset(CommonWords(length), 120),
-    "fwe": lambda length, material: RulerSubset(FrequentWords(length), 50, least=100),
-    "qa_1": lambda length, material: RulerSubset(material.squad, 32, any_answer=True, source=material.sources[1]),
-    "qa_2": lambda length, material: RulerSubset(material.hotpotqa, 32, any_answer=True, source=material.sources[2]),
+    "vt": lambda length, material: RulerSubset(variables, NEW_TOKENS["vt"], least=CHAIN),
+    "cwe": lambda length, material: RulerSubset(CommonWords(length), NEW_TOKENS["cwe"]),
+    "fwe": lambda length, material: RulerSubset(FrequentWords(length), NEW_TOKENS["fwe"], least=100),
+    "qa_1": lambda length, material: _questions(material.squad, material.sources[1]),
+    "qa_2": lambda length, material: _questions(material.hotpotqa, material.sources[2]),
 }

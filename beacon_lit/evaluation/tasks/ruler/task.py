@@ -15,6 +15,7 @@ from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.task import Example, ModeScores, Record, Score, Subject, Task, mean, mean_score
 from beacon_lit.evaluation.tasks.ruler.essays import MADE_UP
 from beacon_lit.evaluation.tasks.ruler.fitting import largest
+from beacon_lit.evaluation.tasks.ruler.grading import contained
 from beacon_lit.evaluation.tasks.ruler.sample import RulerSubset
 from beacon_lit.evaluation.tasks.ruler.subsets import SUBSETS, Material
 
@@ -122,8 +123,7 @@ class Ruler(Task):
 
     def grade(self, record: Record) -> Record:
         """See Task."""
-        said = [answer.lower() in record["prediction"].lower() for answer in record["answers"]]
-        return {"score": float(any(said)) if record["any_answer"] else mean(said)}
+        return {"score": contained(record["prediction"], record["answers"], record["any_answer"])}
 
     def score(self, records: Sequence[Record]) -> Score:
         """See Task."""

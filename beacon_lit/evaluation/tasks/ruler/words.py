@@ -6,7 +6,7 @@ from uuid import UUID
 
 from beacon_lit.data.retrieval.passkey import FILLER
 
-NOISE = [f"{line}." for line in FILLER.strip().rstrip(".").split(". ")]
+NOISE = [FILLER.strip()]  # the sentences of a line of noise
 
 
 def _list(text: str) -> list[str]:
@@ -46,14 +46,20 @@ VERBS = _list(
     "teach thank travel trust vanish visit wander whisper wonder write yawn"
 )
 
-# As in the original, pairs are keys of needles; here also the words of long lists, for which SINGLE has too few.
 PAIRS = [f"{adjective}-{noun}" for adjective in ADJECTIVES for noun in NOUNS]
 SINGLE = [*ADJECTIVES, *NOUNS, *VERBS]
+_SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aeiou"]
+_DEPTHS = [round(100 * i / 39) for i in range(40)]  # per cent
 
 
 def pair(rng: Random) -> str:
     """Draw an adjective with a noun."""
     return rng.choice(PAIRS)
+
+
+def made_up(rng: Random) -> str:
+    """Make up a word of three syllables. All have the same length, so that none is part of another."""
+    return "".join(rng.choices(_SYLLABLES, k=3))
 
 
 def number(rng: Random) -> str:
@@ -84,8 +90,17 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def hide(told: Sequence[str], lines: list[str], rng: Random) -> None:
-    """Insert the lines `told` into `lines` at random places, in their order."""
-    places = sorted(rng.choices(range(len(lines) + 1), k=len(told)))
-    for place, line in reversed(list(zip(places, told, strict=True))):
+def between_lines(rng: Random, lines: int, count: int) -> list[int]:
+    """Draw places for `count` more lines, each before another of the given lines."""
+    return rng.sample(range(lines), count)
+
+
+def at_depths(rng: Random, sentences: int, count: int) -> list[int]:
+    """Draw places for `count` more sentences, at different ones of 40 depths from the start to the end."""
+    return [int(sentences * depth / 100) for depth in rng.sample(_DEPTHS, count)]
+
+
+def hide(told: Sequence[str], lines: list[str], places: Sequence[int]) -> None:
+    """Insert the lines `told`, in their order, into `lines` at some places: the number of lines before each."""
+    for place, line in reversed(list(zip(sorted(places), told, strict=True))):
         lines.insert(place, line)

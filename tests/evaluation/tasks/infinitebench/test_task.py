@@ -105,6 +105,15 @@ def test_answers_of_other_forms():
     assert graded("math_calc", "1, 3", answer=[[1, 3]]) == 1 and graded("passkey", "5", answer="5") == 1
 
 
+def test_the_letter_of_a_row_counts_where_options_are_equal():
+    row = dict(options=["foo", "foo", "x", "y"])
+    assert graded("code_debug", "B.", answer=["foo", "B"], **row) == 1
+    assert graded("code_debug", "A.", answer=["foo", "B"], **row) == 0
+    assert graded("longbook_choice_eng", "B", answer=["foo", "B"], **row) == 1
+    assert graded("code_debug", "A.", answer=["foo"], **row) == graded("code_debug", "A.", answer="foo", **row) == 1
+    assert graded("code_debug", "B.", answer=["B"], options=["B", "A", "x", "y"]) == 0, "a text, not a letter"
+
+
 def test_prompts_ask_what_records_ask():
     def prompt(name):
         return write_prompt(name, {"options": [], **ROWS[name]}, "here")
@@ -129,6 +138,9 @@ def test_prompts_ask_what_records_ask():
         ("code_run", dict(input="Which?"), "input must have a call"),
         ("code_debug", dict(options=["a"]), "options must be a list of four"),
         ("code_debug", dict(answer=["E"]), "answer must be one of the options"),
+        ("code_debug", dict(answer=["Dora", "E"]), "answer must be one of the options"),
+        ("code_debug", dict(answer=["Dora", "D", "D"]), "answer must be one of the options"),
+        ("passkey", dict(context="cut \ud83d"), "context has half of a surrogate pair"),
     ],
 )
 def test_bad_records_are_named(tmp_path, name, changed, message):

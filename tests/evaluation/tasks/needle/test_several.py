@@ -63,7 +63,7 @@ def test_needles_lie_in_parts_of_their_own():
         orders.add(tuple(order))
         ids = example.content[1][0]
         for position, needle in zip(example.about["positions"], example.about["needles"], strict=True):
-            assert tokens.decode(ids[position:]).startswith(f" {needle}")
+            assert tokens.decode(ids[position:]).startswith(f"\n\n{needle}\n\n")
     assert len(orders) > 1
 
 

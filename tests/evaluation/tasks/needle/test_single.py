@@ -44,13 +44,13 @@ def test_prompts_are_exact_and_what_the_template_writes(chat, bos):
         text = tokens.decode(ids)
         assert text.count(example.about["needle"]) == 1 and text.count(example.about["question"]) == 1
         told = tokens.decode(ids[example.about["position"] :])
-        assert told.startswith(" " + example.about["needle"])
+        assert told.startswith(f"\n\n{example.about['needle']}\n\n")
         if chat:
             content = text.removeprefix("<s>[user] ").removesuffix("</s>\n[assistant] ")
             again = make_prompt(tokens, content)
             assert tokens.decode(again.ids) == text and example.content.template == again.template
-        else:
-            assert text.endswith(example.about["question"] + " Answer:")
+        said_before = f"\n\n{example.about['question']}\nAnswer:"
+        assert text.endswith(said_before + ("</s>\n[assistant] " if chat else ""))
 
 
 def test_the_needle_stands_at_its_depth_of_the_haystack_where_a_sentence_begins():
@@ -61,11 +61,11 @@ def test_the_needle_stands_at_its_depth_of_the_haystack_where_a_sentence_begins(
     for example in task.examples(subject):
         ids, about = example.content.ids, example.about
         text = tokens.decode(ids)
-        head = text.partition(f" {about['needle']}")[0]
+        head = text.partition(f"\n\n{about['needle']}")[0]
         assert head.endswith((".", "!", "?", "\n\n")) or about["depth"] in (0, 100)
         haystack = text.partition("\n\n")[2].rpartition("\n\nWhat")[0]
         start = len(tokens(text.partition("\n\n")[0] + "\n\n")["input_ids"])
-        needle = len(tokens(f" {about['needle']}")["input_ids"])
+        needle = len(tokens(f"\n\n{about['needle']}\n\n")["input_ids"])
         room = len(tokens(haystack)["input_ids"]) - needle
         moved = about["position"] - start - round(room * about["depth"] / 100)
         assert 0 <= moved <= 64 if about["depth"] < 100 else moved == 0
@@ -145,6 +145,17 @@ def test_files_are_read_in_order_and_repeated(tmp_path):
     one = read_haystack(TextFiles(str(tmp_path / "b.txt")), subject, 1, 5)
     assert tokens.decode(one.cut(4, 30)).startswith("Second.\n\nSecond.")
     assert len(read_haystack(TextFiles(str(tmp_path)), subject, 1, 1).texts) == 1  # no more than is needed
+
+
+@pytest.mark.parametrize("layout", ["needle/PaulGrahamEssays", "PaulGrahamEssays"])
+def test_essays_lie_where_the_published_data_have_them_or_without_their_folder(tmp_path, layout):
+    (tmp_path / layout).mkdir(parents=True)
+    (tmp_path / layout / "a.txt").write_text("An essay about rivers. " * 40)
+    tokens = tokenizer()
+    for path in {f"long-llm:{layout}", "long-llm:PaulGrahamEssays"}:
+        task = Needle(lengths=(700,), depths=(0,), path=path, data_root=str(tmp_path))
+        (example,) = task.examples(Subject(None, tokens))
+        assert "An essay about rivers." in tokens.decode(example.content.ids)
 
 
 def test_special_tokens_of_documents_stay_out_of_the_haystack():

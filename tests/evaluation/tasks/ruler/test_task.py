@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ from beacon_lit.evaluation import Subject, parse_mode, run
 from beacon_lit.evaluation.tasks import Ruler
 from beacon_lit.evaluation.tasks.ruler.fitting import largest
 from beacon_lit.evaluation.tasks.ruler.subsets import SUBSETS, Material
+from beacon_lit.evaluation.tasks.ruler.words import SINGLE, at_depths, between_lines, hide
 from tests.configs import composed, small_backbone, small_model, small_text
 from tests.evaluation.fakes import AnsweringLM, FakeLM, byte_tokenizer
 
@@ -61,7 +63,9 @@ def test_needles_are_told_and_asked_for(name, seed):
 
 
 def test_haystacks_are_noise_essays_or_needles():
-    assert made("niah_single_1").text.count("The river is wide.") == 40
+    noise = made("niah_single_1").text.splitlines()
+    assert Counter(line.startswith("The river is wide. The hills are low.") for line in noise) == {True: 200, False: 3}
+    assert [line for line in noise if "secret numbers of" in line] == [line for line in noise if needles(line)]
     sentences = re.split(r"(?<=\.) ", made("niah_single_2").text)
     assert len(sentences) > 200 and len(set(sentences)) == len(sentences)
     assert len(made("niah_multikey_2").text.splitlines()) == 203
@@ -74,7 +78,7 @@ def test_variables_are_those_that_the_chain_reaches(seed):
     for text, answers in ((example, example.split()[-5:]), (asked, item.answers)):
         value = re.search(r"have the value (\d{5})", text)[1]
         reached = []
-        for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\.", text):
+        for name, source in re.findall(r"^VAR (\w+) = (?:VAR )?(\w+)$", text, re.MULTILINE):
             assert source == value or source in reached  # told in order
             reached.append(name)
         assert reached == list(answers) and len(set(reached)) == 5
@@ -84,7 +88,7 @@ def test_variables_are_those_that_the_chain_reaches(seed):
 @pytest.mark.parametrize(("length", "often", "seldom"), [(4096, 30, 3), (16384, 30, 3), (2048, 6, 1)])
 def test_common_words_come_most_often(length, often, seldom):
     item = made("cwe", length=length, size=100)
-    example, asked = item.text.split("\n\nHere is a numbered list")
+    example, asked = item.text.split("\nHere is a numbered list")
     counts = Counter(re.findall(r"\d+\. ([a-z-]+)", asked))
     assert sorted(item.answers) == sorted(word for word, count in counts.items() if count == often)
     assert len(item.answers) == 10 and Counter(counts.values()) == {often: 10, seldom: 100}
@@ -93,9 +97,25 @@ def test_common_words_come_most_often(length, often, seldom):
     assert set(re.findall(r"\d+\. (\w+)", solved)) == {word for word, _ in in_example.most_common(10)}
 
 
-def test_a_common_word_is_in_no_other_word():
-    from beacon_lit.evaluation.tasks.ruler.words import SINGLE
+@pytest.mark.parametrize("length", [4096, 16384])
+def test_lists_of_more_words_than_there_are_have_made_up_words(length):
+    few, many = (made("cwe", length=length, size=size) for size in (len(SINGLE) - 10, len(SINGLE) - 9))
+    assert set(few.answers) < {*SINGLE}
+    counts = Counter(re.findall(r"\d+\. (\S+)", many.text.rpartition("numbered list")[2]))
+    assert len(counts) == len(SINGLE) + 1 and all(re.fullmatch("[a-z]{6}", word) for word in counts)
 
+
+@given(st.integers(5, 40), st.integers(1, 5), st.integers(0, 99))
+def test_lines_stand_before_different_lines_and_sentences_at_different_depths(lines, count, seed):
+    text = [*map(str, range(lines))]
+    told, places = ["a", "b", "c", "d", "e"][:count], between_lines(Random(seed), lines, count)
+    hide(told, text, places)
+    assert [line for line in text if line.isalpha()] == told and text[-1] == str(lines - 1)
+    assert all(after.isdigit() for line, after in pairwise(text) if line.isalpha()) and len({*places}) == count
+    assert len({*at_depths(Random(seed), 101, count)}) == count and {*at_depths(Random(seed), 101, 40)} >= {0, 101}
+
+
+def test_a_common_word_is_in_no_other_word():
     assert not [(one, other) for one in SINGLE for other in SINGLE if one != other and one in other]
     assert len(set(SINGLE)) == len(SINGLE)
 
@@ -103,7 +123,7 @@ def test_a_common_word_is_in_no_other_word():
 @pytest.mark.parametrize("size", [100, 1000])
 def test_frequent_words_come_most_often_but_for_the_dots(size):
     item = made("fwe", size=size)
-    counts = Counter(item.text.split("\n")[1].split())
+    counts = Counter(item.text.split("\n")[0].partition("come most often. ")[2].split())
     most = [word for word, _ in counts.most_common(4)]
     assert most == ["...", *item.answers] and all(re.fullmatch("[a-z]{6}", word) for word in item.answers)
     assert counts[most[3]] > counts.most_common(5)[4][1]
@@ -193,6 +213,10 @@ def test_essays_are_documents_or_files(tmp_path):
     for path in (tmp_path, tmp_path / "*.*"):
         text = made("niah_single_2", essays=str(path), size=3).text
         assert all(sentence in text for sentence in ("Only this.", "And that.", "And more."))
+    (tmp_path / "needle" / "Essays").mkdir(parents=True)
+    (tmp_path / "needle" / "Essays" / "a.txt").write_text("Of rivers.")
+    for path in ("long-llm:needle/Essays", "long-llm:Essays", "long-llm:needle/Essays/*.txt"):
+        assert "Of rivers." in made("niah_single_2", essays=path, data_root=str(tmp_path), size=3).text
     (tmp_path / "b.jsonl").write_text("nothing\n")
     with pytest.raises(ValueError, match=r"b\.jsonl"):
         made("niah_single_2", essays=str(tmp_path))
