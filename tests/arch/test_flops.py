@@ -22,7 +22,11 @@ def counted(lm):
         out = lm(ids, mask, labels=labels, return_logits=False)
         out.loss.backward()
     own = pass_flops(lm, out.rows) + int((labels[:, 1:] != -100).sum()) * head_flops(lm)
-    return counter.get_total_flops(), own, out.rows
+    by_module = counter.get_flop_counts()
+    # Older versions of transformers (5.17) compute RoPE's angles as a product of (H/2, 1) and (1, n), newer ones
+    # multiply elementwise, which torch does not count. Angles belong to no layer, so neither do we.
+    angles = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith(".rotary_emb"))
+    return counter.get_total_flops() - angles, own, out.rows
 
 
 def hidden_square(lm, rows):
