@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import load_tokenizer
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -45,9 +46,10 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
     else:
         options = {name: cfg.model.backbone.get(name) for name in ("attn", "dtype") if name in cfg.model.backbone}
         options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
-        lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
+        path = find_beacons(cfg.checkpoint)
+        lm = BeaconLM.from_pretrained(str(path), **options)
         cfg.model.path = lm.config._name_or_path
-        tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
+        tokenizer = load_tokenizer(path, backbone=cfg.backbone)
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 

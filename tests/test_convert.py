@@ -61,8 +61,9 @@ def test_a_backbone_that_has_moved_and_has_no_tokenizer(
     lm: BeaconLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = (tmp_path / "backbone").rename(tmp_path / "moved")
-    for file in (*moved.glob("tokenizer*"), *moved.glob("chat_template*")):
-        file.unlink()
+    for folder in (moved, tmp_path / "beacons"):
+        for file in (*folder.glob("tokenizer*"), *folder.glob("chat_template*")):
+            file.unlink()
     convert(tmp_path / "beacons", tmp_path / "full", "full", backbone=str(moved))
     assert_same(lm, BeaconLM.from_pretrained(tmp_path / "full", beacon_dtype="auto"))
     assert "moved has no tokenizer" in capsys.readouterr().out

@@ -4,6 +4,7 @@ The work is done in `core` (layers), `scoring` (losses), `inference` (caches, ge
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,7 +80,7 @@ class BeaconLM(BeaconGeneration):
         return checkpoint.load(cls.families, path, beacon, attn, **options)
 
     def save_pretrained(self, save_directory: Any, *args: Any, beacon_only: bool = True, **options: Any) -> None:
-        """Write the beacons alone, with the backbone's name and fingerprint; or all as a Hugging Face folder.
+        """Write the beacons alone, with the backbone's name, fingerprint and tokenizer; or all, for Hugging Face.
 
         Where parameters are spread over ranks every rank must call it, and `is_main_process` says which writes.
         An adapter goes with the beacons; for a Hugging Face folder merge it first (`merge_adapter`).
@@ -90,6 +91,9 @@ class BeaconLM(BeaconGeneration):
         """
         if beacon_only:
             checkpoint.save_beacons_alone(self, save_directory, *args, **options)
+            if self.config._name_or_path and options.get("is_main_process", True):
+                with suppress(ValueError):  # a backbone without a tokenizer, or one that is not on this machine
+                    checkpoint.copy_tokenizer(self.config._name_or_path, save_directory, local_files_only=True)
             return
         checkpoint.adapter.check_merged(self)
         if checkpoint.collect_whole(self, options):

@@ -10,19 +10,13 @@ backbone's weights.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
+from beacon_lit.arch.checkpoint import adapter, copy_tokenizer, save_published, stored_settings
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
-from beacon_lit.arch.checkpoint.files import find_file
 from beacon_lit.arch.model import BeaconLM
 
 LAYOUTS = ("published", "beacons", "full")
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "merges.txt", "tokenizer.model",
-)  # fmt: skip
 
 
 def convert(
@@ -33,7 +27,7 @@ def convert(
     Args:
         source: a folder or hub id with beacons in it, or a training checkpoint.
         target: a folder that does not exist yet, or is empty.
-        to: "published", "beacons" or "full". "published" and "full" copy the tokenizer, too.
+        to: "published", "beacons" or "full". The tokenizer is copied, too.
         backbone: the folder or hub id of the backbone, where a source of beacons alone names one that has moved.
         plain_type: write the `model_type` that the paper's code expects; with "published" only, see `save_published`.
 
@@ -59,24 +53,17 @@ def convert(
     if to == "published":
         settings.to_published()  # raises ValueError before weights are read
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
-    name = lm.config._name_or_path
     if to != "beacons" and adapter.settings(lm) is not None:
         lm.merge_adapter()
     if to == "published":
         save_published(lm, target, plain_type=plain_type)
     else:
         lm.save_pretrained(target, beacon_only=to == "beacons")
-    if to != "beacons":
-        _copy_tokenizer(name, target)
+    try:
+        copy_tokenizer(source, target, backbone=backbone)
+    except ValueError as error:
+        print(f"{error}. None was copied to {target}")
     return lm
-
-
-def _copy_tokenizer(source: str, target: Path) -> None:
-    files = [file for name in TOKENIZER_FILES if (file := find_file(source, name, {})) is not None]
-    for file in files:
-        shutil.copy(file, target / file.name)
-    if not files:
-        print(f"{source} has no tokenizer; none was copied to {target}")
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from transformers import AutoTokenizer
 
+from beacon_lit.arch.checkpoint import load_tokenizer
 from beacon_lit.cli.command import command
 from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
 from beacon_lit.data.corpus.report import write_report
@@ -40,7 +40,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     settings = instantiate(cfg.corpus, _convert_="all")
     sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
     corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)
-    tokenizer = AutoTokenizer.from_pretrained(cfg.tokenizer)
+    tokenizer = load_tokenizer(cfg.tokenizer)
     disable_progress_bars()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, _Speed(), TimeRemainingColumn(), transient=True) as progress:

@@ -71,7 +71,8 @@ def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig) -> None:
             f"{min(beacon.ratios)}); allowed: at most the backbone's {limit} (max_position_embeddings)"
         )
     sliding = getattr(hf_config, "sliding_window", None)
-    if sliding is not None and beacon.window > sliding:
+    kinds = getattr(hf_config, "layer_types", None) or ("sliding_attention",)  # Mistral has no list: all layers slide
+    if sliding is not None and "sliding_attention" in kinds and beacon.window > sliding:
         raise ValueError(
             f"window={beacon.window} is not allowed; allowed: at most the backbone's sliding_window={sliding}"
         )

@@ -27,11 +27,11 @@ from beacon_lit.arch.checkpoint.files import (
     TRAINING_SUFFIX,
     WEIGHTS_FILE,
     as_value_error,
-    has_whole_model,
 )
 from beacon_lit.arch.checkpoint.fingerprint import check_backbone, check_shapes, sample, shapes
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import collect, put
+from beacon_lit.arch.checkpoint.whole import has_whole_model
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_beacon
 

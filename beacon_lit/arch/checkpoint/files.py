@@ -21,7 +21,6 @@ TRAINING_SUFFIX = ".ckpt"
 ADAPTER_FOLDER, ADAPTER_FILE = "adapter", "adapter_model.safetensors"
 # Options of Hugging Face's `from_pretrained` that say where files are.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
@@ -38,44 +37,6 @@ def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
     optional = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = cached_file(source, name, **hub, **optional)
     return None if found is None else Path(found)
-
-
-def find_beacons(path: str, hub: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """Find beacons alone, and the hub options for their backbone.
-
-    The options `revision` and `subfolder` refer to `path` if `path` is a hub id. A local folder of beacons or a
-    training checkpoint has neither, so the options refer to the backbone then.
-
-    Args:
-        path: what the user wants to load.
-        hub: options among `HUB_OPTIONS`.
-
-    Returns:
-        The folder of beacons or the training checkpoint, None if `path` is something else; and the backbone's options.
-
-    Raises:
-        ValueError: a folder holds beacons alone and a whole model.
-    """
-    if path.endswith(TRAINING_SUFFIX):
-        return Path(path), dict(hub)
-    if path.endswith(".gguf"):
-        return None, dict(hub)
-    if (Path(path) / SETTINGS_FILE).is_file():
-        if has_whole_model(Path(path)):
-            raise ValueError(f"{path} holds beacons alone ({SETTINGS_FILE}) and a whole model; allowed: one of them")
-        return Path(path), dict(hub)
-    with as_value_error(path):
-        file = find_file(path, SETTINGS_FILE, hub)
-        if file is None:
-            return None, dict(hub)
-        for name in (WEIGHTS_FILE, f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"):
-            find_file(path, name, hub)  # downloads the file beside the settings
-    return file.parent, {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
-
-
-def has_whole_model(folder: Path) -> bool:
-    """Whether a folder holds the weights of a whole model, as opposed to beacons alone."""
-    return any(next(folder.glob(pattern), None) for pattern in _WHOLE)
 
 
 def weight_files(source: str, hub: Mapping[str, Any]) -> dict[str, Path]:

@@ -1,9 +1,8 @@
-"""Unpack a GGUF file once into a Hugging Face folder (safetensors, config, tokenizer).
+"""Unpack a GGUF file once into Hugging Face folders: one with weights, config and tokenizer, one with the tokenizer.
 
-A GGUF file cannot be trained as it is, and reading the file takes tens of seconds. Therefore the first use unpacks the
-file into a cache folder, and later uses find this folder. The reading is done by transformers, and this module corrects
-what transformers leaves out or gets wrong: which tokens begin, end and pad a text, how SmolLM splits digits, and RoPE
-scaling, which would be dropped.
+A GGUF file cannot be trained as it is, and dequantising takes a while. Therefore the first use unpacks the file into a
+cache folder, and later uses find this folder. transformers converts the vocabulary; this module corrects what
+transformers leaves out or gets wrong: which tokens begin, end and pad a text, and how SmolLM splits digits.
 """
 
 import hashlib
@@ -12,18 +11,24 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
 from tokenizers import Tokenizer, decoders, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils.quantization_config import GgufConfig
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from beacon_lit.arch.checkpoint.gguf_file import GgufFile
+from beacon_lit.arch.checkpoint.gguf_weights import fill, gguf_config
 
 log = logging.getLogger(__name__)
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")  # as `general.architecture` spells them
+_TOKENIZER = "tokenizer"  # in the name of a cached folder, in place of a dtype
 _FORMAT = 1  # part of the name of a cached folder; raise the number when the content of folders changes
 
 
@@ -42,23 +47,33 @@ def convert_gguf(path: str | Path, folder: str | Path | None = None, dtype: torc
         path: a `.gguf` file, quantised or not, of an architecture in `ARCHITECTURES`.
         folder: the cache in which the model's folder is made; default: `cache_folder()`.
         dtype: dtype of the stored weights. float32 (the default) keeps the exact values; bfloat16 halves the folder and
-            rounds by up to 0.4 %, as much as a step of an 8-bit quantisation.
+            rounds by up to 0.4 %, as much as a step of an 8-bit quantisation. Each dtype has a folder of its own.
 
     Returns:
         The model's folder inside `folder`.
 
     Raises:
-        ValueError: the file is missing or damaged, or has another architecture or RoPE scaling.
-        ModuleNotFoundError: `gguf` or `accelerate` is not installed; transformers needs both to read GGUF files.
+        ValueError: the file is missing or damaged, has another architecture or RoPE scaling, or lacks a weight.
+        ModuleNotFoundError: the package `gguf` is not installed.
+    """
+    path, tokenizer = Path(path).expanduser(), gguf_tokenizer(path, folder)
+    target = _target(path, folder, str(dtype).removeprefix("torch."))
+    return build_once(target, lambda partial: _unpack(path, partial, dtype, tokenizer))
+
+
+def gguf_tokenizer(path: str | Path, folder: str | Path | None = None) -> Path:
+    """Convert a GGUF file's tokenizer into a folder that `from_pretrained` of a tokenizer reads, without the weights.
+
+    Args:
+        path, folder: see `convert_gguf`, also for errors.
+
+    Returns:
+        The tokenizer's folder inside `folder`.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"no such GGUF file: {path}; allowed: the path of an existing .gguf file")
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    name = f"{path.stem}-{str(dtype).removeprefix('torch.')}-{content[:16]}-v{_FORMAT}"
-    target = (Path(folder) if folder is not None else cache_folder()) / name
-    return build_once(target, lambda partial: _unpack(path, partial, dtype))
+    return build_once(
+        _target(path, folder, _TOKENIZER), lambda partial: _tokenizer(_read_header(path)).save_pretrained(partial)
+    )
 
 
 def unpacked_here(path: str) -> str:
@@ -68,12 +83,32 @@ def unpacked_here(path: str) -> str:
         path: a hub id or a folder, such as the name of a backbone in the settings of beacons.
 
     Returns:
-        The folder of the same name in `cache_folder()`, if `path` is a missing folder and this one exists; else `path`.
-        Equal names mean equal content, see `convert_gguf`.
+        If `path` is a missing folder, the folder of the same name in `cache_folder()`, or else the same model in
+        another dtype; `path` if there is none. Equal names mean equal content, see `convert_gguf`.
     """
-    own = cache_folder() / Path(path).name
-    missing = Path(path).is_absolute() and not Path(path).exists()
-    return str(own) if missing and own.is_dir() else path
+    if not Path(path).is_absolute() or Path(path).exists():
+        return path
+    stem, _, rest = Path(path).name.rpartition("-v")[0].rpartition("-")
+    stem = stem.rpartition("-")[0]
+    others = [f"{stem}-{dtype}-{rest}-v{_FORMAT}" for dtype in ("float32", "bfloat16", "float16")]
+    found = (cache_folder() / name for name in (Path(path).name, *others))
+    return next((str(folder) for folder in found if folder.is_dir()), path)
+
+
+def _target(path: Path, folder: str | Path | None, part: str) -> Path:
+    """Return the folder in the cache for a part of a file: the tokenizer, or the weights in a dtype."""
+    if not path.is_file():
+        raise ValueError(f"no such GGUF file: {path}; allowed: the path of an existing .gguf file")
+    stat = path.stat()
+    name = f"{path.stem}-{part}-{_content(path, stat.st_size, stat.st_mtime_ns)}-v{_FORMAT}"
+    return (Path(folder) if folder is not None else cache_folder()) / name
+
+
+@cache
+def _content(path: Path, size: int, modified: int) -> str:
+    """Return the start of the hash of a file's content. Size and time of the last change are part of the key."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
@@ -105,64 +140,51 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     return target
 
 
-def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"reading {path.name} needs {' and '.join(missing)}: pip install {' '.join(missing)}, "
-            "or both with pip install 'beacon_lit[demo]'"
-        )
+def _unpack(path: Path, folder: Path, dtype: torch.dtype, tokenizer_folder: Path) -> None:
     log.info("unpacking %s into %s (once)", path.name, folder.parent)
-    metadata = _read_metadata(path)
-    tokenizer = _tokenizer(path, metadata)
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    if head_dim := metadata.get(f"{metadata['general.architecture']}.attention.key_length"):
-        config.head_dim = head_dim  # transformers sets 128 for every Qwen3
-    model = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        gguf_file=path.name,
-        config=config,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=dtype,
-    )
+    header = _read_header(path)
+    config, tokenizer = gguf_config(header), PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(model.config, name, getattr(tokenizer, name))
-        setattr(model.generation_config, name, getattr(tokenizer, name))
-    tokenizer.save_pretrained(folder)
+        setattr(config, name, getattr(tokenizer, name))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    fill(model, header, dtype)
     model.save_pretrained(folder)
+    shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    """Return the file's key-value pairs, and refuse a file that cannot be used, before any weight is read."""
-    from gguf import GGUFReader
-
+def _read_header(path: Path) -> GgufFile:
+    """Return the file's header, and refuse a file that cannot be used, before any weight is read."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModuleNotFoundError(f"reading {path.name} needs the package gguf: pip install 'beacon_lit[demo]'")
+    header = GgufFile.read(path)
     try:
-        reader = GGUFReader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-        architecture, tokens = metadata["general.architecture"], metadata["tokenizer.ggml.tokens"]
-    except Exception as error:  # a damaged file raises errors of any kind, even OverflowError
-        raise ValueError(f"{path} is not a whole GGUF model file ({type(error).__name__}: {error})") from error
+        architecture, tokens = (header.metadata[name] for name in ("general.architecture", "tokenizer.ggml.tokens"))
+    except KeyError as error:
+        raise ValueError(f"{path} is not a whole GGUF model file (no {error})") from error
     if architecture not in ARCHITECTURES:
         raise ValueError(f"{path} has architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    scaling = header.metadata.get(f"{architecture}.rope.scaling.type", "none")
     # llama.cpp stores Llama 3's RoPE scaling as a tensor of factors, without a name.
-    if scaling != "none" or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+    if scaling != "none" or "rope_freqs.weight" in header.tensors:
         raise ValueError(
-            f"{path} scales RoPE ({'llama3' if scaling == 'none' else scaling}), which transformers ignores when it "
-            "reads a GGUF file; allowed: the model's folder with safetensors"
+            f"{path} scales RoPE ({'llama3' if scaling == 'none' else scaling}), in llama.cpp's own way; "
+            f"allowed: the model's folder with safetensors"
         )
-    log.debug("%s: %s, %d tokens, %d tensors", path.name, architecture, len(tokens), len(reader.tensors))
-    return metadata
+    log.debug("%s: %s, %d tokens, %d tensors", path.name, architecture, len(tokens), len(header.tensors))
+    return header
 
 
-def _tokenizer(path: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
+def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
     """Return the file's tokenizer, with the special tokens that the metadata names; without a pad token, eos pads."""
+    path, metadata = header.path, header.metadata
 
     def token(name: str) -> str | None:
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
         return None if number is None else metadata["tokenizer.ggml.tokens"][number]
 
-    backend: Tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+    # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
+    backend: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
     if metadata.get("tokenizer.ggml.model") == "gpt2":
         backend.decoder = decoders.ByteLevel()  # transformers 5.17 adds steps that drop a leading space
     if metadata.get("tokenizer.ggml.pre") == "smollm":

@@ -12,6 +12,7 @@ from transformers.utils import logging as hf_logging
 from beacon_lit.arch.checkpoint.backbone import beacon_model
 from beacon_lit.arch.checkpoint.beacons import put_beacons
 from beacon_lit.arch.checkpoint.files import as_value_error, beacon_tensors
+from beacon_lit.arch.checkpoint.merging import WRITE_MERGED, merge_into
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
 from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
 from beacon_lit.arch.checkpoint.source import Source, config_settings
@@ -66,14 +67,17 @@ def load(
         families: model class by architecture.
         path: one of
             - a hub id or a folder of a plain backbone; the beacons start from its projections;
-            - a GGUF file of a plain backbone, which is dequantised once, into a cache folder;
+            - a GGUF file of a plain backbone, or its folder; the file is dequantised once, into a cache folder;
+            - a folder with a peft adapter, which is merged into the base model that the adapter names;
+            - the folder of a run, with the beacons in it;
             - a published beacon checkpoint: `beacon_*` fields in config.json, `beacon_*` tensors among the weights;
             - a hub id or a folder written by `save_pretrained`, with a whole model, or with beacons alone, whose
               settings name their backbone;
             - a training checkpoint (`.ckpt`).
         beacon: beacon settings; default: the checkpoint's own, else `BeaconConfig()`.
         attn: attention kernel: "auto", "flash_attn", "varlen" or "sdpa".
-        backbone: hub id, folder or GGUF file of the backbone of beacons alone; default: the one that they name.
+        backbone: hub id, folder or GGUF file of the backbone of beacons alone or of an adapter; default: the one that
+            they name.
         beacon_dtype: dtype of the beacon parameters, e.g. float32 for training; "auto": the dtype in which they are
             stored; default: the backbone's.
         allow_other_backbone: accept beacons of a backbone with the same shapes but other weights.
@@ -92,9 +96,10 @@ def load(
     """
     wanted = None if beacon_dtype is None else as_dtype("beacon_dtype", beacon_dtype)
     hub, loader, fields = sort_options(options)
-    source = Source.of(str(path), backbone, hub)
+    source = Source.of(str(path), backbone, hub, loader.get("dtype"))
     hf_config, own = source.read_config(config, fields)
     model_class, hf_config = beacon_model(families, hf_config, beacon or own or BeaconConfig(), attn)
+    source.check_weights()
     stored = source.read_beacons()
     if shard is None:
         model = _load_whole(model_class, source, hf_config, loader, wanted, stored)
@@ -116,6 +121,8 @@ def _load_whole(
 ) -> M:
     """Load the model on one device. Beacons are read if they are stored with the backbone, else start from it."""
     model, has_beacons = _read_model(model_class, source, config, loader)
+    if source.adapter is not None:
+        merge_into(model, source.adapter, source.name)
     model.freeze()
     if has_beacons and source.saved is None and beacon_dtype is not None:
         stored = beacon_tensors(source.weights, source.hub)  # again: the loader rounded them
@@ -141,6 +148,11 @@ def _load_parts(
     """Load the model spread over ranks. Beacons are read if they are stored with the backbone, else start from it."""
     for name in loader.keys() - {"dtype"}:
         raise ValueError(f"{name}={loader[name]!r} is not allowed where a strategy shards the model; allowed: none")
+    if source.adapter is not None:
+        raise ValueError(
+            f"path={source.adapter} is an adapter, which is not allowed where a strategy shards the model; allowed: "
+            f"the merged model: {WRITE_MERGED}"
+        )
     dtype: Any = loader.get("dtype", "auto")
     if dtype == "auto":
         dtype = as_dtype("dtype", config.dtype or "float32")

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit.arch.checkpoint.beacons import POSITION_FIELDS, read_settings, read_tensors
-from beacon_lit.arch.checkpoint.files import as_value_error, find_beacons
+from beacon_lit.arch.checkpoint.files import as_value_error
 from beacon_lit.arch.checkpoint.fingerprint import check_shapes
-from beacon_lit.arch.checkpoint.gguf import convert_gguf, unpacked_here
+from beacon_lit.arch.checkpoint.gguf import convert_gguf
+from beacon_lit.arch.checkpoint.merging import check_adapter
 from beacon_lit.arch.checkpoint.options import check_known, sort_options
+from beacon_lit.arch.checkpoint.paths import ALLOWED, adapter_base, find, find_backbone
+from beacon_lit.arch.checkpoint.whole import check_config, check_weights
 from beacon_lit.arch.config import BeaconConfig
 
 # Fields of a config that describe its origin, or that are passed on in another way.
@@ -44,35 +48,60 @@ class Source:
         weights: folder or hub id of the weights, without the beacons' if these are alone.
         hub: options for finding `weights`, see `files.HUB_OPTIONS`.
         saved: for beacons alone, their settings, see `beacons.settings`; else None.
+        adapter: folder of a peft adapter to merge into the weights, see `merging`; else None.
+        name: how the merged backbone is called in the settings of beacons; "" without an adapter.
     """
 
     path: Path
     weights: str
     hub: Mapping[str, Any]
     saved: Mapping[str, Any] | None = None
+    adapter: Path | None = None
+    name: str = ""
 
     @classmethod
-    def of(cls, path: str, backbone: str | None, hub: Mapping[str, Any]) -> "Source":
-        """Find what a path names.
+    def of(cls, path: str, backbone: str | None, hub: Mapping[str, Any], dtype: Any = None) -> "Source":
+        """Find what a path names, down to the weights of the backbone.
 
         Args:
             path: see `loading.load`.
-            backbone: the backbone of beacons alone; None: the one that they name.
+            backbone: the backbone of beacons alone or of an adapter; None: the one that they name.
             hub: options among `files.HUB_OPTIONS`.
+            dtype: dtype of the backbone, in which a GGUF file is unpacked; None: float32.
 
         Raises:
-            ValueError: beacons alone do not name their backbone, or `backbone` is given for anything else.
+            ValueError: see `paths.find`; beacons alone or an adapter do not name their backbone; `backbone` is given
+                for anything else; or the backbone is no plain model.
         """
-        folder, rest = find_beacons(path, hub)
-        saved = None if folder is None else read_settings(folder)
-        if saved is None and backbone:
+        found = find(path, hub)
+        saved = read_settings(Path(found.path)) if found.kind in ("beacons", "training") else None
+        if saved is None and found.kind != "adapter" and backbone:
             raise ValueError(f"backbone={backbone!r} is not allowed for {path}, which holds no beacons alone")
-        weights = path if saved is None else str(backbone or unpacked_here(saved["backbone"]["name"]))
-        if not weights:
-            raise ValueError(f"{path} does not say which backbone its beacons are for; name it: backbone=...")
-        if weights.endswith(".gguf"):
-            weights = str(convert_gguf(Path(weights)))
-        return cls(folder or Path(path), weights, rest, saved)
+        below = found if saved is None else find_backbone(path, backbone or saved["backbone"]["name"], found.hub)
+        adapter, name = None, ""
+        if below.kind == "adapter":
+            adapter, name = Path(below.path), path if saved is None else str(backbone or saved["backbone"]["name"])
+            check_adapter(adapter)
+            named = backbone if saved is None and backbone else adapter_base(adapter)
+            below = find_backbone(below.path, named, below.hub)
+        if below.kind not in ("model", "gguf"):
+            if below is found:
+                raise ValueError(f"path={below.path} holds a {below.kind} alone; allowed: {ALLOWED}")
+            raise ValueError(
+                f"path={below.path} holds {below.kind} alone; allowed: the backbone of {path}, a whole model"
+            )
+        if below.kind == "gguf":
+            weights = str(convert_gguf(below.path, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32))
+        else:
+            weights = below.path
+        if Path(weights).is_dir():
+            check_config(Path(weights))
+        return cls(Path(found.path), weights, below.hub, saved, adapter, name)
+
+    def check_weights(self) -> None:
+        """Raise a ValueError if weights in a local folder are missing or are no weights; see `whole.check_weights`."""
+        if Path(self.weights).is_dir():
+            check_weights(Path(self.weights))
 
     @property
     def label(self) -> str:

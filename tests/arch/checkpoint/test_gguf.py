@@ -5,10 +5,12 @@ import os
 import signal
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,7 +25,9 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.checkpoint.gguf import build_once, convert_gguf
+from beacon_lit.arch.checkpoint import load_tokenizer
+from beacon_lit.arch.checkpoint.gguf import build_once, convert_gguf, gguf_tokenizer
+from tests.arch.folders import no_weights
 
 gguf = pytest.importorskip("gguf")  # the `demo` extra
 
@@ -65,7 +69,9 @@ def llama_cpp_order(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path: Path, model: PreTrainedModel, family: str, quantised: bool = False, **strings: str) -> Path:
+def write_gguf(
+    path: Path, model: PreTrainedModel, family: str, quantised: bool = False, tensors: Any = None, **strings: str
+) -> Path:
     config = model.config
     writer = gguf.GGUFWriter(path, family)
     writer.add_context_length(config.max_position_embeddings)
@@ -93,7 +99,7 @@ def write_gguf(path: Path, model: PreTrainedModel, family: str, quantised: bool 
     names = gguf.get_tensor_name_map(
         {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}[family], config.num_hidden_layers
     )
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.state_dict().items() if tensors is None else tensors:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         weight = tensor.numpy()
@@ -272,3 +278,71 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(list(tmp_path.glob("built-*"))) == 1
     assert sorted(entry.name for entry in (tmp_path / "model").iterdir()) == ["first", "second"]
+
+
+# Through the paths that users give
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "files").mkdir()
+    return write_gguf(tmp_path / "files" / "tiny.gguf", tiny_model("qwen2"), "qwen2")
+
+
+def cached(tmp_path: Path) -> list[str]:
+    return sorted(entry.name.rpartition("-")[0].rpartition("-")[0] for entry in tmp_path.glob("cache/tiny-*"))
+
+
+def test_a_file_or_its_folder_in_any_case(small: Path, tmp_path: Path) -> None:
+    want = BeaconLM.from_pretrained(small, BeaconConfig(window=32))
+    upper = small.rename(small.with_name("tiny.GGUF"))
+    for path in (upper, upper.parent):
+        lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32))
+        assert all(torch.equal(value, lm.state_dict()[name]) for name, value in want.state_dict().items())
+        assert load_tokenizer(path).tokenize("hello   12") == ["hello", "ĠĠĠ", "1", "2"]
+    assert cached(tmp_path) == ["tiny-float32", "tiny-tokenizer"]
+
+
+def test_the_cache_has_the_dtype_that_is_asked_for(small: Path, tmp_path: Path) -> None:
+    exact = BeaconLM.from_pretrained(small, BeaconConfig(window=32))
+    half = BeaconLM.from_pretrained(small, BeaconConfig(window=32), dtype="bfloat16", beacon_dtype="float32")
+    assert cached(tmp_path) == ["tiny-bfloat16", "tiny-float32", "tiny-tokenizer"]
+    with safe_open(Path(half.config._name_or_path) / "model.safetensors", "pt") as opened:
+        names = list(opened.keys())
+        assert all(torch.equal(opened.get_tensor(n), exact.state_dict()[n].to(torch.bfloat16)) for n in names)
+    assert half.model.norm.weight.dtype == torch.bfloat16
+    assert half.model.beacon_embed_tokens.weight.dtype == torch.float32
+
+
+def test_beacons_find_their_backbone_in_another_dtype(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = BeaconLM.from_pretrained(small, BeaconConfig(window=32), dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "beacons")
+    monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "elsewhere"))
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    folder = convert_gguf(small)
+    lm = BeaconLM.from_pretrained(tmp_path / "beacons")
+    assert lm.config._name_or_path == str(folder) and "float32" in str(folder)
+
+
+def test_a_tokenizer_needs_no_weights(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_weights(monkeypatch)
+    assert load_tokenizer(small).eos_token_id == 2
+    assert cached(tmp_path) == ["tiny-tokenizer"]
+
+
+def test_a_tensor_that_no_model_uses_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.model.layers[0].self_attn.q_proj.bias = torch.nn.Parameter(torch.ones(64))
+    with pytest.raises(ValueError, match=r"has blk\.0\.attn_q\.bias, which llama does not use"):
+        convert_gguf(write_gguf(tmp_path / "tiny.gguf", model, "llama"), tmp_path / "cache")
+
+
+def test_the_file_of_a_vocabulary_has_no_model(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    path = write_gguf(tmp_path / "vocab.gguf", model, "llama", tensors=())
+    assert AutoTokenizer.from_pretrained(gguf_tokenizer(path, tmp_path / "cache")).eos_token_id == 2
+    with pytest.raises(ValueError, match="holds a vocabulary without a model"):
+        convert_gguf(path, tmp_path / "cache")

@@ -79,6 +79,6 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     edit_json(tmp_path / "a" / "config.json", num_hidden_layers=3, layer_types=["full_attention"] * 3)
     with pytest.raises(ValueError, match=r"lacks \d+ weights of the backbone"):
         BeaconLM.from_pretrained(str(tmp_path / "a"), BEACON, shard=Parts())
-    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "a" / "elsewhere")
+    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "a" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="has no safetensors"):
         BeaconLM.from_pretrained(str(tmp_path / "a"), BEACON, shard=Parts())
