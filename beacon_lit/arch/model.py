@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from beacon_lit.arch import checkpoint, scoring
@@ -17,10 +17,12 @@ from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.core import read
 from beacon_lit.arch.inference import compress as reading
 from beacon_lit.arch.inference import dense
+from beacon_lit.arch.inference.arguments import check_forward
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
 from beacon_lit.arch.inference.start import empty_cache, open_window_mode
+from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.call import check_totals, totals
@@ -36,6 +38,7 @@ class BeaconLM(BeaconGeneration):
     `model.layers.{i}.self_attn.beacon_{q,k,v,o}_proj.{weight,bias}`. All other parameters are frozen.
     """
 
+    accepts_loss_kwargs = False  # Hugging Face's Trainer then averages accumulated losses by itself
     families = cast("dict[str, type[BeaconLM]]", {})  # no annotation: transformers would look its name up too early
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -99,6 +102,40 @@ class BeaconLM(BeaconGeneration):
         if checkpoint.collect_whole(self, options):
             super().save_pretrained(save_directory, *args, **options)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Upload what `save_pretrained` writes, the beacons alone, to the Hugging Face hub.
+
+        Raises:
+            ValueError: the hub cannot be reached, or does not allow it.
+        """
+        try:
+            return super().push_to_hub(repo_id, **options)
+        except ValueError:
+            raise
+        except Exception as error:  # of the HTTP library, which differs between versions of huggingface_hub
+            raise ValueError(
+                f"push_to_hub({repo_id!r}) failed: {str(error).splitlines()[0]}; allowed: with a network, and a token "
+                f"that may write (hf auth login). Without them: save_pretrained(folder)"
+            ) from error
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
+        super().set_output_embeddings(new_embeddings)
+        LossHead.install(self.lm_head)
+
+    def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
+        """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
+
+        New rows are frozen like the rest of the backbone. Save the whole model: `beacon_only=False`.
+        """
+        size, trained = self.config.vocab_size, {name for name, p in self.named_parameters() if p.requires_grad}
+        found = super().resize_token_embeddings(*args, **options)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trained)
+        if self.config.vocab_size != size:
+            self.config._name_or_path = ""
+        return found
+
     def save_published(self, folder: str | Path, **options: Any) -> None:
         """Write the whole model in the layout of the published checkpoints; see `checkpoint.save_published`."""
         checkpoint.save_published(self, folder, **options)
@@ -122,7 +159,7 @@ class BeaconLM(BeaconGeneration):
 
     def forward(  # type: ignore[override]
         self,
-        input_ids: Tensor,
+        input_ids: Tensor = None,  # type: ignore[assignment]  # peft passes it by name, with None for embeddings
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         ratios: Ratios | None = None,
@@ -132,10 +169,11 @@ class BeaconLM(BeaconGeneration):
         cache: BeaconCache | Decoding | None = None,
         use_cache: bool = False,
         past_key_values: BeaconCache | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         total_length: int | Sequence[int] | None = None,
         teacher: scoring.Teacher | None = None,
         observe: Observe | None = None,
+        **others: Any,
     ) -> BeaconOutput | tuple:
         """Read all windows of all rows in one pass.
 
@@ -152,11 +190,12 @@ class BeaconLM(BeaconGeneration):
             cache: the cache to continue from; logits and losses are of the new tokens. `generate` passes a `Decoding`.
             use_cache: return a cache (always so when one is given).
             past_key_values: another name for `cache`.
-            return_dict: False gives a tuple.
+            return_dict: False gives a tuple; None means True.
             total_length: raw tokens that the sequences will have, this call's included, or one count per row, for
                 policies that plan ahead ("adapt-N", "budget-N"); default: the tokens read so far.
             teacher: let the dense backbone read the rows as well, without gradients, and return `token_kl`.
             observe: return outputs of chosen layers, and of the same layers of the teacher, if there is one.
+            others: arguments of Hugging Face's models; only values that ask for nothing, see `inference.arguments`.
 
         Raises:
             ValueError: an empty batch, shapes that differ, ids outside the vocabulary, ratios that are not allowed, a
@@ -164,6 +203,7 @@ class BeaconLM(BeaconGeneration):
                 has positions, a `total_length` below the tokens of a row, or a teacher without labels or with a cache.
         """
         cache = past_key_values if cache is None else cache
+        check_forward(input_ids, cache, others)
         if isinstance(cache, Decoding):
             return BeaconOutput(logits=cache.step(input_ids), cache=cache)
         if cache is not None:
@@ -183,13 +223,13 @@ class BeaconLM(BeaconGeneration):
         with observing(self.model.layers, observe) as seen:
             hidden, after = read(self, ids, call, before)
         output = BeaconOutput(**scored.losses(self, hidden, dense.get("final"), cache), cache=after)  # type: ignore[arg-type]
-        output.rows = call.rows if self.training and return_dict else None
+        output.rows = call.rows if self.training and return_dict is not False else None
         if observe is not None:
             output.observed = {name: rows.unpack(states[: len(ids)]) for name, states in seen.items()}
             output.taught_states = {name: rows.unpack(states) for name, states in dense.items() if name in seen}
         if return_logits:
             output.logits = self.lm_head(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     compress = reading.compress
     compress_iter = reading.compress_iter

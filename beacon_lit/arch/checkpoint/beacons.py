@@ -2,6 +2,7 @@
 
 beacon.safetensors    the beacons' tensors
 beacon_config.json    beacon settings, and the backbone's name and fingerprint; checked on loading
+model.safetensors.index.json  names beacon.safetensors, so that Hugging Face's Trainer can resume; not with an adapter
 adapter/              the backbone's LoRA adapter, if there is one, in peft's own format
 config.json           a config of the registered model type, by which AutoConfig and AutoModelForCausalLM find our class
 
@@ -10,6 +11,7 @@ config.json           a config of the registered model type, by which AutoConfig
 
 import copy
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from beacon_lit.arch.checkpoint import adapter
 from beacon_lit.arch.checkpoint.adapter_files import read_adapter, write_adapter
@@ -35,7 +37,10 @@ from beacon_lit.arch.checkpoint.whole import has_whole_model
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_beacon
 
+log = logging.getLogger(__name__)
+
 MODULE_PREFIX = "lm."  # parameter names of a training checkpoint begin with this
+_WITHOUT_EFFECT = ("max_shard_size", "safe_serialization", "token")  # options of Hugging Face's `save_pretrained`
 POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
 
@@ -66,11 +71,20 @@ def save_beacons(
     if adapter.settings(model) is not None:
         write_adapter(model, folder / ADAPTER_FOLDER, found)
     (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    _write_index(folder, tensors, adapter.settings(model) is not None)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # says how the backbone was loaded, not what it is
     config.to_json_file(folder / CONFIG_NAME)
+
+
+def _write_index(folder: Path, tensors: Mapping[str, Tensor], adapted: bool) -> None:
+    """Write the index by which Hugging Face's Trainer finds the beacons; the Trainer could not read an adapter."""
+    (folder / SAFE_WEIGHTS_INDEX_NAME).unlink(missing_ok=True)
+    if not adapted:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(sorted(tensors), WEIGHTS_FILE)}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **options: Any) -> None:
@@ -79,15 +93,21 @@ def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **
     Args:
         model, folder: see `save_beacons`.
         unknown: positional options; none is allowed.
-        options: `state_dict` and `is_main_process`, which are `state` and `write` of `save_beacons`.
+        options: `state_dict` and `is_main_process`, which are `state` and `write` of `save_beacons`; and options that
+            mean nothing to one small file, `_WITHOUT_EFFECT`.
 
     Raises:
         ValueError: another option; see also `save_beacons`.
     """
     state, write = options.pop("state_dict", None), options.pop("is_main_process", True)
-    unused = [*map(repr, unknown), *options]
+    unused = [*map(repr, unknown), *(name for name in options if name not in _WITHOUT_EFFECT)]
     if unused:
-        raise ValueError(f"{unused[0]} is not allowed with beacon_only=True; allowed: state_dict, is_main_process")
+        allowed = ", ".join(("state_dict", "is_main_process", *_WITHOUT_EFFECT))
+        raise ValueError(
+            f"{unused[0]} is not allowed with beacon_only=True; allowed: {allowed}; or lm.push_to_hub(name) to upload"
+        )
+    if write and any(value.requires_grad and is_backbone(name) for name, value in model.named_parameters()):
+        log.warning("beacon_only=True leaves out the backbone, which is trained as well; beacon_only=False saves all")
     save_beacons(model, folder, state, write)
 
 

@@ -10,12 +10,12 @@ TOKENIZER_FILES = (
     "vocab.json", "merges.txt", "tokenizer.model", "tekken.json",
 )  # fmt: skip
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
-_WHOLE = ("model*.safetensors*", "pytorch_model*.bin*")
+_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def has_whole_model(folder: Path) -> bool:
-    """Whether a folder holds the weights of a whole model, or their index, as opposed to beacons alone."""
+    """Whether a folder holds the weights of a whole model, as opposed to beacons alone."""
     return any(next(folder.glob(pattern), None) for pattern in _WHOLE)
 
 

@@ -10,6 +10,7 @@ from transformers import GenerationMixin, MaxLengthCriteria
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.arguments import check_generate
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining
 from beacon_lit.arch.inference.decode_static import start_decoding
@@ -45,6 +46,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
                 close, or attentions or hidden states as outputs; if the model is spread over ranks, training mode, or
                 prompts that differ between ranks; see also `forward`.
         """
+        check_generate(kwargs)
         if isinstance(kwargs.get("past_key_values"), BeaconCache):
             kwargs["cache"] = kwargs.pop("past_key_values")
         ids, mask, cache = kwargs.get("input_ids", inputs), kwargs.get("attention_mask"), kwargs.get("cache")
