@@ -107,7 +107,9 @@ class Source:
     def label(self) -> str:
         """The name of the weights in messages."""
         hint = f" (the backbone of {self.path}; if it has moved, say where to: backbone=...)"
-        return self.weights if self.saved is None else self.weights + hint
+        if self.saved is None:
+            return self.weights + ("" if Path(self.weights).exists() else " (no such folder, so taken for a hub id)")
+        return self.weights + hint
 
     def read_beacons(self) -> dict[str, Tensor]:
         """Read the tensors of beacons alone; {} for anything else."""

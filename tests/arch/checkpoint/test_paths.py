@@ -242,6 +242,11 @@ def test_other_paths_with_nothing_to_load(backbone: Path, tmp_path: Path) -> Non
         BeaconLM.from_pretrained(tmp_path / "models--someone--model")
 
 
+def test_a_missing_folder_that_could_be_a_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot load models/llama \(no such folder, so taken for a hub id\): "):
+        BeaconLM.from_pretrained("models/llama", cache_dir=tmp_path, local_files_only=True)
+
+
 def test_beacons_are_no_backbone(backbone: Path, tmp_path: Path) -> None:
     trained(backbone).save_pretrained(tmp_path / "beacons")
     with pytest.raises(ValueError, match=f"path={tmp_path}/beacons holds beacons alone; allowed: the backbone of "):
