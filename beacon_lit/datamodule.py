@@ -40,7 +40,7 @@ class BeaconDataModule(lightning.LightningDataModule):
 
     Args:
         tokenizer: a Hugging Face tokenizer with an end-of-text token.
-        train, validation: sources of documents; a string is short for `JsonSource(path)`. `validation` may be empty.
+        train, validation: sources of documents; a string is short for `AutoSource(path)`. `validation` may be empty.
             Sources with a `weight` are mixed in proportion to their weights; either all or no sources have one.
         window: tokens of a beacon window; samples of one window or less are left out.
         min_length, max_length: least and most tokens of a sample.
@@ -52,7 +52,7 @@ class BeaconDataModule(lightning.LightningDataModule):
         data_root: the folder that `long-llm:` stands for in paths.
         template: name of a chat template (see `data.templates`); default: the tokenizer's own.
         strict: whether the first malformed record is an error.
-        max_bad: most malformed records of a source that are skipped; one more is an error.
+        max_bad: most malformed records of a source that are skipped, as a share or a number; see `Tolerance`.
         stream: None = training data is tokenised into `cache` first, then shuffled as a whole. A number = training data
             is tokenised while it is trained on, pass after pass; so many samples are shuffled and packed at a time, and
             every process that reads holds twice as many.
@@ -77,7 +77,7 @@ class BeaconDataModule(lightning.LightningDataModule):
         data_root: str | None = None,
         template: str | None = None,
         strict: bool = False,
-        max_bad: int = 100,
+        max_bad: float = 0.01,
         stream: int | None = None,
     ) -> None:
         super().__init__()
@@ -89,8 +89,8 @@ class BeaconDataModule(lightning.LightningDataModule):
         self.tolerance = Tolerance(strict, max_bad)
         self.cache = Path(cache)
         self.tokenizer = tokenizer if template is None else with_template(tokenizer, template)
-        self.train_sources = _sources(train, data_root)
-        self.validation_sources = _sources(validation, data_root)
+        self.train_sources = _sources(train, data_root, "train")
+        self.validation_sources = _sources(validation, data_root, "validation")
         self.weights = _weights(self.train_sources)
         self.stream = stream
         if stream is not None:
@@ -215,9 +215,9 @@ class BeaconDataModule(lightning.LightningDataModule):
             raise ValueError("data.train is empty; it must name at least one source")
 
 
-def _sources(sources: Sequence[Source | str], data_root: str | None) -> list[Source]:
+def _sources(sources: Sequence[Source | str], data_root: str | None, split: str) -> list[Source]:
     sources = [sources] if isinstance(sources, str) else sources
-    return [as_source(source, data_root) for source in sources]
+    return [as_source(source, data_root, split, _log) for source in sources]
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:

@@ -14,6 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from beacon_lit.errors import own_error, sentence
+
 RECORD_FILE = "run.json"
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 RunFunction = Callable[[DictConfig], dict[str, float]]
@@ -49,10 +51,8 @@ def recorded(function: RunFunction) -> RunFunction:
 
 
 def _root(error: BaseException) -> str:
-    """Describe the first error of a chain: Hydra wraps the error of a constructor."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
+    """Describe an error with its causes; Hydra's own error around a constructor's error is left out."""
+    return f"{type(own_error(error)).__name__}: {sentence(error)}"
 
 
 def command_line() -> str:

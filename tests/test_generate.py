@@ -68,10 +68,10 @@ def test_the_answers_are_those_of_a_chat(keep: bool, book: Path, tmp_path: Path)
 
 def test_a_text_is_read_once_for_all(book: Path, tmp_path: Path) -> None:
     questions = tmp_path / "questions.txt"
-    questions.write_text("Who?\n\n  \nWhat?\n", encoding="utf-8")
+    questions.write_text("Who\u2028is\x85it?\n\n  \nWhat?\r\n", encoding="utf-8", newline="")
     first = run(tmp_path, f"file={book}", f"questions_file={questions}", f"save={tmp_path / 'kept'}")
     again = run(tmp_path, f"load={tmp_path / 'kept'}", f"questions_file={questions}")
-    assert [answer["question"] for answer in first] == ["Who?", "What?"]
+    assert [answer["question"] for answer in first] == ["Who\u2028is\x85it?", "What?"]
     assert [answer["answer"] for answer in again] == [answer["answer"] for answer in first]
 
 

@@ -24,7 +24,7 @@ def backbone(tmp_path_factory) -> Path:
 def overrides(backbone: Path, text: Path, folder: Path) -> list[str]:
     return [
         *small_model(backbone, 32), "ratio=2", "data=text",
-        f"data.train=[{text}]", "data.validation=[]", "data.max_length=160", f"data.cache={folder}/tokens",
+        f"data.train=[{text}]", "data.max_length=160", f"data.cache={folder}/tokens",
     ]  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def _questions(cfg: DictConfig, console: Console) -> Iterator[str]:
             raise ValueError(f"questions={given} is not allowed; allowed: questions that are not empty")
         return printed(given, console)
     if cfg.questions_file is not None:
-        lines = _read_text("questions_file", cfg.questions_file).splitlines()
+        lines = _read_text("questions_file", cfg.questions_file).split("\n")  # splitlines would split at U+2028, too
         return printed([line for line in lines if line.strip()], console)
     return asked(console)
 

@@ -17,7 +17,7 @@ def look(cfg: DictConfig) -> None:
         ValueError: a setting or the data is wrong, see `BeaconDataModule`.
     """
     console = Console()
-    data = instantiate(cfg.data, tokenizer=instantiate(cfg.model.tokenizer))
+    data = instantiate(cfg.data, tokenizer=instantiate(cfg.model.tokenizer), validation=[])
     for sample in data.first_samples(cfg.count):
         console.print(colored(sample, data.tokenizer, max(console.width, 20), cfg.max_tokens), end="")
     console.print(rich_table(data.train_statistics()))

@@ -10,6 +10,8 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
+from beacon_lit.errors import sentence
+
 
 def quiet() -> None:
     """Silence notices of libraries that do not help a user of this project."""
@@ -36,4 +38,4 @@ def short_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, InstantiationException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error.__cause__ or error}")
+        sys.exit(f"error: {sentence(error)}")

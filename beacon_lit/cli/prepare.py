@@ -14,6 +14,7 @@ from rich.text import Text
 
 from beacon_lit.arch.checkpoint import load_tokenizer
 from beacon_lit.cli.command import command
+from beacon_lit.cli.messages import short_errors
 from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
 from beacon_lit.data.corpus.report import write_report
 from beacon_lit.data.records import Tolerance
@@ -54,7 +55,8 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
 @command("prepare")
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
-    prepare(cfg)
+    with short_errors():
+        prepare(cfg)
 
 
 if __name__ == "__main__":

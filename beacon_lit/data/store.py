@@ -97,6 +97,7 @@ def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tole
             shown = tqdm(documents, desc=f"tokenising {source.name}", unit=" documents", leave=False, disable=None)
             samples = make_samples(shown, tokenizer, rule, skipped, source.answer_share)
             _write(samples, partial / SAMPLES)
+            skipped.finish()
             about = {"source": source.name, "left_out": left_out}
             (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
             partial.rename(folder)

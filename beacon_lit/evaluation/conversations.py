@@ -15,12 +15,12 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
     """Read the conversations of JSON files.
 
     Args:
-        path: JSON lines or JSON arrays, plain, .gz or .zst; see `FileSource` for `long-llm:` and globs.
+        path: JSON lines or JSON arrays, plain or compressed; see `FileSource` for `long-llm:` and globs.
         data_root: the folder that `long-llm:` stands for.
         limit: maximum number of conversations; None = all.
 
     Returns:
-        Documents with `id`, and `conversations`: messages with "role" and "content".
+        Documents with `id`, and `conversations`: messages with "role" and "content"; see `data.records.Document`.
 
     Raises:
         ValueError: a missing file, or a malformed record, with file and line.

@@ -65,7 +65,8 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         ValueError: any other line is malformed.
     """
-    lines = path.read_text().splitlines(keepends=True)
+    with path.open(encoding="utf-8") as file:
+        lines = file.readlines()  # str.splitlines would split at U+2028, too
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)

@@ -70,5 +70,7 @@ def test_malformed_records_are_skipped_and_counted_up_to_a_limit(tokenizer, tmp_
     assert "a.jsonl, line 3: no JSON" in caplog.text
     with pytest.raises(ValueError, match=r"line 7: no JSON; malformed record 2 of list, max_bad=1"):
         store(ListSource([*texts(4), *bad]), tokenizer, tmp_path, max_bad=1)
+    with pytest.raises(ValueError, match=r"line 3: no JSON; all 2 records of list are malformed: 2 invalid_json"):
+        store(ListSource(bad), tokenizer, tmp_path)
     with pytest.raises(ValueError, match=r"line 3: no JSON.*strict"):
         store(ListSource([*texts(3), *bad]), tokenizer, tmp_path, strict=True)

@@ -46,6 +46,12 @@ def test_a_broken_line_elsewhere_is_refused(tmp_path):
         Journal(tmp_path)
 
 
+def test_lines_end_at_line_breaks_alone(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text(json.dumps(record("a", text="line\u2028break\x85"), ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [line["text"] for line in read_records(file)] == ["line\u2028break\x85"]
+
+
 def test_closing_puts_one_file_in_place_of_those_of_the_ranks(tmp_path):
     for rank in range(2):
         Journal(tmp_path, rank).add([record(str(rank))])

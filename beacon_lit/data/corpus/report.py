@@ -58,7 +58,7 @@ def _notes(name: str, source: Mapping[str, Any]) -> list[str]:
     malformed = [f"{count:,} {kind}" for kind, count in source["bad_records"].items()]
     notes = [f"{name}: {source['left_over_tokens']:,} tokens of unfinished documents are left over"]
     notes += [f"{name}: missing {', '.join(missing)}"] if missing else []
-    return notes + ([f"{name}: malformed records skipped: {', '.join(malformed)}"] if malformed else [])
+    return notes + ([f"{name}: records skipped: {', '.join(malformed)}"] if malformed else [])
 
 
 def lengths_figure(manifest: Mapping[str, Any]) -> Figure:

@@ -75,9 +75,10 @@ def read_pool(source: Source, tokenizer: Any, seed: int, characters: int = POOL_
     """
     kept: list[tuple[float, int, str]] = []  # a heap: the document with the lowest random number is removed first
     malformed: list[MalformedRecord] = []
-    size = 0
+    size = reported = 0
     for number, document in enumerate(source.documents(tokenizer)):
         if isinstance(document, MalformedRecord):
+            document, reported = replace(document, read=number + 1 - reported), number + 1
             malformed.append(document)
             yield document
             continue

@@ -1,6 +1,8 @@
-"""Reads the bytes of a plain, gzip or Zstandard file in chunks, up to the place where the file is broken."""
+"""Reads the bytes of a plain or compressed file in chunks, up to the place where the file is broken."""
 
+import bz2
 import gzip
+import lzma
 import sys
 import zlib
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ else:
     from backports import zstd
 
 _CHUNK = 2**18
-_OPENERS = {".gz": gzip.open, ".zst": zstd.open}
+OPENERS = {".gz": gzip.open, ".zst": zstd.open, ".xz": lzma.open, ".bz2": bz2.open}  # by suffix
 
 
 class BrokenFileError(MalformedError):
@@ -23,7 +25,7 @@ class BrokenFileError(MalformedError):
 
 
 def read_chunks(file: Path) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file, some hundred KiB at a time; the suffix (.gz, .zst) tells the compression.
+    """Yield the decompressed bytes of a file, some hundred KiB at a time; the suffix tells the compression.
 
     Raises:
         BrokenFileError: the file is truncated or corrupt; raised behind all bytes that could be read.
@@ -39,14 +41,14 @@ def read_chunks(file: Path) -> Iterator[bytes]:
                 yield chunk
     except EOFError as error:
         raise BrokenFileError("truncated", "the compressed file is cut off, and the rest is lost") from error
-    except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+    except (OSError, zlib.error, zstd.ZstdError, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system, not of the content
+            raise ValueError(f"{file} cannot be read: {error}") from error
         kind = "corrupt" if size > 1 else "truncated"  # one byte is less than the magic number of gzip
         reason = f"the compressed file is damaged: {error}; the rest is lost, and earlier records may be wrong"
         raise BrokenFileError(kind, reason) from error
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def _open(file: Path) -> Any:
-    opener: Any = _OPENERS.get(file.suffix, open)
+    opener: Any = OPENERS.get(file.suffix.lower(), open)
     return opener(file, "rb")

@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from beacon_lit.data.checks import check_shares, check_text
-from beacon_lit.data.records import Partition, SourceRecord
+from beacon_lit.data.records import MalformedRecord, Partition, SourceRecord
 from beacon_lit.data.sources.columns import Columns
 
 DATA_ROOT_PREFIX = "long-llm:"
@@ -100,13 +100,39 @@ class FileSource:
         raise NotImplementedError
 
 
+class Row(NamedTuple):
+    """A record of a file, as the file has it.
+
+    Attributes:
+        record: a mapping of columns, if the record is well-formed.
+        where: file, and line or number of the record.
+        default_id: the document's id if the record has no `id`.
+    """
+
+    record: Any
+    where: str
+    default_id: str
+
+
+Rows = Iterator[Row | MalformedRecord]
+
+
 @dataclass(frozen=True)
 class RecordFileSource(Columns, FileSource):
-    """Base of sources whose files consist of records, one document each; a subclass provides `read_file`."""
+    """Base of sources whose files consist of records, one document each; a subclass provides `rows`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_columns()
+
+    def read_file(self, file: Path) -> Iterator[SourceRecord]:
+        """See `FileSource`."""
+        for row in self.rows(file):
+            yield row if isinstance(row, MalformedRecord) else self.document(*row)
+
+    def rows(self, file: Path) -> Rows:
+        """Yield the records of one file as the file has them."""
+        raise NotImplementedError
 
 
 def source_key(source: Any, files: Iterable[Path]) -> dict[str, Any]:

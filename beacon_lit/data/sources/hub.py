@@ -11,6 +11,7 @@ from beacon_lit.data.checks import check_limit, check_shares, check_text
 from beacon_lit.data.records import Partition, SourceRecord
 from beacon_lit.data.sources.columns import Columns
 from beacon_lit.data.sources.files import source_key
+from beacon_lit.data.sources.folders import is_saved
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -32,7 +33,7 @@ class HubSource(Columns):
         revision: commit, branch or tag on the hub. Default: the newest; give a commit, since cached tokens of an older
             revision are not recognised as old.
         limit, weight, answer_share: see `Source`.
-        text_column, conversations_column, max_bytes: see `Columns`.
+        text_column, conversations_column, columns, max_bytes: see `Columns`.
 
     Raises:
         ValueError: a setting is out of range, or the folder does not exist.
@@ -57,6 +58,11 @@ class HubSource(Columns):
         self.check_columns()
         if not Path(self.dataset).is_dir() and not _HUB_NAME.fullmatch(self.dataset):
             raise ValueError(f"dataset={self.dataset!r} must be a name on the hub (owner/name) or an existing folder")
+        if is_saved(Path(self.dataset)):
+            raise ValueError(
+                f"dataset={self.dataset!r} is a folder that save_to_disk wrote; read it with data=text "
+                f"'data.train=[{self.dataset}]'"
+            )
 
     @property
     def name(self) -> str:
@@ -105,9 +111,6 @@ class HubSource(Columns):
                 f"cannot be opened or reached: {type(error).__name__}: {error}"
             ) from error
         names = dataset.column_names
-        if names is not None and not {self.text_column, self.conversations_column} & set(names):
-            raise ValueError(
-                f"dataset={self.dataset!r} has neither text_column={self.text_column!r} nor "
-                f"conversations_column={self.conversations_column!r}, but {names}"
-            )
+        if names is not None and not self.schemas(names):
+            raise ValueError(f"dataset={self.dataset!r}: {self.lacking(names)}")
         return dataset

@@ -1,6 +1,6 @@
 """Documents in Parquet files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beacon_lit.data.records import MalformedRecord, SourceRecord
-from beacon_lit.data.sources.files import RecordFileSource
+from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.sources.columns import Columns
+from beacon_lit.data.sources.files import RecordFileSource, Row, Rows
 
 _ROWS = 32  # rows that are read together; books of so many rows fit into memory
 _BUFFER = 2**20  # bytes; without a buffer, all columns of a row group, which may be the whole file, are read at once
@@ -18,59 +19,69 @@ _BUFFER = 2**20  # bytes; without a buffer, all columns of a row group, which ma
 
 @dataclass(frozen=True)
 class ParquetSource(RecordFileSource):
-    """Documents in Parquet files with a column `text`, `conversations` (list of {"role", "content"}), or both.
+    """Documents in Parquet files with the columns of a schema (see `schemas`), or of several.
 
-    In each row, one of the columns is null if there are both. A column `id` is optional (default: file:number).
+    In each row, the columns of one schema have values, and those of others are null. A column `id` is optional
+    (default: file:number).
 
     Kinds of malformed records, besides those of `Columns.document`: for a whole file empty_file and truncated (a file
     that is cut off lacks the footer, and cannot be read at all); for the rest of a file corrupt.
 
     Args:
         path, data_root, weight, answer_share: see `FileSource`.
-        text_column, conversations_column, max_bytes: see `Columns`.
+        text_column, conversations_column, columns, max_bytes: see `Columns`.
 
     Raises:
-        ValueError: the first file has neither column; see also `FileSource`.
+        ValueError: the first file has the columns of no schema; see also `FileSource`.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         with suppress(pa.ArrowException, OSError):  # a broken file is reported when its turn comes
             names = pq.read_schema(self.files[0]).names
-            if not {self.text_column, self.conversations_column} & set(names):
-                raise ValueError(
-                    f"{self.files[0]} has neither text_column={self.text_column!r} nor "
-                    f"conversations_column={self.conversations_column!r}, but {names}"
-                )
+            if not self.schemas(names):
+                raise ValueError(f"{self.files[0]}: {self.lacking(names)}")
 
-    def read_file(self, file: Path) -> Iterator[SourceRecord]:
-        """See `FileSource`."""
-        number = 0
+    def rows(self, file: Path) -> Rows:
+        """See `RecordFileSource`."""
+        return read_parquet(file, self)
+
+
+def read_parquet(file: Path, columns: Columns) -> Rows:
+    """Yield the rows of a Parquet file; see `ParquetSource`."""
+    number = 0
+    try:
+        with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
+            names = parquet.schema_arrow.names
+            wanted = [name for name in names if name in {"id", *columns.names.values()}]
+            # A file of no schema is read with all columns, so that the error says what the file has.
+            batches = parquet.iter_batches(batch_size=_ROWS, columns=wanted if columns.schemas(names) else None)
+            for number, row in enumerate(python_rows(batches), 1):
+                yield named_row(row, file, number)
+            if not number:
+                yield MalformedRecord("empty_file", str(file), "the file has no records")
+    except (FileNotFoundError, PermissionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        yield _broken(file, number, error)
+
+
+def named_row(row: dict[str, Any] | UnicodeDecodeError, file: Path, number: int) -> Row | MalformedRecord:
+    """Name a row of an Arrow table, or report invalid UTF-8 in the row."""
+    where = f"{file}, record {number}"
+    if isinstance(row, UnicodeDecodeError):
+        reason = f"invalid UTF-8: byte {row.start + 1} of a string is 0x{row.object[row.start]:02x}"
+        return MalformedRecord("invalid_utf8", where, reason)
+    return Row(row, where, f"{file.name}:{number}")
+
+
+def python_rows(batches: Iterable[Any]) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """Convert Arrow batches to rows; for a row with invalid UTF-8 the error is returned."""
+    for batch in batches:
         try:
-            with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
-                for number, row in enumerate(self._rows(parquet), 1):
-                    yield self._record(row, f"{file}, record {number}", f"{file.name}:{number}")
-                if not number:
-                    yield MalformedRecord("empty_file", str(file), "the file has no records")
-        except (FileNotFoundError, PermissionError) as error:
-            raise ValueError(f"{file} cannot be read: {error}") from error
-        except (pa.ArrowException, OSError) as error:
-            yield _broken(file, number, error)
-
-    def _record(self, row: dict[str, Any] | UnicodeDecodeError, where: str, default_id: str) -> SourceRecord:
-        if isinstance(row, UnicodeDecodeError):
-            reason = f"invalid UTF-8: byte {row.start + 1} of a string is 0x{row.object[row.start]:02x}"
-            return MalformedRecord("invalid_utf8", where, reason)
-        return self.document(row, where, default_id)
-
-    def _rows(self, parquet: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-        wanted = {"id", self.text_column, self.conversations_column}
-        names = [name for name in parquet.schema_arrow.names if name in wanted]
-        for batch in parquet.iter_batches(batch_size=_ROWS, columns=names):
-            try:
-                yield from batch.to_pylist()
-            except UnicodeDecodeError:  # the error does not name the row
-                yield from map(_row, batch.to_struct_array())
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:  # the error does not name the row
+            yield from map(_row, batch.to_struct_array())
 
 
 def _row(scalar: Any) -> dict[str, Any] | UnicodeDecodeError:

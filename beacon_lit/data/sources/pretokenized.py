@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.collate import IGNORED
-from beacon_lit.data.records import MalformedRecord, Partition, SourceRecord
+from beacon_lit.data.records import MalformedError, MalformedRecord, Partition, SourceRecord
 from beacon_lit.data.sources.files import FileSource, source_key
+from beacon_lit.data.sources.tokens import ANY_VOCABULARY, checked_tokens
 
 _ROWS = 64
 _MARKERS = ("dataset_info.json", "state.json")  # what save_to_disk writes beside the tokens
@@ -40,7 +40,10 @@ class TokensSource(FileSource):
         for folder in self.files:
             columns = _columns(folder)
             if "input_ids" not in columns:
-                raise ValueError(f"path={self.path!r}: {folder} has no column input_ids, but {columns}")
+                raise ValueError(
+                    f"path={self.path!r}: {folder} has no column input_ids, but {columns}; for text "
+                    f"or conversations: data=text 'data.train=[{folder}]'"
+                )
 
     @property
     def wanted(self) -> str:
@@ -57,18 +60,18 @@ class TokensSource(FileSource):
 
     def partitions(self, tokenizer: Any = None) -> Sequence[Partition]:
         """Return one partition per folder; with a tokenizer, token ids out of its vocabulary are malformed."""
-        vocabulary = 2**31 if tokenizer is None else len(tokenizer)
+        vocabulary = ANY_VOCABULARY if tokenizer is None else len(tokenizer)
         return [partial(_read_folder, folder, vocabulary) for folder in self.files]
 
 
 def _read_folder(folder: Path, vocabulary: int) -> Iterator[SourceRecord]:
     number = 0
     for number, row in enumerate(_rows(folder), 1):
-        where, name = f"{folder}, record {number}", row.get("id")
-        document = _document(row, vocabulary, where)
-        if not isinstance(document, MalformedRecord):
-            document["id"] = f"{folder.name}:{number}" if name is None else str(name)
-        yield document
+        name = row.pop("id", None)
+        try:
+            yield {"id": f"{folder.name}:{number}" if name is None else str(name), **checked_tokens(row, vocabulary)}
+        except MalformedError as error:
+            yield MalformedRecord(error.kind, f"{folder}, record {number}", error.reason)
     if not number:
         yield MalformedRecord("empty_file", str(folder), "the folder has no records")
 
@@ -101,26 +104,3 @@ def _array(scalar: Any) -> np.ndarray | None:
         return None
     values = getattr(scalar, "values", None)
     return np.empty(0, object) if values is None else values.to_numpy(zero_copy_only=False)
-
-
-def _document(row: dict[str, Any], vocabulary: int, where: str) -> SourceRecord:
-    ids, labels, mask = row["input_ids"], row.get("labels"), row.get("attention_mask")
-    if ids is None or (ids.dtype != object and not len(ids)):
-        return MalformedRecord("no_tokens", where, "input_ids is empty")
-    for name, values in (("input_ids", ids), ("labels", labels)):
-        if values is not None and not np.issubdtype(values.dtype, np.integer):
-            return MalformedRecord("wrong_type", where, f"{name} must be a list of integers without nulls")
-    outside = ids[(ids < 0) | (ids >= vocabulary)]
-    if len(outside):
-        reason = f"token id {outside[0]} is out of the tokenizer's vocabulary of {vocabulary:,}: another tokenizer's?"
-        return MalformedRecord("vocabulary", where, reason)
-    if mask is not None and not mask.all():
-        return MalformedRecord("padding", where, "attention_mask has a 0; save documents without padding")
-    if labels is None:
-        trained = np.ones(len(ids), bool)
-    else:
-        trained = labels != IGNORED
-        if len(labels) != len(ids) or (labels != ids)[trained].any():
-            reason = f"labels ({len(labels)}) must equal input_ids ({len(ids)}), unshifted, or be {IGNORED} for no loss"
-            return MalformedRecord("labels", where, reason)
-    return {"input_ids": ids.astype(np.int32), "trained": trained}

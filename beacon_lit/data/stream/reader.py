@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beacon_lit.data.length_rule import LengthRule
-from beacon_lit.data.records import Document, MalformedRecord, Partition, SkippedRecords, Source, Tolerance
+from beacon_lit.data.records import Document, Partition, SkippedRecords, Source, Tolerance
 from beacon_lit.data.sample import Sample
 from beacon_lit.data.tokenize import CHUNK, CHUNK_CHARACTERS, in_chunks, make_samples, size
 
@@ -28,6 +28,7 @@ class RecordPosition(NamedTuple):
         record: records of the next partition that were read or left to other readers.
         malformed: malformed records of this pass.
         used: samples that were used of the next documents that are tokenised together.
+        read: records of this pass that this reader has read, malformed ones included.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class RecordPosition(NamedTuple):
     record: int = 0
     malformed: int = 0
     used: int = 0
+    read: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +89,22 @@ class SourceReader:
 
     def _pass(self, start: RecordPosition) -> Iterator[tuple[Sample, RecordPosition]]:
         log_malformed = self.log_malformed and not start.epoch
-        skipped = SkippedRecords(self.tolerance, self.source.name, self.left_out, start.malformed, log_malformed)
+        skipped = SkippedRecords(
+            self.tolerance, self.source.name, self.left_out, start.malformed, start.read, log_malformed
+        )
         own = self._own_partitions(start.epoch)
         for number in range(start.partition, len(own)):
-            at = start if number == start.partition else RecordPosition(start.epoch, number, malformed=skipped.total)
+            at = start
+            if number != start.partition:
+                at = RecordPosition(start.epoch, number, malformed=skipped.total, read=skipped.read)
             placed = self._documents(own[number], at, skipped)
             for chunk in in_chunks(placed, lambda item: size(item[1]), CHUNK, CHUNK_CHARACTERS):
                 documents = (document for _, document in chunk)
                 samples = list(make_samples(documents, self.tokenizer, self.rule, skipped, self.source.answer_share))
                 for used, sample in enumerate(samples[at.used :], at.used + 1):
                     yield sample, at._replace(used=used)
-                at = RecordPosition(start.epoch, number, chunk[-1][0] + 1, skipped.total)
+                at = RecordPosition(start.epoch, number, chunk[-1][0] + 1, skipped.total, read=skipped.read)
+        skipped.finish()
 
     def _documents(self, partition: int, at: RecordPosition, skipped: SkippedRecords) -> Iterator[tuple[int, Document]]:
         """Yield (place in the partition, document) of this reader's documents."""
@@ -105,10 +112,8 @@ class SourceReader:
             # Offset by the partition's number, or the first reader would get the first record of every small partition.
             if not self._partitions_suffice and (place + at.partition) % self.readers != self.reader:
                 continue
-            if isinstance(record, MalformedRecord):
-                skipped.skip(record)
-            else:
-                yield place, record
+            if (document := skipped.taken(record)) is not None:
+                yield place, document
 
     def _own_partitions(self, epoch: int) -> list[int]:
         rng = np.random.default_rng([self.rule.seed, zlib.crc32(self.source.name.encode()), epoch])

@@ -49,8 +49,8 @@ def test_other_column_names(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.jsonl", as_lines([{"body": "x", "messages": None}, {"messages": turns("a", "b")}]))
     source = HubSource(str(tmp_path / "set"), text_column="body", conversations_column="messages")
     assert [sorted(document) for document in source.documents()] == [["id", "text"], ["conversations", "id"]]  # type: ignore[type-var]
-    with pytest.raises(ValueError, match=r"neither text_column='text' nor conversations_column='conversations', but"):
-        list(HubSource(str(tmp_path / "set")).documents())
+    with pytest.raises(ValueError, match=r"either text or conversations; this one has \['body', 'messages'\]"):
+        list(HubSource(str(tmp_path / "set"), columns={"text": "content"}).documents())
 
 
 def test_a_dataset_that_cannot_be_reached_is_a_value_error() -> None:

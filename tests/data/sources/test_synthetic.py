@@ -1,12 +1,13 @@
 """Settings of synthetic retrieval data: lengths, masks, keys, errors."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.records import MalformedRecord, SkippedRecords, Tolerance, read_documents
 from beacon_lit.data.retrieval.drafts import EXCERPT, KINDS
 from beacon_lit.data.retrieval.prompt_format import chat_format
 from beacon_lit.data.sample import token_weights
@@ -66,7 +67,16 @@ def test_malformed_records_of_the_haystack_come_through(tokenizer):
     bad = MalformedRecord("invalid_json", "a.jsonl, line 3", "no JSON")
     haystack = Texts((bad, *prose(1).records))
     first, *rest = SyntheticSource("needle", 2, LENGTHS, haystack=haystack).documents(tokenizer)
-    assert first is bad and len(rest) == 2
+    assert first == bad and len(rest) == 2
+
+
+def test_malformed_records_of_a_haystack_are_a_share_of_its_records(tokenizer):
+    bad = MalformedRecord("invalid_json", "a.jsonl, line 3", "no JSON")
+    haystack = Texts((*prose(1).records, *[{"id": "a", "text": "x"}] * 12_900, *[bad] * 120))
+    source = SyntheticSource("needle", 2, LENGTHS, haystack=haystack)
+    skipped = SkippedRecords(Tolerance(), source.name, Counter(), log=False)
+    assert len(list(read_documents(source, tokenizer, skipped))) == 2
+    assert skipped.total == 120 and skipped.read == len(haystack.records) + 2
 
 
 def test_key_tells_what_the_documents_depend_on():

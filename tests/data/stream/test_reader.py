@@ -1,13 +1,14 @@
 """Readers lose and repeat nothing in a pass, and continue at every position."""
 
 import json
+from collections.abc import Iterator
 from itertools import chain, islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beacon_lit.data.records import Tolerance
+from beacon_lit.data.records import BLANK, MalformedRecord, SourceRecord, Tolerance
 from beacon_lit.data.stream.reader import RecordPosition
 from tests.data.stream.numbered import Numbered, passes, share
 
@@ -47,6 +48,33 @@ def test_a_share_goes_on_at_every_position(sizes: list[int], reader: int, chunk:
             assert [(sample.id, at) for sample, at in rest] == [
                 (sample.id, at) for sample, at in whole[place + 1 : place + 21]
             ]
+
+
+def test_a_crawl_with_blank_and_malformed_records_is_read_to_its_end() -> None:
+    sizes = (15_000,)
+    own = share(Numbered("a", sizes, bad=tuple(f"a0.{i}" for i in range(50, 15_000, 101))))
+    with_blank = share(Blank("a", sizes))
+    for reader, kind, count in ((own, "bad", 149), (with_blank, BLANK, 150)):
+        assert passes(reader, 1)[0][-1].startswith("a0.14999")
+        assert reader.left_out[kind] >= count, "those of the next pass count as well"
+    with pytest.raises(ValueError, match=r"a0.10150: is bad; malformed record 101 of a, max_bad=100 allows 100 of the"):
+        passes(share(own.source, tolerance=Tolerance(max_bad=100)), 1)
+
+
+class Blank(Numbered):
+    def partition(self, number: int) -> Iterator[SourceRecord]:
+        for place, record in enumerate(super().partition(number)):
+            yield MalformedRecord(BLANK, str(place), "is blank") if place % 100 == 50 else record
+
+
+def test_records_read_before_a_resume_count() -> None:
+    source = Numbered("a", (15_000,), bad=tuple(f"a0.{i}" for i in (*range(0, 200, 2), 14_000)))
+    samples = share(source).samples(RecordPosition())
+    position = next(at for _, at in samples if at.record > 13_000)
+    assert position.read == position.record and position.malformed == 100
+    assert passes(share(source), 1, position)
+    with pytest.raises(ValueError, match=r"malformed record 101 of a, max_bad=0\.01"):
+        passes(share(source), 1, position._replace(read=0))
 
 
 def test_malformed_records_before_a_resume_count() -> None:
