@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from beacon_lit.data.conversation import tokenize_conversation
+from beacon_lit.data.encoding import all_prompt_ids, all_token_ids
 from beacon_lit.data.length_rule import LengthRule, text_pieces
 from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords
 from beacon_lit.data.sample import Sample, token_weights
@@ -39,7 +40,7 @@ class TokenizedDocument(NamedTuple):
 
 
 def tokenize_documents(
-    documents: Iterable[Document], tokenizer: Any, skipped: SkippedRecords, special_tokens: bool = True
+    documents: Iterable[Document], tokenizer: Any, skipped: SkippedRecords, start: bool = True
 ) -> Iterator[TokenizedDocument]:
     """Tokenise documents in order; a conversation that the chat template refuses is a malformed record.
 
@@ -47,7 +48,7 @@ def tokenize_documents(
         documents: of any kind.
         tokenizer: a Hugging Face tokenizer.
         skipped: where malformed records go.
-        special_tokens: whether to add the tokenizer's special tokens around text (chat templates write their own).
+        start: whether text begins with the tokenizer's start ids (chat templates write their own).
 
     Raises:
         ValueError: a conversation, and a tokenizer without a chat template; see also `SkippedRecords.skip`.
@@ -56,7 +57,7 @@ def tokenize_documents(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for chunk in in_chunks(documents, size, CHUNK, CHUNK_CHARACTERS):
         texts = [document["text"] for document in chunk if "text" in document]
-        ids = iter(tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"] if texts else [])
+        ids = iter(all_prompt_ids(tokenizer, texts) if start else all_token_ids(tokenizer, texts))
         for document in chunk:
             if "text" in document:
                 yield TokenizedDocument(document, np.array(next(ids), np.int32), None, None)

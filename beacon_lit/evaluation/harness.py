@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from beacon_lit.arch import longest
+from beacon_lit.data.encoding import prompt_ids, token_ids
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
@@ -134,11 +135,8 @@ class HarnessLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Tokenise a text, with the tokenizer's bos unless a chat template has written it."""
-        if add_special_tokens is None:
-            bos = self.tokenizer.bos_token
-            add_special_tokens = not (bos and string.startswith(bos))
-        return self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        """Tokenise a text, behind the tokenizer's start ids unless a chat template has written them."""
+        return (token_ids if add_special_tokens is False else prompt_ids)(self.tokenizer, string)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """See `LM`: return the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
