@@ -13,6 +13,7 @@ import numpy as np
 from beacon_lit.data.conversation import tokenize_conversation
 from beacon_lit.data.encoding import all_prompt_ids, all_token_ids
 from beacon_lit.data.length_rule import LengthRule, text_pieces
+from beacon_lit.data.message_keys import unwritten_keys, with_tool_calls
 from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords
 from beacon_lit.data.sample import Sample, token_weights
 from beacon_lit.data.templates import with_template
@@ -62,7 +63,11 @@ def tokenize_documents(
             if "text" in document:
                 yield TokenizedDocument(document, np.array(next(ids), np.int32), None, None)
                 continue
-            tokenized = (_conversation if "conversations" in document else _pretokenized)(document, tokenizer)
+            tokenized = (
+                _conversation(document, tokenizer, skipped.counts)
+                if "conversations" in document
+                else _pretokenized(document, tokenizer)
+            )
             if isinstance(tokenized, MalformedRecord):
                 skipped.skip(tokenized)
             else:
@@ -72,7 +77,7 @@ def tokenize_documents(
 def size(document: Document) -> int:
     """Number of characters of a document, or of its tokens if it has no text."""
     if "conversations" in document:
-        return sum(len(message["content"]) for message in document["conversations"])
+        return sum(len(str(value)) for message in document["conversations"] for value in message.values())
     return len(document["text"] if "text" in document else document["input_ids"])
 
 
@@ -98,12 +103,16 @@ def tokenizer_key(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _conversation(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
+def _conversation(document: Document, tokenizer: Any, counts: Counter[str]) -> TokenizedDocument | MalformedRecord:
+    """Tokenise a conversation, and count the documents with keys that the template does not write, by key."""
     tokenizer = with_template(tokenizer)  # raises an error if there is none
+    messages, tools = document["conversations"], document.get("tools", ())
     try:
-        ids, answer = tokenize_conversation(document["conversations"], tokenizer)
+        unwritten = unwritten_keys(with_tool_calls(messages), tools, tokenizer)
+        ids, answer = tokenize_conversation(messages, tokenizer, tools)
     except ValueError as error:
         return MalformedRecord("template", document["id"], str(error))
+    counts.update(f"key_{name}" for name in unwritten)
     return TokenizedDocument(document, np.array(ids, np.int32), answer, answer)
 
 

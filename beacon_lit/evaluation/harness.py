@@ -224,12 +224,12 @@ class HarnessLM(TemplateLM):
             yield from zip(numbers, answers, strict=True)
 
 
-def _device(name: str) -> str:
+def _device(name: str) -> torch.device:
     """Return the name of a device, or the CPU in place of a GPU that is not there: the harness asks for one always."""
     if not str(name).startswith("cuda") or torch.cuda.is_available():
-        return str(name)
+        return torch.device(name)
     log.info(f"device={name}: no GPU is available; runs on the CPU")
-    return "cpu"
+    return torch.device("cpu")
 
 
 def _most_tokens(lm: Any, mode: Mode) -> int:
