@@ -11,8 +11,9 @@ A turn is what a model has to write after the text before the turn:
   its turn with the empty block (`enable_thinking=False`).
 
 A template may mark what is generated (`{% generation %}`); the marks count then. Otherwise the conversation is rendered
-twice, as it is and with a mark behind the content of every message; without the marks both texts must be equal. A message
-with tool calls has the mark behind the name of the last function that it calls, and ends with the next end-of-turn token.
+twice, as it is and with a mark behind the content of every message; without the marks both texts must be equal. In a
+message with tool calls the mark stands behind the name of the last function called, and the next end-of-turn token ends
+the turn.
 """
 
 import re
@@ -189,7 +190,7 @@ def _start(text: str, question: int, gap: str, delimiters: Delimiters) -> int:
 
 
 def _find_start(text: str, before: int, own: int, delimiters: Delimiters) -> int:
-    """Find the start of a turn behind a tool's message; the tool's content ends at `before`, the turn's own at `own`."""
+    """Find the start of a turn between the end of a tool's content, `before`, and a place in the turn, `own`."""
     for opening in filter(str.strip, delimiters.openings):
         if (place := text.find(opening, before, own)) >= 0:
             return place + len(opening)

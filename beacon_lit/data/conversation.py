@@ -11,7 +11,6 @@ from beacon_lit.data.message_keys import is_trained, with_tool_calls
 from beacon_lit.data.rendering import Message
 from beacon_lit.data.templates import with_template
 
-
 _LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
 _ROLES = re.compile("s?(?=u)(u(at+)*a)*(u(at+)*)?")
 

@@ -24,8 +24,8 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
         Documents with `id`, and `conversations`: messages with "role" and "content".
 
     Raises:
-        ValueError: a missing file; or a malformed record, or one with tools or other keys than role and content that have
-            a meaning, with file and line.
+        ValueError: a missing file; or, with file and line, a malformed record, or one with tools or with keys of
+            messages that no task asks with.
     """
     try:
         source = JsonSource(path, data_root)

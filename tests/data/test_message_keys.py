@@ -24,7 +24,8 @@ QWEN_TOOLS = (
     "{% else %}<|im_start|>{{ m.role }}\n"
     "{% if m.reasoning_content and loop.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
     "{{ m.content }}{% for call in m.tool_calls %}{% if m.content or not loop.first %}{{ '\n' }}{% endif %}"
-    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>'
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n'
+    "</tool_call>"
     "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -88,7 +89,7 @@ def samples(document: dict, template: str) -> tuple[list, list[str], Counter]:
         (QWEN_TOOLS, [ASKED, {**CALLED, "reasoning_content": "why"}],
          [f"<think>\nwhy\n</think>\n\n{QWEN_CALL}<|im_end|>"]),
         (LLAMA_TOOLS, [ASKED, CALLED], [LLAMA_CALL]),
-        (LLAMA_TOOLS, [ASKED, CALLED, RESULT, SAID, ASKED, SAID], [LLAMA_CALL, "All fine<|eot_id|>", "All fine<|eot_id|>"]),
+        (LLAMA_TOOLS, [ASKED, CALLED, RESULT, SAID, ASKED, SAID], [LLAMA_CALL, *["All fine<|eot_id|>"] * 2]),
     ],
 )  # fmt: skip
 def test_a_tool_call_is_trained_as_the_template_writes_it(template, conversation, expected) -> None:
@@ -130,7 +131,7 @@ def test_a_message_of_weight_0_is_context_alone() -> None:
         (CHATML, {"tools": TOOLS, "conversations": [ASKED, CALLED]}, "does not write tools"),
         (CHATML, {"conversations": [ASKED, CALLED]}, "does not write tool_calls of message 2"),
         (MARKED["turn"], {"conversations": [ASKED, CALLED]}, "does not write tool_calls of message 2"),
-        (CHATML, {"conversations": [ASKED, {**SAID, "reasoning_content": "why"}]}, "not write reasoning_content of message 2"),
+        (CHATML, {"conversations": [ASKED, {**SAID, "reasoning_content": "why"}]}, "not write reasoning_content of"),
         (CHATML, {"conversations": [{**ASKED, "name": "Ada"}, SAID]}, "does not write name of message 1"),
         (CHATML, {"conversations": [ASKED, {**SAID, "function_call": {"name": "x"}}]}, "does not write function_call"),
         (CHATML, {"conversations": [{**ASKED, "images": ["a.png"]}, SAID]}, "does not write images of message 1"),
@@ -147,7 +148,7 @@ def test_a_message_of_weight_0_is_context_alone() -> None:
          "must be an object, not"),
         (QWEN_TOOLS.replace("<tool_response>\n{{ m.content }}", "<tool_response>"),
          {"conversations": [ASKED, CALLED, RESULT, SAID]}, r"leaves out or rewrites message 3 of 4 \(tool\)"),
-        (CHATML.replace("<|im_end|>", " ").replace("{{ m.content }}", "{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"),
+        (CHATML.replace("<|im_end|>", " ").replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls[0].function.name }}"),
          {"conversations": [ASKED, CALLED]}, "in an unknown way"),
     ],
 )  # fmt: skip
