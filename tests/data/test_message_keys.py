@@ -148,7 +148,7 @@ def test_a_message_of_weight_0_is_context_alone() -> None:
          "must be an object, not"),
         (QWEN_TOOLS.replace("<tool_response>\n{{ m.content }}", "<tool_response>"),
          {"conversations": [ASKED, CALLED, RESULT, SAID]}, r"leaves out or rewrites message 3 of 4 \(tool\)"),
-        (CHATML.replace("<|im_end|>", " ").replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls[0].function.name }}"),
+        (CHATML.replace("}}<|im_end|>", "}}{{ m.tool_calls | map(attribute='function.name') | join }} "),
          {"conversations": [ASKED, CALLED]}, "in an unknown way"),
     ],
 )  # fmt: skip
