@@ -1,15 +1,20 @@
 """Find the model in a run's folder, save the run's config, and link the latest run."""
 
+import logging
 import os
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
+from beacon_lit.data.templates import with_template
+from beacon_lit.tokenizer_state import trained_tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -29,6 +34,9 @@ def find_beacons(path: str | Path) -> Path:
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:
     """Load the model of `cfg.checkpoint`, or of `cfg.model` without a checkpoint, and its tokenizer.
 
+    The tokenizer has the chat template that the beacons were trained with. `cfg.data.template` counts before it, with a
+    warning.
+
     Args:
         cfg: with `checkpoint`, `backbone`, `allow_other_backbone` and `model`; `model.path` is set to the path of the
             backbone.
@@ -45,9 +53,16 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
     else:
         options = {name: cfg.model.backbone.get(name) for name in ("attn", "dtype") if name in cfg.model.backbone}
         options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
-        lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
+        path = find_beacons(cfg.checkpoint)
+        lm = BeaconLM.from_pretrained(str(path), **options)
         cfg.model.path = lm.config._name_or_path
-        tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
+        tokenizer = trained_tokenizer(path, cfg.model.path)
+    template = cfg.get("data", {}).get("template")
+    if template is not None:  # as in training, questions are asked as the data is written
+        chosen = with_template(tokenizer, template)
+        if cfg.checkpoint is not None and chosen.chat_template != tokenizer.chat_template:
+            log.warning(f"data.template={template} in place of the chat template of {cfg.checkpoint}")
+        tokenizer = chosen
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 

@@ -17,6 +17,7 @@ from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.arch.checkpoint.files import find_file
 from beacon_lit.arch.model import BeaconLM
+from beacon_lit.tokenizer_state import saved_state, trained_tokenizer
 
 LAYOUTS = ("published", "beacons", "full")
 TOKENIZER_FILES = (
@@ -33,7 +34,8 @@ def convert(
     Args:
         source: a folder or hub id with beacons in it, or a training checkpoint.
         target: a folder that does not exist yet, or is empty.
-        to: "published", "beacons" or "full". "published" and "full" copy the tokenizer, too.
+        to: "published", "beacons" or "full". a tokenizer saved with `source` is saved with `target`,
+            else "published" and "full" copy the backbone's.
         backbone: the folder or hub id of the backbone, where a source of beacons alone names one that has moved.
         plain_type: write the `model_type` that the paper's code expects; with "published" only, see `save_published`.
 
@@ -66,7 +68,9 @@ def convert(
         save_published(lm, target, plain_type=plain_type)
     else:
         lm.save_pretrained(target, beacon_only=to == "beacons")
-    if to != "beacons":
+    if Path(source) != Path(name) and saved_state(source) is not None:
+        trained_tokenizer(source, name).save_pretrained(target)
+    elif to != "beacons":
         _copy_tokenizer(name, target)
     return lm
 
