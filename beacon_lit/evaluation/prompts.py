@@ -117,7 +117,7 @@ def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
     Returns:
         The text, and the number of tokens that were dropped.
     """
-    ids = tokenizer(text, verbose=False)["input_ids"]
+    ids = prompt_ids(tokenizer, text)
     if len(ids) <= max_tokens:
         return text, 0
     head, tail = ids[: max_tokens // 2], ids[len(ids) - max_tokens // 2 :]

@@ -53,9 +53,7 @@ class TurnMarkup:
         """
         check_template(template)
         if template == PLAIN or (template == AUTO and not tokenizer.chat_template):
-            return cls(tokenizer, PLAIN, tuple(start_ids(tokenizer)), head="", ask=stem, again="
-
-")
+            return cls(tokenizer, PLAIN, tuple(start_ids(tokenizer)), head="", ask=stem, again="\n\n")
         chat = ChatTemplate.of(tokenizer, options)
         asked = [{"role": "user", "content": _FIRST}]
         head, _, ask = chat.render(tokenizer, asked, prompt=True).partition(_FIRST)
