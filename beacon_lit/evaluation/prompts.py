@@ -110,7 +110,7 @@ def make_options(
 def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
     """Cut a text to at most `max_tokens` tokens by dropping its middle, as LongBench's own code does.
 
-    Special tokens that the tokenizer puts around a text, such as a bos token, count among the tokens and in their half,
+    The ids that the tokenizer puts before a text, such as a bos token, count among the tokens and in the first half,
     though the text has none. The two halves are decoded and joined, so that the number of tokens may change by one or
     two where they meet.
 
