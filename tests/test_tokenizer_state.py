@@ -27,7 +27,7 @@ PLACES = ["", "beacons", "checkpoints/last.ckpt"]
 
 
 def small(inputs: tuple[Path, Path], folder: Path) -> list[str]:
-    return [*small_run(*inputs, folder), "trainer.max_steps=1", "~callbacks.evaluation"]
+    return [*small_run(*inputs, folder), "trainer.max_steps=1", "~callbacks.evaluation", "beacon.placement=interleave"]
 
 
 @pytest.fixture(scope="module")
