@@ -16,6 +16,7 @@ from beacon_lit.arch.checkpoint import Sharder, adapter, check_backbone, check_n
 from beacon_lit.data.share import Share, move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
 from beacon_lit.strategies.reduce import over_ranks, total_norm
+from beacon_lit.tokenizer_state import STATE, tokenizer_state
 from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class BeaconModule(lightning.LightningModule):
         build: makes the model, whose parameters that require gradients are trained (by default the beacons). Called
             once the strategy is set up, with the strategy's sharding function (see `checkpoint.Sharder`), or with None
             if the strategy does not spread the model.
-        tokenizer: the model's tokenizer, for evaluation.
+        tokenizer: the tokenizer of the training data, for evaluation; checkpoints keep its state.
         optimizer: called with the groups of parameters to train.
         schedule: called with the optimizer and `num_training_steps`; None keeps the learning rate constant.
         objective: the training objective; default: predict the next token.
@@ -154,10 +155,11 @@ class BeaconModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trained weights only, add beacon settings and the backbone's fingerprint, and count whole steps."""
+        """Keep trained weights only, add settings of beacons, backbone and tokenizer, and count whole steps."""
         trained, state = self._trained(), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
+        checkpoint[STATE] = tokenizer_state(self.tokenizer)
         share = self._share
         checkpoint["share"] = asdict(share)
         move_progress(checkpoint["loops"], share, share)
@@ -166,12 +168,14 @@ class BeaconModule(lightning.LightningModule):
         """Check that the checkpoint fits this module, and convert the position in the data to this number of ranks.
 
         Raises:
-            ValueError: other beacon settings, another backbone or adapter, other trained parameters, or no step left.
+            ValueError: other beacon settings, another tokenizer state, another backbone or adapter, other trained
+                parameters, or no step left.
         """
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
+        self._check_tokenizer(checkpoint.get(STATE, {}))
         adapter.check_same(adapter.settings(self.lm), checkpoint["beacon_settings"].get("adapter"), "the checkpoint")
         check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
         if not any(map(is_backbone, checkpoint["state_dict"])):
@@ -182,6 +186,16 @@ class BeaconModule(lightning.LightningModule):
                 f"{checkpoint['global_step']} steps already; allowed: more"
             )
         move_progress(checkpoint["loops"], Share(**checkpoint["share"]), self._share)
+
+    def _check_tokenizer(self, saved: Mapping[str, Any]) -> None:
+        """Raise a ValueError if a checkpoint was trained with another tokenizer state; earlier versions saved none."""
+        for name, value in tokenizer_state(self.tokenizer).items():
+            if saved.get(name, value) != value:
+                setting = "data.template" if name == "chat_template" else "model.tokenizer"
+                raise ValueError(
+                    f"{setting} gives the {name} {value!r:.60}, the run that is resumed has {saved[name]!r:.60}; "
+                    "allowed: the same, or a new run from its beacons, with init_from= in place of resume="
+                )
 
     @property
     def _share(self) -> Share:

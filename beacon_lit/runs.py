@@ -1,5 +1,6 @@
 """Find the model in a run's folder, save the run's config, and link the latest run."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.checkpoint import load_tokenizer
+from beacon_lit.data.templates import with_template
+from beacon_lit.tokenizer_state import trained_tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -29,6 +33,9 @@ def find_beacons(path: str | Path) -> Path:
 
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:
     """Load the model of `cfg.checkpoint`, or of `cfg.model` without a checkpoint, and its tokenizer.
+
+    The tokenizer has the chat template that the beacons were trained with. `cfg.data.template` counts before it, with a
+    warning.
 
     Args:
         cfg: with `checkpoint`, `backbone`, `allow_other_backbone` and `model`; `model.path` is set to the path of the
@@ -49,7 +56,13 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
         path = find_beacons(cfg.checkpoint)
         lm = BeaconLM.from_pretrained(str(path), **options)
         cfg.model.path = lm.config._name_or_path
-        tokenizer = load_tokenizer(path, backbone=cfg.backbone)
+        tokenizer = trained_tokenizer(path, cfg.backbone)
+    template = cfg.get("data", {}).get("template")
+    if template is not None:  # as in training, questions are asked as the data is written
+        chosen = with_template(tokenizer, template)
+        if cfg.checkpoint is not None and chosen.chat_template != tokenizer.chat_template:
+            log.warning(f"data.template={template} in place of the chat template of {cfg.checkpoint}")
+        tokenizer = chosen
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 

@@ -28,7 +28,7 @@ class SaveAtEnd(Callback):
     """Write `checkpoints/last.ckpt` and `beacons/` after the last step.
 
     `beacons/` holds the beacons, and the backbone's adapter if there is one; or, if the backbone was trained as well,
-    the whole model and its tokenizer.
+    the whole model. Beside them is the tokenizer of the training data, with its chat template.
 
     Args:
         folder: the run's folder.
@@ -44,5 +44,5 @@ class SaveAtEnd(Callback):
         beacon_only = not any(is_backbone(name) for name, value in lm.named_parameters() if value.requires_grad)
         write, folder = trainer.is_global_zero, self.folder / "beacons"
         lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
-        if write and not beacon_only:
+        if write:
             cast(PreTrainedTokenizerBase, pl_module.tokenizer).save_pretrained(folder)

@@ -12,9 +12,10 @@ backbone's weights.
 import argparse
 from pathlib import Path
 
-from beacon_lit.arch.checkpoint import adapter, copy_tokenizer, save_published, stored_settings
+from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.arch.model import BeaconLM
+from beacon_lit.tokenizer_state import trained_tokenizer
 
 LAYOUTS = ("published", "beacons", "full")
 
@@ -27,7 +28,7 @@ def convert(
     Args:
         source: a folder or hub id with beacons in it, or a training checkpoint.
         target: a folder that does not exist yet, or is empty.
-        to: "published", "beacons" or "full". The tokenizer is copied, too.
+        to: "published", "beacons" or "full". The tokenizer that `source` was trained with is saved, too.
         backbone: the folder or hub id of the backbone, where a source of beacons alone names one that has moved.
         plain_type: write the `model_type` that the paper's code expects; with "published" only, see `save_published`.
 
@@ -60,7 +61,7 @@ def convert(
     else:
         lm.save_pretrained(target, beacon_only=to == "beacons")
     try:
-        copy_tokenizer(source, target, backbone=backbone)
+        trained_tokenizer(source, backbone).save_pretrained(target)
     except ValueError as error:
         print(f"{error}. None was copied to {target}")
     return lm

@@ -1,6 +1,7 @@
 """Ask about a long text: `beacon-generate`, or `python generate.py` in a checkout; settings: conf/generate.yaml."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,8 @@ from beacon_lit.checks import as_tuple
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.runs import subject
+
+log = logging.getLogger(__name__)
 
 ROOM = 1024  # tokens of questions and answers for which the chosen ratio leaves room
 
@@ -118,6 +121,11 @@ def _chat(cfg: DictConfig) -> BeaconChat:
     cfg.beacon.update(lm.beacon.to_dict())
     if cfg.load is None:
         template: Any = OmegaConf.to_container(cfg.template)
+        if (
+            cfg.checkpoint is not None
+            and template.get("chat_template", tokenizer.chat_template) != tokenizer.chat_template
+        ):
+            log.warning(f"template.chat_template in place of the chat template of checkpoint={cfg.checkpoint}")
         return BeaconChat(lm, tokenizer, cfg.system, **template)
     return BeaconChat.load(cfg.load, lm, tokenizer)
 

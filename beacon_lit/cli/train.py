@@ -16,6 +16,7 @@ from beacon_lit.cli.command import command
 from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.record import optimized, recorded
 from beacon_lit.runs import find_beacons, link_latest
+from beacon_lit.tokenizer_state import saved_state
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
+    if cfg.init_from is not None:
+        state = saved_state(find_beacons(cfg.init_from))
+        if state is not None and state["chat_template"] != data.tokenizer.chat_template:
+            log.warning(f"data.template={cfg.data.template}: init_from={cfg.init_from} was trained in another template")
 
     def build(shard: Sharder | None) -> BeaconLM:
         lm = instantiate(cfg.model.backbone, shard=shard)

@@ -11,27 +11,26 @@ A turn is what a model has to write after the text before the turn:
   its turn with the empty block (`enable_thinking=False`).
 
 A template may mark what is generated (`{% generation %}`); the marks count then. Otherwise the conversation is rendered
-twice, as it is and with a mark behind the content of every message; without the marks both texts must be equal.
+twice, as it is and with a mark behind the content of every message; without the marks both texts must be equal. In a
+message with tool calls the mark stands behind the name of the last function called, and the next end-of-turn token ends
+the turn.
 """
 
-import datetime
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import jinja2
+from beacon_lit.data.message_keys import is_written
+from beacon_lit.data.rendering import Message, render, template_source
 
-Message = dict[str, Any]
 Span = tuple[int, int]
 
 # Unicode reserves these code points: no text has them, and no template strips them.
-_MARKS = {"system": "\ufdd0", "user": "\ufdd1", "assistant": "\ufdd2"}
+_MARKS = {"system": "\ufdd0", "user": "\ufdd1", "assistant": "\ufdd2", "tool": "\ufdd4"}
 _MARK = re.compile(f"([{''.join(_MARKS.values())}])")
 _GENERATED = re.compile("\ufdd3")
 _GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
-# Some templates write today's date, but tokens must not depend on the day. This date is Llama 3.1's default.
-_DATE = datetime.date(2024, 7, 26)
-_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class Delimiters(NamedTuple):
@@ -46,47 +45,45 @@ class Delimiters(NamedTuple):
     closing: str
 
 
-def rendered_answers(conversation: list[Message], tokenizer: Any) -> tuple[str, list[Span]]:
+def rendered_answers(conversation: list[Message], tokenizer: Any, tools: Sequence[Any] = ()) -> tuple[str, list[Span]]:
     """Render a conversation with the tokenizer's chat template.
+
+    Args:
+        conversation: messages; tool calls as `message_keys.with_tool_calls` returns them.
+        tokenizer: a tokenizer with a chat template.
+        tools: see `rendering.render`.
 
     Returns:
         The text, and the characters [first, last) of each assistant turn.
 
     Raises:
-        ValueError: the template refuses the conversation, leaves out a message or rewrites one.
+        ValueError: the template refuses the conversation, leaves out a message or rewrites one, or marks other messages
+            than the assistant's as generated.
     """
     delimiters = _delimiters(tokenizer)
-    text = _render(conversation, tokenizer)
+    text = render(conversation, tokenizer, tools)
     if _GENERATION.search(tokenizer.get_chat_template()):
-        return text, _generated(conversation, text, tokenizer, delimiters)
-    marks, places = _marked_places(conversation, text, tokenizer)
+        return text, _generated(conversation, text, tokenizer, tools, delimiters)
+    marks, places = _marked_places(conversation, text, tokenizer, tools)
     turns = [message for message in conversation if message["role"] != "system"]
     ends = [place for mark, place in zip(marks, places, strict=True) if not _is_system(mark)]
     gaps = [message["content"][len(message["content"].rstrip()) :] for message in turns]
-    # The last question may have no answer.
-    return text, [
-        (_start(text, ends[i - 1], gaps[i - 1], delimiters), _end(text, ends[i], gaps[i], delimiters))
-        for i in range(1, len(turns), 2)
-    ]
-
-
-def _source(tokenizer: Any) -> str:
-    return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.get_chat_template())
-
-
-def _render(messages: list[Message], tokenizer: Any, source: str | None = None, prompt: bool = False) -> str:
-    try:
-        return tokenizer.apply_chat_template(
-            messages, chat_template=source or _source(tokenizer), add_generation_prompt=prompt, tokenize=False
+    spans = []
+    for i in (i for i, message in enumerate(turns) if message["role"] == "assistant"):
+        before, own, behind = ends[i - 1], ends[i], ends[i + 1] if i + 1 < len(turns) else len(text)
+        after_tool, calls = turns[i - 1]["role"] == "tool", "tool_calls" in turns[i]
+        start = (
+            _find_start(text, before, own, delimiters) if after_tool else _start(text, before, gaps[i - 1], delimiters)
         )
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}") from error
+        end = _find_end(text, own, behind, delimiters) if calls else _end(text, own, gaps[i], delimiters)
+        spans.append((start, end))
+    return text, spans
 
 
 def _delimiters(tokenizer: Any) -> Delimiters:
     user, assistant = ({"role": role, "content": _MARKS[role]} for role in ("user", "assistant"))
-    prompt = _render([user], tokenizer, prompt=True).rpartition(_MARKS["user"])[2]
-    pieces = _MARK.split(_render([user, assistant, user, assistant], tokenizer))
+    prompt = render([user], tokenizer, prompt=True).rpartition(_MARKS["user"])[2]
+    pieces = _MARK.split(render([user, assistant, user, assistant], tokenizer))
     if pieces[1::2] != [_MARKS["user"], _MARKS["assistant"]] * 2:
         raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not write every message once")
     first, last, behind = pieces[2], pieces[6], pieces[8]
@@ -97,18 +94,32 @@ def _delimiters(tokenizer: Any) -> Delimiters:
     return Delimiters([*worded, prompt, last, first], ended[0] if ended else behind.rstrip() or behind)
 
 
-def _generated(conversation: list[Message], text: str, tokenizer: Any, delimiters: Delimiters) -> list[Span]:
+def _generated(
+    conversation: list[Message], text: str, tokenizer: Any, tools: Sequence[Any], delimiters: Delimiters
+) -> list[Span]:
     """Return the spans that the template marks as generated, each extended to the end of the turn."""
     for number, message in enumerate(conversation):
-        if message["role"] != "assistant" and message["content"].strip() not in text:
+        if message["role"] != "assistant" and not is_written(message["content"], text):
             raise _not_written(number, conversation, tokenizer)
-    pieces = _GENERATED.split(_render(conversation, tokenizer, _GENERATION.sub(_write_mark, _source(tokenizer))))
+    marking = _GENERATION.sub(_write_mark, template_source(tokenizer))
+    pieces = _GENERATED.split(render(conversation, tokenizer, tools, marking))
     if "".join(pieces) != text or len(pieces) % 2 == 0:
         raise ValueError(f"the chat template of {tokenizer.name_or_path!r} changes what it marks as generated")
     if len(pieces) == 1 and any(message["role"] == "assistant" for message in conversation):
         raise ValueError(f"the chat template of {tokenizer.name_or_path!r} marks no answer as generated")
     edges = list(accumulate(map(len, pieces)))
-    return [_ended(text, *span, delimiters.closing) for span in zip(edges[:-1:2], edges[1::2], strict=True)]
+    spans = [_ended(text, *span, delimiters.closing) for span in zip(edges[:-1:2], edges[1::2], strict=True)]
+    if any(message["role"] == "tool" for message in conversation) and len(spans) != _count(conversation):
+        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} marks messages of tools as generated")
+    for number, message in enumerate(conversation):
+        for name in (call["function"]["name"] for call in message.get("tool_calls", ())):
+            if not any(name in text[first:last] for first, last in spans):
+                raise _not_written(number, conversation, tokenizer)
+    return spans
+
+
+def _count(conversation: list[Message]) -> int:
+    return sum(message["role"] == "assistant" for message in conversation)
 
 
 def _write_mark(tag: re.Match[str]) -> str:
@@ -125,7 +136,9 @@ def _ended(text: str, first: int, last: int, closing: str) -> Span:
     return first, last + next((len(end) for end in ends if text.startswith(end, last)), 0)
 
 
-def _marked_places(conversation: list[Message], text: str, tokenizer: Any) -> tuple[list[str], list[int]]:
+def _marked_places(
+    conversation: list[Message], text: str, tokenizer: Any, tools: Sequence[Any]
+) -> tuple[list[str], list[int]]:
     """Find the end of each message's content in `text`, by rendering the messages with a mark behind each content.
 
     White space at the end of a content stays behind the mark, so that a template may strip the space or not.
@@ -134,12 +147,12 @@ def _marked_places(conversation: list[Message], text: str, tokenizer: Any) -> tu
         The marks in the order of the text, and the position of each in `text`.
     """
     marked = [_marked(message) for message in conversation]
-    pieces = _MARK.split(_render(marked, tokenizer))
+    pieces = _MARK.split(render(marked, tokenizer, tools))
     wanted = [_MARKS[message["role"]] for message in conversation]
     # Some templates move the system message.
     if "".join(pieces[::2]) != text or sorted(pieces[1::2], key=_is_system) != sorted(wanted, key=_is_system):
         for number, message in enumerate(conversation):  # find the message
-            alone = _render([*conversation[:number], marked[number], *conversation[number + 1 :]], tokenizer)
+            alone = render([*conversation[:number], marked[number], *conversation[number + 1 :]], tokenizer, tools)
             if alone.count(_MARKS[message["role"]]) != 1 or _MARK.sub("", alone) != text:
                 break
         raise _not_written(number, conversation, tokenizer)
@@ -158,6 +171,10 @@ def _not_written(number: int, conversation: list[Message], tokenizer: Any) -> Va
 
 
 def _marked(message: Message) -> Message:
+    if "tool_calls" in message:
+        *calls, last = message["tool_calls"]
+        function = {**last["function"], "name": last["function"]["name"] + _MARKS[message["role"]]}
+        return {**message, "tool_calls": [*calls, {**last, "function": function}]}
     content = message["content"]
     end = len(content.rstrip())
     return {**message, "content": content[:end] + _MARKS[message["role"]] + content[end:]}
@@ -170,6 +187,23 @@ def _start(text: str, question: int, gap: str, delimiters: Delimiters) -> int:
             if text.startswith(space + opening, question):
                 return question + len(space + opening)
     raise ValueError(f"the chat template opens an answer in an unknown way: {text[question : question + 80]!r}")
+
+
+def _find_start(text: str, before: int, own: int, delimiters: Delimiters) -> int:
+    """Find the start of a turn between the end of a tool's content, `before`, and a place in the turn, `own`."""
+    for opening in filter(str.strip, delimiters.openings):
+        if (place := text.find(opening, before, own)) >= 0:
+            return place + len(opening)
+    raise ValueError(f"the chat template opens an answer to a tool in an unknown way: {text[before : before + 80]!r}")
+
+
+def _find_end(text: str, own: int, behind: int, delimiters: Delimiters) -> int:
+    """Find the end of a turn with tool calls, between `own`, a place in the last call, and the next content's end."""
+    closing = delimiters.closing.strip()
+    place = text.find(closing, own, behind) if closing else -1
+    if place < 0:
+        raise ValueError(f"the chat template ends a tool call in an unknown way: {text[own : own + 80]!r}")
+    return place + len(closing)
 
 
 def _end(text: str, answer: int, gap: str, delimiters: Delimiters) -> int:

@@ -146,6 +146,6 @@ def whole_documents(
         skipped = SkippedRecords(tolerance, source.name, Counter(), log=log_malformed)
         documents = list(read_documents(source, tokenizer, skipped))
         documents = [documents[i] for i in drawn(len(documents), source, seed)]
-        tokenized = tokenize_documents(documents, tokenizer, skipped, special_tokens=False)
+        tokenized = tokenize_documents(documents, tokenizer, skipped, start=False)
         found += [(document["id"], ids.tolist()) for document, ids, _, _ in tokenized]
     return found

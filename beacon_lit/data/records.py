@@ -14,8 +14,8 @@ from beacon_lit.checks import is_count
 Document = dict[str, Any]
 """`id`, and one of
 - `text`: str;
-- `conversations`: [{"role": str, "content": str}, ...], with all other keys of the messages; with `tools`, a list, if
-  the conversation has tools;
+- `conversations`: [{"role": str, "content": str}, ...], with all other keys of the messages (see `message_keys`); and
+  `tools`, a list, where the assistant may call tools;
 - `input_ids`: (L,) int32, token ids of a pre-tokenised document; with `trained`: (L,) bool, the tokens with loss
   (default: all), and `answer`: (L,) bool, the tokens of answers (default: none).
 """

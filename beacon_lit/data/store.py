@@ -20,7 +20,7 @@ from beacon_lit.data.records import SkippedRecords, Source, Tolerance, read_docu
 from beacon_lit.data.sample import Sample
 from beacon_lit.data.tokenize import make_samples, tokenizer_key
 
-FORMAT = 1  # part of every key; raise the number when the content of stores changes
+FORMAT = 2  # part of every key; raise the number when the content of stores changes
 SAMPLES, ABOUT = "samples.arrow", "about.json"
 # Loss weights are a few spans of equal values: `starts`, `ends` and `weights` of the spans that are not 0.
 FEATURES = Features({

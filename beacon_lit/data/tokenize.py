@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from beacon_lit.data.conversation import tokenize_conversation
+from beacon_lit.data.encoding import all_prompt_ids, all_token_ids
 from beacon_lit.data.length_rule import LengthRule, text_pieces
+from beacon_lit.data.message_keys import unwritten_keys, with_tool_calls
 from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords
 from beacon_lit.data.sample import Sample, token_weights
 from beacon_lit.data.templates import with_template
@@ -39,7 +41,7 @@ class TokenizedDocument(NamedTuple):
 
 
 def tokenize_documents(
-    documents: Iterable[Document], tokenizer: Any, skipped: SkippedRecords, special_tokens: bool = True
+    documents: Iterable[Document], tokenizer: Any, skipped: SkippedRecords, start: bool = True
 ) -> Iterator[TokenizedDocument]:
     """Tokenise documents in order; a conversation that the chat template refuses is a malformed record.
 
@@ -47,7 +49,7 @@ def tokenize_documents(
         documents: of any kind.
         tokenizer: a Hugging Face tokenizer.
         skipped: where malformed records go.
-        special_tokens: whether to add the tokenizer's special tokens around text (chat templates write their own).
+        start: whether text begins with the tokenizer's start ids (chat templates write their own).
 
     Raises:
         ValueError: a conversation, and a tokenizer without a chat template; see also `SkippedRecords.skip`.
@@ -56,12 +58,16 @@ def tokenize_documents(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for chunk in in_chunks(documents, size, CHUNK, CHUNK_CHARACTERS):
         texts = [document["text"] for document in chunk if "text" in document]
-        ids = iter(tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"] if texts else [])
+        ids = iter(all_prompt_ids(tokenizer, texts) if start else all_token_ids(tokenizer, texts))
         for document in chunk:
             if "text" in document:
                 yield TokenizedDocument(document, np.array(next(ids), np.int32), None, None)
                 continue
-            tokenized = (_conversation if "conversations" in document else _pretokenized)(document, tokenizer)
+            tokenized = (
+                _conversation(document, tokenizer, skipped.counts)
+                if "conversations" in document
+                else _pretokenized(document, tokenizer)
+            )
             if isinstance(tokenized, MalformedRecord):
                 skipped.skip(tokenized)
             else:
@@ -71,7 +77,7 @@ def tokenize_documents(
 def size(document: Document) -> int:
     """Number of characters of a document, or of its tokens if it has no text."""
     if "conversations" in document:
-        return sum(len(message["content"]) for message in document["conversations"])
+        return sum(len(str(value)) for message in document["conversations"] for value in message.values())
     return len(document["text"] if "text" in document else document["input_ids"])
 
 
@@ -97,12 +103,16 @@ def tokenizer_key(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _conversation(document: Document, tokenizer: Any) -> TokenizedDocument | MalformedRecord:
+def _conversation(document: Document, tokenizer: Any, counts: Counter[str]) -> TokenizedDocument | MalformedRecord:
+    """Tokenise a conversation, and count the documents with keys that the template does not write, by key."""
     tokenizer = with_template(tokenizer)  # raises an error if there is none
+    messages, tools = document["conversations"], document.get("tools", ())
     try:
-        ids, answer = tokenize_conversation(document["conversations"], tokenizer)
+        unwritten = unwritten_keys(with_tool_calls(messages), tools, tokenizer)
+        ids, answer = tokenize_conversation(messages, tokenizer, tools)
     except ValueError as error:
         return MalformedRecord("template", document["id"], str(error))
+    counts.update(f"key_{name}" for name in unwritten)
     return TokenizedDocument(document, np.array(ids, np.int32), answer, answer)
 
 

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+from beacon_lit.data.message_keys import meant_keys
 from beacon_lit.data.records import Document, MalformedRecord
 from beacon_lit.data.sources.json_files import JsonSource
 
@@ -23,7 +24,8 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
         Documents with `id`, and `conversations`: messages with "role" and "content"; see `data.records.Document`.
 
     Raises:
-        ValueError: a missing file, or a malformed record, with file and line.
+        ValueError: a missing file; or, with file and line, a malformed record, or one with tools or with keys of
+            messages that no task asks with.
     """
     try:
         source = JsonSource(path, data_root)
@@ -35,5 +37,9 @@ def read_conversations(path: str, data_root: str | None, limit: int | None = Non
             raise ValueError(str(record))
         if "conversations" not in record:
             raise ValueError(f"path={path!r}: record {record['id']} has text; allowed: conversations")
+        if meant := meant_keys(record):
+            raise ValueError(
+                f"path={path!r}: record {record['id']} has {', '.join(meant)}, which tasks do not ask with"
+            )
         documents.append(record)
     return documents

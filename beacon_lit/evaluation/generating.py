@@ -33,7 +33,7 @@ def generate(reader: Reader, requests: Sequence[Generate]) -> list[Answer]:
     ends = end_tokens(reader.subject, settings.prompt.template, settings.end_tokens)
     ids, mask = padded([prompt.ids for prompt in prompts], left=True)
     stops = StopStrings(settings.stop, reader.subject.tokenizer, ids.shape[1])
-    options = _options(ends, stops, settings.max_new_tokens, settings.min_new_tokens)
+    options = _options(ends, stops, settings.max_new_tokens, settings.min_new_tokens, settings.penalties)
     options["attention_mask"] = mask.to(lm.device)
     with _without_own_settings(lm), stopwatch() as seconds:
         if reader.mode.is_dense:
@@ -123,7 +123,13 @@ def end_tokens(subject: Subject, template: str, more: Sequence[int] = ()) -> tup
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
-def _options(ends: Sequence[int], stops: StopStrings, max_new_tokens: int, min_new_tokens: int = 0) -> dict[str, Any]:
+def _options(
+    ends: Sequence[int],
+    stops: StopStrings,
+    max_new_tokens: int,
+    min_new_tokens: int = 0,
+    penalties: Sequence[tuple[str, float]] = (),
+) -> dict[str, Any]:
     """Write greedy generation as the arguments of `generate`."""
     settings = GenerationConfig(
         do_sample=False,
@@ -133,6 +139,7 @@ def _options(ends: Sequence[int], stops: StopStrings, max_new_tokens: int, min_n
         eos_token_id=list(ends) or None,
         pad_token_id=ends[0] if ends else 0,
         return_dict_in_generate=True,
+        **dict(penalties),
     )
     return {"generation_config": settings, "stopping_criteria": [stops] if stops.strings else None}
 

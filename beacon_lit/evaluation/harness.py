@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from beacon_lit.arch import longest
+from beacon_lit.data.encoding import prompt_ids, token_ids
 from beacon_lit.evaluation.execution import execute
 from beacon_lit.evaluation.modes import Mode, choose_modes
 from beacon_lit.evaluation.prompts import CHAT, PLAIN, Prompt
@@ -39,16 +41,20 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 MODEL_NAME = "beacon_lm"
+_ELSEWHERE = ("until", "max_gen_toks", "do_sample", "temperature", "num_beams")
+_PENALTIES = ("no_repeat_ngram_size", "repetition_penalty")
+_SAMPLING = ("min_p", "top_k", "top_p")  # change nothing in a greedy answer
 
 
 @register_model(MODEL_NAME)
 class HarnessLM(TemplateLM):
     """Executes the harness's requests as our own (`ScoreOptions`, `ScoreText`, `Generate`).
 
-    Contexts and continuations are tokenised as the harness does it with Hugging Face models, chat templates included.
-    Answers are greedy. A text that is longer than `max_length` loses its start; in `loglikelihood_rolling` it is cut
-    into parts of that length, each of which, except for the first, begins with the last token of the part before. One
-    process executes all requests.
+    Contexts and continuations are tokenised as the harness does it with Hugging Face models, chat templates included,
+    except that no EOS token is put behind a text, even if the tokenizer appends one. Answers are greedy. A text that is
+    longer than `max_length` loses its start; in `loglikelihood_rolling` it is cut into parts in each of which
+    `max_length` tokens are read and the token behind them is scored as well; each part, except for the first, begins
+    with the last token of the part before. One process executes all requests.
 
     Args:
         reader: the model, its tokenizer and the mode.
@@ -62,7 +68,7 @@ class HarnessLM(TemplateLM):
     def __init__(self, reader: Reader, batch_size: int = 1, max_length: int | None = None) -> None:
         super().__init__()
         lm, mode = reader.subject.lm, reader.mode
-        most = _most_tokens(lm, mode)
+        self._most = most = _most_tokens(lm, mode)
         self.reader, self.tokenizer = reader, reader.subject.tokenizer
         self.batch_size, self.max_length = int(batch_size), most if max_length is None else max_length
         self._device = lm.device
@@ -90,7 +96,7 @@ class HarnessLM(TemplateLM):
         """
         given = {name: value for name, value in {**arg_dict, **(additional_config or {})}.items() if value is not None}
         options = {name: given.pop(name) for name in ("backbone", "dtype", "attn") if name in given}
-        device = given.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
+        device = _device(given.pop("device", "cuda"))
         asked = {name: given.pop(name) for name in ("batch_size", "max_length") if name in given}
         checkpoint, ratio = given.pop("checkpoint", None), given.pop("ratio", None)
         given.pop("max_batch_size", None)  # for the harness's automatic batch sizes
@@ -125,28 +131,37 @@ class HarnessLM(TemplateLM):
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Write a conversation as text that ends with the opening of an answer, or else with an unfinished message."""
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
+        """Write a conversation as text that ends with the opening of an answer, or else with an unfinished message.
+
+        As in the harness's own models, a system message that the template refuses is left out, with a warning.
+        """
+        options = {
+            "tokenize": False,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        try:
+            return self.tokenizer.apply_chat_template(chat_history, **options)
+        except TemplateError as error:
+            others = [message for message in chat_history if message["role"] != "system"]
+            if len(others) == len(chat_history):
+                raise
+            log.warning(f"the chat template refuses these messages ({error}); asked without the system message")
+            return self.tokenizer.apply_chat_template(others, **options)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Tokenise a text, with the tokenizer's bos unless a chat template has written it."""
-        if add_special_tokens is None:
-            bos = self.tokenizer.bos_token
-            add_special_tokens = not (bos and string.startswith(bos))
-        return self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        """Tokenise a text, behind the tokenizer's start ids unless a chat template has written them."""
+        return (token_ids if add_special_tokens is False else prompt_ids)(self.tokenizer, string)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """See `LM`: return the log likelihood of all tokens of each text, the first given `prefix_token_id`."""
+        # The last token of a window is not read by the harness, but by `ScoreText`; the text must fit with it.
+        most = self.max_length if self.reader.mode.is_dense else min(self.max_length, self._most - 1)
         texts: list[ScoreText] = []
         parts: list[tuple[int, int]] = []  # of each text: number of the request, scored tokens
         for number, request in enumerate(requests):
-            ids = self.tok_encode(request.args[0], add_special_tokens=False)
-            windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 1, context_len=1)
+            ids = self.tok_encode(request.args[0])
+            windows = get_rolling_token_windows(ids, self.prefix_token_id, most, context_len=1)
             for read, scored in windows:
                 texts.append(ScoreText([*read, scored[-1]]))
                 parts.append((number, len(scored)))
@@ -164,9 +179,9 @@ class HarnessLM(TemplateLM):
         template = CHAT if self.tokenizer.chat_template else PLAIN
         prompts = []
         for request in requests:
-            most, until = _greedy_settings(request.args[1])
+            most, until, penalties = _greedy_settings(request.args[1])
             ids = _end(self.tok_encode(request.args[0]), self.max_length - most, f"max_gen_toks={most}")
-            prompts.append(Generate(Prompt(ids, template), most, until))
+            prompts.append(Generate(Prompt(ids, template), most, until, penalties=penalties))
         found = [""] * len(requests)
         for i, answer in self._answers(prompts, "generate_until", disable_tqdm):
             found[i] = answer["prediction"]
@@ -209,6 +224,14 @@ class HarnessLM(TemplateLM):
             yield from zip(numbers, answers, strict=True)
 
 
+def _device(name: str) -> torch.device:
+    """Return the name of a device, or the CPU in place of a GPU that is not there: the harness asks for one always."""
+    if not str(name).startswith("cuda") or torch.cuda.is_available():
+        return torch.device(name)
+    log.info(f"device={name}: no GPU is available; runs on the CPU")
+    return torch.device("cpu")
+
+
 def _most_tokens(lm: Any, mode: Mode) -> int:
     """Return the maximum tokens of a text that the model's positions hold in a mode."""
     if mode.is_dense:
@@ -228,14 +251,22 @@ def _end(ids: list[int], room: int, needed: str) -> list[int]:
     return ids[-room:]
 
 
-def _greedy_settings(settings: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """Return the maximum tokens of an answer, and the strings that end it. Raises ValueError unless it is greedy."""
+def _greedy_settings(settings: Mapping[str, Any]) -> tuple[int, tuple[str, ...], tuple[tuple[str, Any], ...]]:
+    """Return the maximum tokens of an answer, the strings that end it, and penalties as for `Generate`.
+
+    Raises:
+        ValueError: the answer would not be greedy, or a setting is unknown.
+    """
     known = normalize_gen_kwargs(dict(settings))
     if known["do_sample"] or known.get("num_beams", 1) != 1:
         raise ValueError(
             f"generation_kwargs={dict(settings)} is not allowed; allowed: greedy answers (do_sample=false)"
         )
-    return known["max_gen_toks"], tuple(filter(None, known["until"]))
+    for name in known.keys() - {*_PENALTIES, *_ELSEWHERE, *_SAMPLING}:
+        allowed = ", ".join((*_ELSEWHERE, *_PENALTIES))
+        raise ValueError(f"generation_kwargs: {name}={known[name]!r} is not allowed; allowed: {allowed}")
+    penalties = tuple((name, known[name]) for name in _PENALTIES if known.get(name) is not None)
+    return known["max_gen_toks"], tuple(filter(None, known["until"])), penalties
 
 
 if __name__ == "__main__":

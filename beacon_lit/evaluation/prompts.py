@@ -7,6 +7,7 @@ from typing import Any
 from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.chat.tokenizing import common_prefix
 from beacon_lit.data.answers import rendered_answers
+from beacon_lit.data.encoding import prompt_ids, token_ids
 from beacon_lit.data.templates import with_template
 from beacon_lit.evaluation.checks import check_choice
 
@@ -53,8 +54,8 @@ def make_prompt(
     Args:
         tokenizer: the model's tokenizer.
         content: a text, which in a chat is the user's turn; or messages with "role" and "content", the last the user's.
-        template: "chat" for the tokenizer's chat template; "plain" for the text alone, with the tokenizer's special
-            tokens; "auto" for a chat if there is a chat template.
+        template: "chat" for the tokenizer's chat template; "plain" for the text alone, behind the tokenizer's
+            start ids (see `data.encoding`); "auto" for a chat if there is a chat template.
         max_tokens: maximum number of tokens of the text, before the template: see `cut_middle`; None = no limit.
         answer: beginning of the answer, which the model continues.
 
@@ -66,10 +67,10 @@ def make_prompt(
         raise ValueError("messages are not allowed in a plain prompt or with max_tokens; allowed: a text")
     text, dropped = (content, 0) if max_tokens is None else cut_middle(tokenizer, content, max_tokens)
     if template == PLAIN:
-        return Prompt(tokenizer(f"{text}{answer}", verbose=False)["input_ids"], PLAIN, dropped)
+        return Prompt(prompt_ids(tokenizer, f"{text}{answer}"), PLAIN, dropped)
     messages = [{"role": "user", "content": text}] if isinstance(text, str) else list(map(dict, text))
     written = ChatTemplate.of(tokenizer, {}).render(tokenizer, messages, prompt=True) + answer
-    return Prompt(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"], CHAT, dropped)
+    return Prompt(token_ids(tokenizer, written), CHAT, dropped)
 
 
 def make_options(
@@ -100,10 +101,8 @@ def make_options(
         first = spans[-1][0]
         opening, space = written[:first], written[first : written.index(answers[0], first)]
 
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=template == PLAIN, verbose=False)["input_ids"]
-
-    prompt, whole = encode(opening), [encode(f"{opening}{space}{answer}") for answer in answers]
+    encode = prompt_ids if template == PLAIN else token_ids
+    prompt, whole = encode(tokenizer, opening), [encode(tokenizer, f"{opening}{space}{answer}") for answer in answers]
     shared = min(common_prefix(prompt, ids) for ids in whole)
     return Prompt(prompt[:shared], template), [ids[shared:] for ids in whole]
 
@@ -111,14 +110,14 @@ def make_options(
 def cut_middle(tokenizer: Any, text: Any, max_tokens: int) -> tuple[str, int]:
     """Cut a text to at most `max_tokens` tokens by dropping its middle, as LongBench's own code does.
 
-    Special tokens that the tokenizer puts around a text, such as a bos token, count among the tokens and in their half,
+    The ids that the tokenizer puts before a text, such as a bos token, count among the tokens and in the first half,
     though the text has none. The two halves are decoded and joined, so that the number of tokens may change by one or
     two where they meet.
 
     Returns:
         The text, and the number of tokens that were dropped.
     """
-    ids = tokenizer(text, verbose=False)["input_ids"]
+    ids = prompt_ids(tokenizer, text)
     if len(ids) <= max_tokens:
         return text, 0
     head, tail = ids[: max_tokens // 2], ids[len(ids) - max_tokens // 2 :]

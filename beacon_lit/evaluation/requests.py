@@ -30,6 +30,8 @@ class Generate:
         stop: strings that end the answer; the text is cut before the first of them.
         end_tokens: further token ids that end the answer.
         min_new_tokens: number of tokens before which no eos token and no end token is generated.
+        penalties: names and values of Hugging Face's options that change what is likeliest, such as
+            ("repetition_penalty", 1.1).
 
     Its answer also has "prediction" (text), "tokens_out", "ended_by" (a token, "stop" or "length"), "template" and
     "tokens_dropped".
@@ -40,6 +42,7 @@ class Generate:
     stop: Sequence[str] = ()
     end_tokens: Sequence[int] = ()
     min_new_tokens: int = 0
+    penalties: Sequence[tuple[str, float]] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -50,7 +53,7 @@ class Generate:
     def settings(self) -> tuple[Any, ...]:
         """Everything but the prompt's ids."""
         ends = (tuple(self.stop), tuple(self.end_tokens))
-        return (self.prompt.template, self.max_new_tokens, *ends, self.min_new_tokens)
+        return (self.prompt.template, self.max_new_tokens, *ends, self.min_new_tokens, tuple(self.penalties))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
+from beacon_lit.data.encoding import start_ids
 from beacon_lit.evaluation.modes import Model
 from beacon_lit.evaluation.requests import Answer, Request
 
@@ -39,9 +40,8 @@ class Subject:
 
     @property
     def prefix(self) -> list[int]:
-        """What the tokenizer puts before every text: its bos token, or nothing."""
-        start = self.tokenizer("")["input_ids"][:1]
-        return list(start) if start and start[0] == self.tokenizer.bos_token_id else []
+        """What the tokenizer puts before every text: usually its bos token, or nothing."""
+        return start_ids(self.tokenizer)
 
 
 @dataclass(frozen=True)

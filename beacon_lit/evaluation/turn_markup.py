@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from beacon_lit.chat.template import ChatTemplate
-from beacon_lit.data.retrieval.token_ids import token_ids
+from beacon_lit.data.encoding import start_ids, token_ids
 from beacon_lit.evaluation.prompts import AUTO, CHAT, PLAIN, check_template
 
 # Characters of Unicode's private use area, which no text contains and no chat template strips.
@@ -53,9 +53,7 @@ class TurnMarkup:
         """
         check_template(template)
         if template == PLAIN or (template == AUTO and not tokenizer.chat_template):
-            start = tokenizer("")["input_ids"][:1]
-            prefix = tuple(start) if start and start[0] == tokenizer.bos_token_id else ()
-            return cls(tokenizer, PLAIN, prefix, head="", ask=stem, again="\n\n")
+            return cls(tokenizer, PLAIN, tuple(start_ids(tokenizer)), head="", ask=stem, again="\n\n")
         chat = ChatTemplate.of(tokenizer, options)
         asked = [{"role": "user", "content": _FIRST}]
         head, _, ask = chat.render(tokenizer, asked, prompt=True).partition(_FIRST)

@@ -1,19 +1,26 @@
 """lm-evaluation-harness with our model, offline: its own tasks on local files, against our own scores."""
 
+import copy
 import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 import pytest
 import torch
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoTokenizer
+from tokenizers import processors
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.evaluation import Generate, Perplexity, Prompt, Reader, ScoreText, Subject, execute, parse_mode, run
@@ -207,9 +214,9 @@ def test_long_texts_are_cut_as_the_harness_does_it(subject: Subject) -> None:
     ids = subject.tokenizer(text)["input_ids"]
     model = HarnessLM(Reader(subject, parse_mode("dense")), 4, max_length=50)
     (total,) = model.loglikelihood_rolling(requests("loglikelihood_rolling", (text,)), disable_tqdm=True)
-    pieces = [[subject.tokenizer.bos_token_id, *ids[:49]], *(ids[i - 1 : i + 49] for i in range(49, len(ids), 49))]
-    last = len(ids) - 49 * (len(pieces) - 1)  # the last piece is as long as the others: it reads more and scores fewer
-    pieces[-1] = ids[-50:]
+    pieces = [[subject.tokenizer.bos_token_id, *ids[:50]], *(ids[i - 1 : i + 50] for i in range(50, len(ids), 50))]
+    last = len(ids) - 50 * (len(pieces) - 1)  # the last piece is as long as the others: it reads more and scores fewer
+    pieces[-1] = ids[-51:]
     with torch.no_grad():
         answers = execute(Reader(subject, parse_mode("dense")), [ScoreText(piece) for piece in pieces])
     losses = [answer["losses"] for answer in answers]
@@ -218,6 +225,101 @@ def test_long_texts_are_cut_as_the_harness_does_it(subject: Subject) -> None:
     given = requests("loglikelihood", (text, " fox"), (text[-17:], " fox"))
     cut, whole = short.loglikelihood(given, disable_tqdm=True)
     assert cut == whole
+
+
+@pytest.fixture(scope="module")
+def theirs(subject: Subject) -> Callable[..., HFLM]:
+    """Make the harness's own model of the backbone, with a tokenizer."""
+
+    def make(tokenizer: object, **options: object) -> HFLM:
+        backbone = AutoModelForCausalLM.from_pretrained(subject.lm.config._name_or_path, dtype=torch.float32)
+        return HFLM(backbone, tokenizer=tokenizer, backend="causal", device="cpu", batch_size=1, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize("most", [50, 64, 2048])
+def test_rolling_likelihood_of_a_long_text_is_the_harness_s_own(
+    subject: Subject, theirs: Callable[..., HFLM], adds_bos: bool, most: int
+) -> None:
+    tokenizer = with_special(subject, "<|im_start|> $A" if adds_bos else "$A")
+    given = requests("loglikelihood_rolling", (words(3, 90),), (words(2, 9),), (words(4, 420)[:2100],), ("",))
+    wanted = theirs(tokenizer, max_length=most).loglikelihood_rolling(given, disable_tqdm=True)
+    dense = HarnessLM(Reader(replace(subject, tokenizer=tokenizer), parse_mode("dense")), 2, max_length=most)
+    assert dense.loglikelihood_rolling(given, disable_tqdm=True) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["window-only", 2, 4])
+def test_a_rolling_text_fits_the_longest_that_a_mode_reads(subject: Subject, mode: object) -> None:
+    model = HarnessLM(Reader(subject, parse_mode(mode)))
+    length = min(model.max_length, 5000)
+    (total,) = model.loglikelihood_rolling(requests("loglikelihood_rolling", ("a" * (length + 40),)), disable_tqdm=True)
+    assert total < 0
+
+
+def with_special(subject: Subject, around: str) -> Any:
+    """A copy of the tokenizer that puts special tokens around a text ($A)."""
+    tokenizer = copy.deepcopy(subject.tokenizer)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|im_start|>", "<|im_end|>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(around, special_tokens=special)
+    return tokenizer
+
+
+def test_a_tokenizer_that_appends_eos_changes_nothing(subject: Subject) -> None:
+    plain = HarnessLM(Reader(subject, parse_mode(4)))
+    appending = replace(subject, tokenizer=with_special(subject, "$A <|im_end|>"))
+    model = HarnessLM(Reader(appending, parse_mode(4)))
+    assert model.tok_encode("a river") == plain.tok_encode("a river")
+    scored, said = (
+        requests("loglikelihood", ("a river", " fox")),
+        requests("generate_until", ("a", {"max_gen_toks": 9})),
+    )
+    assert model.loglikelihood(scored, disable_tqdm=True) == plain.loglikelihood(scored, disable_tqdm=True)
+    assert model.generate_until(said, disable_tqdm=True) == plain.generate_until(said, disable_tqdm=True)
+
+
+@pytest.mark.parametrize(
+    "penalty", [{"repetition_penalty": 1.9}, {"no_repeat_ngram_size": 1}, {"repetition_penalty": 1.0, "top_p": 0.5}]
+)
+def test_penalties_are_used_as_the_harness_does_it(
+    subject: Subject, theirs: Callable[..., HFLM], penalty: dict[str, float]
+) -> None:
+    settings = {"max_gen_toks": 24, "do_sample": False, "until": []}
+    given = requests("generate_until", ("a river a river", {**settings, **penalty}))
+    dense = HarnessLM(Reader(subject, parse_mode("dense")))
+    said = dense.generate_until(given, disable_tqdm=True)
+    assert said == theirs(subject.tokenizer).generate_until(given, disable_tqdm=True)
+    plain = dense.generate_until(requests("generate_until", ("a river a river", settings)), disable_tqdm=True)
+    assert (said == plain) == ("top_p" in penalty)
+    compressed = HarnessLM(Reader(subject, parse_mode(4)))
+    both = [requests("generate_until", ("a river " * 9, {**settings, **more})) for more in (penalty, {})]
+    one, other = (compressed.generate_until(asked, disable_tqdm=True) for asked in both)
+    assert (one == other) == ("top_p" in penalty)
+
+
+def test_a_system_message_that_the_template_refuses_is_dropped_with_a_warning(
+    subject: Subject, theirs: Callable[..., HFLM], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = copy.deepcopy(subject.tokenizer)
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    model = HarnessLM(Reader(replace(subject, tokenizer=tokenizer), parse_mode(4)))
+    history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    written = model.apply_chat_template(history)
+    assert written == theirs(tokenizer).apply_chat_template(history)
+    assert "Be brief." not in written and "refuses" in caplog.text and "no system role" in caplog.text
+    with pytest.raises(TemplateError, match="no system role"):
+        tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+        model.apply_chat_template(history)
+
+
+def test_the_harness_s_default_device_is_the_cpu_where_there_is_no_gpu(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = HarnessLM.create_from_arg_string(f"checkpoint={checkpoint},ratio=4", {"device": "cuda:0"})
+    assert model.device == torch.device("cpu")
 
 
 def test_what_the_model_cannot_do_is_an_error(subject: Subject) -> None:
@@ -229,6 +331,11 @@ def test_what_the_model_cannot_do_is_an_error(subject: Subject) -> None:
     sampled = requests("generate_until", ("a", {"do_sample": True, "temperature": 0.7}))
     with pytest.raises(ValueError, match="allowed: greedy answers"):
         HarnessLM(reader).generate_until(sampled)
+    unknown = requests("generate_until", ("a", {"min_p": 0.1, "renormalize_logits": True, "until": ["x"]}))
+    with pytest.raises(
+        ValueError, match=r"generation_kwargs: renormalize_logits=True is not allowed; allowed: .*repet"
+    ):
+        HarnessLM(reader).generate_until(unknown)
     with pytest.raises(ValueError, match="max_gen_toks=2048 leaves no room"):
         HarnessLM(reader).generate_until(requests("generate_until", ("a", {"max_gen_toks": 2048})))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from beacon_lit.data.checks import check_int
 from beacon_lit.data.corpus.token_stream import DocumentTokens
+from beacon_lit.data.encoding import all_token_ids
 from beacon_lit.data.records import Document, SkippedRecords, Source, Tolerance, read_documents
 from beacon_lit.data.tokenize import in_chunks
 
@@ -50,7 +51,7 @@ class DocumentTokenizer:
     def __call__(self, chunk: list[Raw]) -> list[DocumentTokens]:
         """Tokenise some documents."""
         texts = [document for document, _ in chunk if isinstance(document, str)]
-        ids = iter(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else [])
+        ids = iter(all_token_ids(self.tokenizer, texts))
         return [
             DocumentTokens(self._with_ends(next(ids) if isinstance(raw, str) else raw), malformed)
             for raw, malformed in chunk

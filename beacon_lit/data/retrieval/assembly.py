@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from beacon_lit.data.encoding import all_token_ids, token_ids
 from beacon_lit.data.retrieval.drafts import EXCERPT, Draft, Kind
 from beacon_lit.data.retrieval.haystack import Pool
 from beacon_lit.data.retrieval.prompt_format import PromptFormat
-from beacon_lit.data.retrieval.token_ids import insert, token_ids
+from beacon_lit.data.retrieval.token_ids import insert
 
 _ATTEMPTS = 50
 _PROBES = 64
@@ -135,7 +136,7 @@ def _fill(tokenizer: Any, draft: Draft, room: int) -> list[list[int]]:
     """Tokenise as many further statements as fit into `room` tokens."""
     lines: list[list[int]] = []
     while draft.more is not None:
-        for ids in tokenizer(list(islice(draft.more, 64)), add_special_tokens=False, verbose=False)["input_ids"]:
+        for ids in all_token_ids(tokenizer, list(islice(draft.more, 64))):
             room -= len(ids)
             if room < 0:
                 return lines

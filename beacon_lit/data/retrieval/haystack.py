@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from beacon_lit.data.encoding import all_token_ids
 from beacon_lit.data.records import Document, MalformedRecord, Source
 from beacon_lit.data.tokenize import tokenizer_key
 
@@ -108,8 +109,7 @@ def tokenised(texts: Iterable[str], tokenizer: Any) -> Pool:
     parts = [np.zeros(0, np.int32)]
     remaining = iter(texts)
     while chunk := [text + "\n\n" for text in islice(remaining, 32)]:
-        encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
-        parts += [np.array(ids, np.int32) for ids in encoded]
+        parts += [np.array(ids, np.int32) for ids in all_token_ids(tokenizer, chunk)]
     return Pool(np.concatenate(parts))
 
 

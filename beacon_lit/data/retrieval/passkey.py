@@ -7,7 +7,8 @@ from itertools import cycle, islice
 
 from transformers import PreTrainedTokenizerBase
 
-from beacon_lit.data.retrieval.token_ids import insert, token_ids, tokens_before
+from beacon_lit.data.encoding import token_ids
+from beacon_lit.data.retrieval.token_ids import insert, tokens_before
 
 ANNOUNCEMENT = (
     "One important fact is hidden in the long and boring text below. Look for it and keep it in mind: "

@@ -8,8 +8,8 @@ import numpy as np
 
 from beacon_lit.data.answers import rendered_answers
 from beacon_lit.data.conversation import marked_tokens
+from beacon_lit.data.encoding import start_ids, token_ids
 from beacon_lit.data.retrieval.drafts import Exchange
-from beacon_lit.data.retrieval.token_ids import token_ids
 
 _DOCUMENT = "\ue0b8"  # from Unicode's private use area: no text has this character, and no template strips it
 
@@ -90,15 +90,14 @@ class ChatFormat:
 
 
 def plain_format(tokenizer: Any) -> PlainFormat:
-    """Make the format of plain text between the bos token (if the tokenizer adds one) and the eos token.
+    """Make the format of plain text between the tokenizer's start ids and the eos token.
 
     Raises:
         ValueError: the tokenizer has no eos token.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end-of-text token (eos_token)")
-    start = tokenizer("")["input_ids"][:1]
-    return PlainFormat(tokenizer, tuple(start) if start and start[0] == tokenizer.bos_token_id else ())
+    return PlainFormat(tokenizer, tuple(start_ids(tokenizer)))
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:

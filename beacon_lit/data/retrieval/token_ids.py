@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-
-def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Tokenise a text without special tokens around it."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+from beacon_lit.data.encoding import token_ids
 
 
 def tokens_before(tokenizer: Any, before: str, ids: Sequence[int]) -> int:

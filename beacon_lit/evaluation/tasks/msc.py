@@ -4,6 +4,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.evaluation.checks import check_at_least, check_limits
 from beacon_lit.evaluation.conversations import FETCH
 from beacon_lit.evaluation.metrics import rouge_l
@@ -56,7 +57,7 @@ class MultiSessionChat(Task):
 
     def request(self, subject: Subject, example: Example) -> Generate:
         """See Task."""
-        ids = subject.tokenizer(example.content, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = token_ids(subject.tokenizer, example.content)
         kept = ids if self.max_tokens is None else ids[-self.max_tokens :]
         return Generate(Prompt([*subject.prefix, *kept], PLAIN, len(ids) - len(kept)), self.max_new_tokens)
 

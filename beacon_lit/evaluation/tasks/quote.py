@@ -6,8 +6,8 @@ from random import Random
 
 from matplotlib.figure import Figure
 
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.data.retrieval import made_up
-from beacon_lit.data.retrieval.token_ids import token_ids
 from beacon_lit.evaluation.checks import check_at_least, check_depths, check_distinct
 from beacon_lit.evaluation.plots import heat_maps, mean_by_cell, score_by_mode, titled
 from beacon_lit.evaluation.prompts import AUTO, Prompt, check_template

@@ -2,6 +2,7 @@ import pytest
 
 from beacon_lit.cli import resolvers
 from beacon_lit.cli.evaluate import evaluate
+from beacon_lit.data.sources import JsonSource
 from beacon_lit.evaluation.tasks import Generation
 from beacon_lit.tiny import byte_tokenizer as chat_tokenizer
 from tests.configs import composed
@@ -31,6 +32,15 @@ def test_without_comparing_the_score_is_the_answers_length(tmp_path):
         asked(Generation(path))
     with pytest.raises(ValueError, match="max_new_tokens=0"):
         Generation(path, max_new_tokens=0)
+
+
+def test_tools_and_weights_are_refused_because_no_task_asks_with_them(tmp_path, monkeypatch):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes", "weight": 0}]
+    record = {"id": "chats.jsonl:1", "conversations": messages, "tools": [{"name": "weather"}]}
+    monkeypatch.setattr(JsonSource, "documents", lambda self, tokenizer=None: iter([record]))
+    task = Generation(write(tmp_path / "chats.jsonl", chat("Hello", "Hi")))
+    with pytest.raises(ValueError, match=r"record chats\.jsonl:1 has weight, tools, which tasks do not ask with"):
+        asked(task)
 
 
 def test_a_system_message_is_asked_with(tmp_path):

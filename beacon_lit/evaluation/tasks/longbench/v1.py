@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.evaluation.checks import check_at_least, check_limits, check_names
 from beacon_lit.evaluation.plots import bars, titled
 from beacon_lit.evaluation.prompts import AUTO, check_template, make_prompt
@@ -103,7 +104,7 @@ class LongBench(Task):
         prompt = make_prompt(tokenizer, example.content, subset.template(self.template), self.max_length)
         if subset.name not in self.newline_ends:
             return Generate(prompt, subset.max_new_tokens)
-        newline = tokenizer.encode("\n", add_special_tokens=False)[-1:]
+        newline = token_ids(tokenizer, "\n")[-1:]
         return Generate(prompt, subset.max_new_tokens, end_tokens=newline, min_new_tokens=1)
 
     def grade(self, record: Record) -> Record:

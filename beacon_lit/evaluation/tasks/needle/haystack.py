@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
-from beacon_lit.data.retrieval.token_ids import token_ids
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.data.sources.files import DATA_ROOT_PREFIX, FileSource
 from beacon_lit.evaluation.task import Subject
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.data.retrieval.assembly import sentence_start
-from beacon_lit.data.retrieval.token_ids import insert, token_ids
+from beacon_lit.data.retrieval.token_ids import insert
 from beacon_lit.evaluation.tasks.needle.haystack import Haystack
 from beacon_lit.evaluation.turn_markup import TurnMarkup
 
