@@ -1,6 +1,9 @@
 """Find the model in a run's folder, save the run's config, and link the latest run."""
 
+import json
 import os
+import secrets
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -10,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
+from beacon_lit.record import RECORD_FILE
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -60,11 +64,22 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
 
 
 def link_latest(folder: Path) -> None:
-    """Point the link outputs/latest to a run's folder outputs/DATE/TIME; do nothing for folders elsewhere."""
+    """Point the link outputs/latest to a run's folder outputs/DATE/TIME; do nothing for folders elsewhere.
+
+    The link stays if it points to a run that started later.
+    """
     root = folder.parent.parent
     link = root / "latest"
-    if root.name != "outputs" or (link.exists() and not link.is_symlink()):
+    if root.name != "outputs" or (link.exists() and not link.is_symlink()) or _started(link) > _started(folder):
         return
-    temporary = root / f".latest-{os.getpid()}"
+    temporary = root / f".latest-{secrets.token_hex(4)}"
     temporary.symlink_to(os.path.relpath(folder, root))
     temporary.replace(link)
+
+
+def _started(folder: Path) -> float:
+    """Return when the run in a folder started, in seconds since 1970; 0 if the folder has no record of a run."""
+    file = folder / RECORD_FILE
+    if not file.is_file():
+        return 0.0
+    return datetime.fromisoformat(json.loads(file.read_text())["started"]).timestamp()

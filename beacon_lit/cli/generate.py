@@ -18,7 +18,8 @@ from beacon_lit.chat.terminal import answer, asked, held, printed, read
 from beacon_lit.checks import as_tuple
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
-from beacon_lit.runs import subject
+from beacon_lit.record import reserved
+from beacon_lit.runs import save_config, subject
 
 ROOM = 1024  # tokens of questions and answers for which the chosen ratio leaves room
 
@@ -39,13 +40,19 @@ def generate(cfg: DictConfig) -> list[dict[str, Any]]:
     options: Any = OmegaConf.to_container(cfg.generation)
     Answering.of(chat.lm, None, options)  # a bad option ends here, before anything is read
     folder = Path(cfg.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    with reserved(folder):
+        save_config(cfg, folder)
+        return _answers(cfg, chat, text, questions, options, console)
 
+
+def _answers(
+    cfg: DictConfig, chat: BeaconChat, text: str | None, questions: Iterator[str], options: Any, console: Console
+) -> list[dict[str, Any]]:
+    """Read the text, ask the questions, write answers.jsonl, and save the chat if `save` is set."""
     if text is not None and not _read(cfg, chat, text, console):
         return []
     answers = []
-    with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
+    with (Path(cfg.run_folder) / "answers.jsonl").open("w", encoding="utf-8") as file:
         for question in questions:
             try:
                 answers.append(answer(chat, question, cfg.keep, options, console))

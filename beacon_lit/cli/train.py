@@ -1,12 +1,13 @@
 """Train beacons: `beacon-train`, or `python train.py` in a checkout; settings: conf/train.yaml."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import Sharder, load_beacons
@@ -14,8 +15,8 @@ from beacon_lit.callbacks import SaveAtEnd
 from beacon_lit.cli.checks import check_length, check_objective, check_start, check_started
 from beacon_lit.cli.command import command
 from beacon_lit.evaluation.results import flat_metrics
-from beacon_lit.record import optimized, recorded
-from beacon_lit.runs import find_beacons, link_latest
+from beacon_lit.record import is_first, optimized, recorded
+from beacon_lit.runs import find_beacons, link_latest, save_config
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
         ValueError: a setting is wrong; the message names it and says what is allowed.
     """
     folder = Path(cfg.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    if is_first(os.environ):
+        save_config(cfg, folder)
     # A wrong setting ends the run here, before anything is loaded.
     _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
     check_start(cfg.init_from, tuning)
