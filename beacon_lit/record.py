@@ -16,6 +16,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from beacon_lit.checks import check_writable
+
 RECORD_FILE = "run.json"
 LOCK_FILE = ".lock"
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning's launcher and srun
@@ -69,12 +71,8 @@ def reserved(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process runs in the folder, or nothing can be written to the folder.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a")
-    except OSError as error:
-        raise ValueError(f"run_folder={folder}: {error.strerror}; allowed: a folder to write to") from error
-    with file:
+    check_writable("run_folder", folder)
+    with (folder / LOCK_FILE).open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

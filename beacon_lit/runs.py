@@ -5,6 +5,7 @@ import os
 import secrets
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
 from beacon_lit.record import RECORD_FILE
 
 
@@ -28,6 +30,24 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "config.yaml").is_file():
         raise ValueError(f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}")
     return path
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the training checkpoint that `path` names: a file, or for the folder of a run its last checkpoint.
+
+    That is `checkpoints/last.ckpt`, or the newest `step-*.ckpt` if the run ended early.
+
+    Raises:
+        ValueError: there is no such file, or no checkpoint in the folder.
+    """
+    path = Path(path)
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = sorted(folder.glob("step-*.ckpt"))
+    found = next((file for file in (path, folder / "last.ckpt", *reversed(steps)) if file.is_file()), None)
+    if found is None or found.suffix != TRAINING_SUFFIX:
+        why = "has no checkpoint in it" if path.exists() else "does not exist"
+        raise ValueError(f"resume={path} {why}; allowed: a checkpoint (.ckpt), or the folder of a run with checkpoints")
+    return found
 
 
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:
@@ -52,7 +72,22 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
         lm = BeaconLM.from_pretrained(str(find_beacons(cfg.checkpoint)), **options)
         cfg.model.path = lm.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(lm.config._name_or_path)
+    check_tokenizer(tokenizer, lm)
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+
+
+def check_tokenizer(tokenizer: Any, lm: BeaconLM) -> None:
+    """Refuse a tokenizer with ids beyond the backbone's embedding, which would end a run at the first such token.
+
+    Raises:
+        ValueError: names the largest id.
+    """
+    largest, size = max(tokenizer.get_vocab().values()), lm.config.vocab_size
+    if largest >= size:
+        raise ValueError(
+            f"model.tokenizer has the id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), but the backbone's "
+            f"embedding has {size} rows; allowed: the backbone's own tokenizer, or a backbone with a larger embedding"
+        )
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:

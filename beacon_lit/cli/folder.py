@@ -96,7 +96,8 @@ def claim(folder: Path) -> Path:
 
 def _by_time(node: DictConfig) -> bool:
     """Whether the name of a folder contains the time."""
-    return "${now:" in str(OmegaConf.to_container(node, resolve=False)["dir"])
+    unresolved: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" in str(unresolved["dir"])
 
 
 def _quoted(text: str) -> str:

@@ -1,5 +1,5 @@
-"""The resolvers of the configs: `${cache:name}`, `${command:}`, `${on_gpu:accelerator,yes,no}`, `${smollm2:}`,
-`${times:a,b}`.
+"""The resolvers of the configs: `${cache:name}`, `${command:}`, `${given:yes,no,value,...}`,
+`${on_gpu:accelerator,yes,no}`, `${smollm2:}`, `${times:a,b}`.
 """
 
 import sys
@@ -17,6 +17,7 @@ def register() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
     OmegaConf.register_new_resolver("command", _command, replace=True)
+    OmegaConf.register_new_resolver("given", _given, replace=True)
     OmegaConf.register_new_resolver("on_gpu", _on_gpu, replace=True)
     OmegaConf.register_new_resolver("smollm2", lambda: str(smollm2()), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
@@ -29,6 +30,11 @@ def _command() -> str:
         return f"python -m {spec.name}"
     name = Path(sys.argv[0]).name
     return f"python {name}" if name.endswith(".py") else name
+
+
+def _given(yes: Any, no: Any, *values: Any) -> Any:
+    """Return `yes` where any of the values is not null, else `no`."""
+    return no if all(value is None for value in values) else yes
 
 
 def _on_gpu(accelerator: str, yes: Any, no: Any) -> Any:

@@ -149,7 +149,7 @@ def test_a_run_in_progress_keeps_others_out_of_its_folder(tmp_path: Path) -> Non
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"run_folder": f"{tmp_path}/file/run"})
-    with pytest.raises(ValueError, match=r"run_folder=.*/file/run: Not a directory; allowed: a folder to write to"):
+    with pytest.raises(ValueError, match=r"run_folder=.*/file/run: Not a directory; allowed: a folder that can be"):
         recorded(lambda cfg: {})(cfg)
 
 
