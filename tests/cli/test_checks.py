@@ -105,11 +105,14 @@ def test_a_tokenizer_larger_than_the_embedding(
     command: str, inputs: tuple[Path, Path], larger: Path, tmp_path: Path
 ) -> None:
     small = ["model=llama3", f"model.path={inputs[0]}", f"model.tokenizer.pretrained_model_name_or_path={larger}"]
-    small += ["beacon.window=64"]
+    window = ["beacon.window=64", "beacon.overlap=0"]
     given: dict[str, tuple[Any, list[str]]] = {
         "train": (train, [*small_run(*inputs, tmp_path / "run"), *small[2:]]),
-        "evaluate": (evaluate, [*small, f"run_folder={tmp_path}/run"]),
-        "generate": (generate, [*small, f"file={inputs[1]}", "questions=[Who?]", f"run_folder={tmp_path}/run"]),
+        "evaluate": (evaluate, [*small, *window, f"run_folder={tmp_path}/run"]),
+        "generate": (
+            generate,
+            [*small, *window, f"file={inputs[1]}", "questions=[Who?]", f"run_folder={tmp_path}/run"],
+        ),
     }
     function, overrides = given[command]
     with pytest.raises(ValueError, match=r"model\.tokenizer has the id 258 \('<new>'\), but .* has 258 rows; allowed"):
