@@ -1,7 +1,7 @@
 """Refuse settings that do not fit together, before anything slow happens."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,27 @@ def check_length(name: str, length: int, lm: BeaconLM) -> None:
             f"{name}={length} is not allowed; allowed: at most {limit} tokens, the longest that "
             f"{lm.positions} position slots hold at ratio {max(lm.beacon.ratios)}"
         )
+
+
+def check_trained(overrides: Sequence[str]) -> None:
+    """Refuse settings that a checkpoint replaces: those of its beacons, and the path of its backbone.
+
+    Args:
+        overrides: the command line.
+
+    Raises:
+        SystemExit: names the setting and what to use instead.
+    """
+    given = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
+    if given.get("checkpoint", "null") == "null":
+        return
+    for name in given:
+        if name == "beacon" or name.startswith("beacon."):
+            raise SystemExit(
+                f"error: {name}={given[name]} is not allowed with checkpoint: trained beacons have their own"
+            )
+        if name == "model.path":
+            raise SystemExit(f"error: {name}={given[name]} is not allowed with checkpoint; allowed: backbone=PATH")
 
 
 def check_validation(cfg: DictConfig) -> None:

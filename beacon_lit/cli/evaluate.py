@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from beacon_lit.checks import as_tuple
-from beacon_lit.cli.checks import check_accelerator, check_started, members
+from beacon_lit.cli.checks import check_accelerator, check_started, check_trained, members
 from beacon_lit.cli.command import command
 from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
 from beacon_lit.evaluation.baselines import Kvpress, Peer
@@ -108,7 +108,7 @@ def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results, notes
     log.info(f"results: {folder}/report.html, and the files beside it")
 
 
-@command("evaluate", check_earlier_run)
+@command("evaluate", check_earlier_run, check_trained)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     evaluate(of_earlier_run(cfg, HydraConfig.get().overrides.task))

@@ -15,7 +15,8 @@ from beacon_lit import BeaconChat
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.saved import check_source, check_target
 from beacon_lit.chat.terminal import answer, asked, held, printed, read
-from beacon_lit.checks import as_tuple
+from beacon_lit.checks import as_tuple, check_writable
+from beacon_lit.cli.checks import check_trained
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.record import reserved
@@ -79,8 +80,13 @@ def _text(cfg: DictConfig) -> str | None:
                 raise ValueError(
                     f"{name}={cfg[name]} is not allowed beside load, the saved chat has its own; allowed: none"
                 )
+    if cfg.file is None and cfg.ratio is not None:
+        raise ValueError(f"ratio={cfg.ratio} is not allowed without file: nothing is read; allowed: null")
     if cfg.save is not None:
+        if cfg.file is None and not cfg.keep:
+            raise ValueError(f"save={cfg.save}: nothing new to save; allowed: with file=... or keep=true")
         check_target(Path(cfg.save))
+        check_writable("save", Path(cfg.save).absolute().parent)
     return None if cfg.file is None else _read_text("file", cfg.file)
 
 
@@ -143,7 +149,7 @@ def _read(cfg: DictConfig, chat: BeaconChat, text: str, console: Console) -> boo
     return whole
 
 
-@command("generate")
+@command("generate", check_trained)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from beacon_lit.checks import check_writable
 from beacon_lit.files import replacing, write_text
 from beacon_lit.record import DONE, STOPPED
 from beacon_lit.sweeps.differences import swept
@@ -38,6 +39,7 @@ def report(
     """
     paths = [Path(folder) for folder in folders]
     output = paths[0] if output is None else Path(output)
+    check_writable("output", output)
     jobs = find_jobs(paths)
     names = sorted({name for job in jobs for name in job.metrics})
     if metric is not None and metric not in names:
@@ -49,7 +51,6 @@ def report(
     scored = [job for job in jobs if job.state == DONE and finite(job, metric) is not None]
     pick = max if maximize else min
     best = pick(scored, key=lambda job: job.metrics[str(metric)]) if len(scored) > 1 else None
-    output.mkdir(parents=True, exist_ok=True)
     write_csv(jobs, output / "summary.csv")
     write_text(output / "summary.md", markdown(jobs, best, metric))
     written, settings = ["summary.csv", "summary.md"], swept(scored) if best else {}

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from beacon_lit import BeaconLM
 from beacon_lit.cli import resolvers
-from beacon_lit.cli.checks import check_accelerator, check_optimizer, members
+from beacon_lit.cli.checks import check_accelerator, check_optimizer, check_trained, members
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.cli.generate import generate
 from beacon_lit.cli.train import train
@@ -145,3 +145,37 @@ def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_good_optimizer_passes() -> None:
     check_optimizer(torch.optim.SGD, None, -1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["checkpoint=x", "beacon.window=64"], "beacon.window=64 is not allowed with checkpoint: trained beacons have"),
+        (["beacon=select", "checkpoint=x"], "beacon=select is not allowed with checkpoint"),
+        (["checkpoint=x", "model.path=y"], "model.path=y is not allowed with checkpoint; allowed: backbone=PATH"),
+    ],
+)
+def test_what_a_checkpoint_would_replace_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        check_trained(overrides)
+    check_trained([override for override in overrides if override != "checkpoint=x"])
+    check_trained(["checkpoint=x", "ratio=4", "model.backbone.attn=sdpa"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["load={chat}", "save={tmp}/new"], "save=.*/new: nothing new to save; allowed: with file=... or keep=true"),
+        (["load={chat}", "ratio=4"], "ratio=4 is not allowed without file"),
+        (["file={text}", "save=/dev/null/x/y"], "save=/dev/null/x: Not a directory"),
+    ],
+)
+def test_generate_refuses_before_it_loads_a_model(
+    overrides: list[str], message: str, inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beacon_lit.cli.generate.subject", None)
+    (tmp_path / "chat").mkdir()
+    (tmp_path / "chat" / "chat.json").touch()
+    given = [override.format(chat=tmp_path / "chat", tmp=tmp_path, text=inputs[1]) for override in overrides]
+    with pytest.raises(ValueError, match=message):
+        generate(composed("generate", "model=tiny", "questions=[Who?]", f"run_folder={tmp_path}/run", *given))
