@@ -69,10 +69,9 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
         f"{name}={SIZES.get(name, value)}" if value else name for name, _, value in (w.partition("=") for w in given)
     ]
     names = {word.partition("=")[0] for word in given}
-    more = (
-        {**OF_COMMAND[command], **({} if "task" in names else TASKS)} if command != "generate" else OF_COMMAND[command]
-    )
-    more = {**more, **OF_TASKS} if command in ("train", "evaluate") else more
+    more = OF_COMMAND[command]
+    if command in ("train", "evaluate"):
+        more = {**more, **OF_TASKS, **({} if "task" in names else {"task": "[perplexity,passkey]"})}
     tasks = next((word for word in given if word.startswith("task=")), "task=[perplexity,passkey]")
     more = {name: value for name, value in more.items() if not name.startswith("task.") or name.split(".")[1] in tasks}
     if "checkpoint" not in names and command != "prepare":
@@ -80,11 +79,12 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
     if "data" in names:
         more = {name: value for name, value in more.items() if name not in ("data", "data.train", "data.validation")}
     if "data=retrieval" in given:
-        more |= {"beacon.window": "400", "data.max_length": "1600", "data.max_tokens": "1600"}
+        more |= {"beacon.window": "448", "data.max_length": "1600", "data.max_tokens": "1600"}
         more |= {f"data.train.{i}.count": "3" for i in range(1, 8)}
     if "resume" in names:
-        more |= {"trainer.max_steps": "3"} if command == "train" else {}
-        more = more if command == "train" else {"accelerator": "cpu"}
+        given = [word for word in given if not word.startswith("trainer.max_steps=")]
+        names -= {"trainer.max_steps"}
+        more = {**more, "trainer.max_steps": "3"} if command == "train" else {"accelerator": "cpu"}
     if "rescore" in names:
         more = {}
     if command == "prepare":
@@ -93,7 +93,6 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
 
 
 DATA = {"data": "text", "data.train": "[books.jsonl]", "data.validation": "[more.jsonl]", "data.max_length": "160"}
-TASKS = {"task": "[perplexity,passkey]"}
 OF_TASKS = {
     "task.perplexity.length": "64", "task.perplexity.max_pieces": "1", "task.passkey.lengths": "[300]",
     "task.passkey.depths": "[50]", "task.needle.lengths": "[300]", "task.needle.depths": "[40]",
