@@ -34,13 +34,14 @@ NOT_HERE = re.compile(
 GROUPS = ("model", "model.path", "trainer")  # chosen by `small`
 # What the printed value of a setting becomes.
 SIZES = {
-    "trainer.max_steps": "1", "data.max_tokens": "256", "hydra.sweeper.n_trials": "2", "batch_size": "2",
+    "trainer.max_steps": "1", "data.max_tokens": "256", "batch_size": "2",
     "corpus.amounts": "64:1K", "task.perplexity.length": "64",
     "task.perplexity.max_pieces": "1", "task.ruler.lengths": "[1000]", "task.ruler.samples": "1",
 }  # fmt: skip
 PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
-    "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "1024,2048": "32,64", "RUN RUN RUN": "sweep/0 sweep/1 sweep/2",
+    "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "1024,2048": "32,64",
+    "RUN RUN RUN": "sweep/0 sweep/1 sweep/2",
 }  # fmt: skip
 
 
