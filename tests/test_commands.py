@@ -40,7 +40,8 @@ SIZES = {
 }  # fmt: skip
 PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
-    "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "=256": "=64", "overlap=64": "overlap=8", "1024,2048": "32,64",
+    "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "=256": "=64", "overlap=64": "overlap=8",
+    "1024,2048": "32,64",
     "RUN RUN RUN": "sweep/0 sweep/1 sweep/2",
 }  # fmt: skip
 
