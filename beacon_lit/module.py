@@ -17,7 +17,7 @@ from beacon_lit.data.share import Share, move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
 from beacon_lit.strategies.reduce import over_ranks, total_norm
 from beacon_lit.tokenizer_state import STATE, tokenizer_state
-from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, summary
+from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, set_hyperparameters, summary
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class BeaconModule(lightning.LightningModule):
         self.seed = seed
         self.checkpoint_layers = checkpoint_layers
         self.compiles = compile
+        self._asked: Groups = []  # hyperparameters of the optimizer's groups, as the settings give them
         self._step_values: dict[str, Tensor] = {}
         self.strict_loading = False  # checkpoints lack the frozen backbone; `on_load_checkpoint` checks the rest
 
@@ -87,7 +88,12 @@ class BeaconModule(lightning.LightningModule):
             self.lm.compile_pointwise()
 
     def on_train_start(self) -> None:
-        """Seed the random ratios by rank and batch number, so that a resumed run draws the same ratios."""
+        """Seed the random ratios by rank and batch number, so that a resumed run draws the same ratios.
+
+        A resumed run gets the optimizer's hyperparameters of its settings, not of the checkpoint.
+        """
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        set_hyperparameters(self.trainer.optimizers[0].param_groups, self._asked, schedules)
         self.lm.draw = Draw(self.seed, self.global_rank, self._progress.total.processed)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
@@ -144,6 +150,9 @@ class BeaconModule(lightning.LightningModule):
         groups = self.tuning.groups(self.lm)
         check_dtypes(groups)
         optimizer = self.optimizer(groups)
+        self._asked = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
         if self.trainer.is_global_zero:
             log.info(f"{type(self.lm).__name__}: {count(self.lm.parameters()):,} parameters; {summary(optimizer)}")
         if self.schedule is None:
@@ -160,6 +169,7 @@ class BeaconModule(lightning.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
         checkpoint[STATE] = tokenizer_state(self.tokenizer)
+        checkpoint["kept"] = self._kept
         share = self._share
         checkpoint["share"] = asdict(share)
         move_progress(checkpoint["loops"], share, share)
@@ -169,13 +179,20 @@ class BeaconModule(lightning.LightningModule):
 
         Raises:
             ValueError: other beacon settings, another tokenizer state, another backbone or adapter, other trained
-                parameters, or no step left.
+                parameters, another seed or kind of optimizer, or no step left.
         """
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
         self._check_tokenizer(checkpoint.get(STATE, {}))
+        then = checkpoint.get("kept", self._kept)
+        for name, value in self._kept.items():
+            if then.get(name) != value:
+                raise ValueError(
+                    f"{name}={value} is not allowed: the run that is resumed has {name}={then.get(name)}; allowed: the "
+                    f"same, or a new run from its beacons, with init_from= in place of resume="
+                )
         adapter.check_same(adapter.settings(self.lm), checkpoint["beacon_settings"].get("adapter"), "the checkpoint")
         check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
         if not any(map(is_backbone, checkpoint["state_dict"])):
@@ -198,6 +215,12 @@ class BeaconModule(lightning.LightningModule):
                 )
 
     @property
+    def _kept(self) -> dict[str, Any]:
+        """Settings that a resumed run keeps, since the checkpoint's state belongs to them."""
+        kept = {"module.seed": self.seed, "optimizer": _name(self.optimizer)}
+        return kept | {"schedule": None if self.schedule is None else _name(self.schedule)}
+
+    @property
     def _share(self) -> Share:
         return Share(self.global_rank, self.trainer.world_size, self.trainer.accumulate_grad_batches)
 
@@ -211,3 +234,9 @@ class BeaconModule(lightning.LightningModule):
 
 def _weighted_sum(token_values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return (token_values * batch["weights"]).sum()
+
+
+def _name(function: Any) -> str:
+    """Return the name of a function or a class, also where arguments are bound to it."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__qualname__", type(function).__qualname__)

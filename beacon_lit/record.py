@@ -1,9 +1,12 @@
 """Record the state of a run in its folder, as `run.json`, from its start on."""
 
+import fcntl
 import json
 import math
+import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -11,12 +14,14 @@ from time import perf_counter
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from beacon_lit.checks import check_writable
 from beacon_lit.errors import own_error, sentence
 
 RECORD_FILE = "run.json"
+LOCK_FILE = ".lock"
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning's launcher and srun
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 RunFunction = Callable[[DictConfig], dict[str, float]]
 
@@ -24,30 +29,58 @@ RunFunction = Callable[[DictConfig], dict[str, float]]
 def recorded(function: RunFunction) -> RunFunction:
     """Decorate a function of a config with a `run_folder`, so that rank zero keeps `run.json` in that folder.
 
+    No other process can run in the folder meanwhile.
+
     The file has the fields "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a killed run stays
     "running"), "started" and "seconds", the "metrics" of a finished run, and the "error" of a failed run.
     """
 
     @wraps(function)
     def run(cfg: DictConfig) -> dict[str, float]:
+        if not is_first(os.environ):
+            return function(cfg)
         file, start = Path(cfg.run_folder) / RECORD_FILE, perf_counter()
         fields: dict[str, Any] = {"state": RUNNING, "started": datetime.now().astimezone().isoformat("T", "seconds")}
-        _write(file, fields)
-        try:
-            metrics = function(cfg)
-        except Exception as error:
-            fields |= {"state": FAILED, "error": _root(error)}
-            raise
-        except BaseException:  # KeyboardInterrupt, or a signal
-            fields |= {"state": STOPPED}
-            raise
-        else:
-            fields |= {"state": DONE, "metrics": metrics}
-            return metrics
-        finally:
-            _write(file, {**fields, "seconds": perf_counter() - start})
+        with reserved(file.parent):
+            _write(file, fields)
+            try:
+                metrics = function(cfg)
+            except Exception as error:
+                fields |= {"state": FAILED, "error": _root(error)}
+                raise
+            except BaseException:  # KeyboardInterrupt, or a signal
+                fields |= {"state": STOPPED}
+                raise
+            else:
+                fields |= {"state": DONE, "metrics": metrics}
+                return metrics
+            finally:
+                _write(file, {**fields, "seconds": perf_counter() - start})
 
     return run
+
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether a process with these environment variables is the only one of a run, or rank zero."""
+    return not any(int(environment.get(name) or 0) for name in RANKS)
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Create the folder if necessary, and keep other processes out of the folder within the block.
+
+    Raises:
+        ValueError: another process runs in the folder, or nothing can be written to the folder.
+    """
+    check_writable("run_folder", folder)
+    with (folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"run_folder={folder} is the folder of a run in progress; allowed: another one") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def _root(error: BaseException) -> str:
@@ -72,9 +105,7 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return flat
 
 
-@rank_zero_only
 def _write(file: Path, fields: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(fields, indent=2) + "\n")
     temporary.replace(file)

@@ -1,8 +1,12 @@
 """Find the model in a run's folder, save the run's config, and link the latest run."""
 
+import json
 import logging
 import os
+import secrets
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -11,7 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
 from beacon_lit.data.templates import with_template
+from beacon_lit.record import RECORD_FILE
 from beacon_lit.tokenizer_state import trained_tokenizer
 
 log = logging.getLogger(__name__)
@@ -29,6 +35,24 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "config.yaml").is_file():
         raise ValueError(f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}")
     return path
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the training checkpoint that `path` names: a file, or for the folder of a run its last checkpoint.
+
+    That is `checkpoints/last.ckpt`, or the newest `step-*.ckpt` if the run ended early.
+
+    Raises:
+        ValueError: there is no such file, or no checkpoint in the folder.
+    """
+    path = Path(path)
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = sorted(folder.glob("step-*.ckpt"))
+    found = next((file for file in (path, folder / "last.ckpt", *reversed(steps)) if file.is_file()), None)
+    if found is None or found.suffix != TRAINING_SUFFIX:
+        why = "has no checkpoint in it" if path.exists() else "does not exist"
+        raise ValueError(f"resume={path} {why}; allowed: a checkpoint (.ckpt), or the folder of a run with checkpoints")
+    return found
 
 
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:
@@ -63,7 +87,22 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
         if cfg.checkpoint is not None and chosen.chat_template != tokenizer.chat_template:
             log.warning(f"data.template={template} in place of the chat template of {cfg.checkpoint}")
         tokenizer = chosen
+    check_tokenizer(tokenizer, lm)
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+
+
+def check_tokenizer(tokenizer: Any, lm: BeaconLM) -> None:
+    """Refuse a tokenizer with ids beyond the backbone's embedding, which would end a run at the first such token.
+
+    Raises:
+        ValueError: names the largest id.
+    """
+    largest, size = max(tokenizer.get_vocab().values()), lm.config.vocab_size
+    if largest >= size:
+        raise ValueError(
+            f"model.tokenizer has the id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), but the backbone's "
+            f"embedding has {size} rows; allowed: the backbone's own tokenizer, or a backbone with a larger embedding"
+        )
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:
@@ -75,11 +114,22 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
 
 
 def link_latest(folder: Path) -> None:
-    """Point the link outputs/latest to a run's folder outputs/DATE/TIME; do nothing for folders elsewhere."""
+    """Point the link outputs/latest to a run's folder outputs/DATE/TIME; do nothing for folders elsewhere.
+
+    The link stays if it points to a run that started later.
+    """
     root = folder.parent.parent
     link = root / "latest"
-    if root.name != "outputs" or (link.exists() and not link.is_symlink()):
+    if root.name != "outputs" or (link.exists() and not link.is_symlink()) or _started(link) > _started(folder):
         return
-    temporary = root / f".latest-{os.getpid()}"
+    temporary = root / f".latest-{secrets.token_hex(4)}"
     temporary.symlink_to(os.path.relpath(folder, root))
     temporary.replace(link)
+
+
+def _started(folder: Path) -> float:
+    """Return when the run in a folder started, in seconds since 1970; 0 if the folder has no record of a run."""
+    file = folder / RECORD_FILE
+    if not file.is_file():
+        return 0.0
+    return datetime.fromisoformat(json.loads(file.read_text())["started"]).timestamp()

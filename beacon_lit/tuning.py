@@ -1,11 +1,12 @@
 """Choose what is trained besides the beacons (nothing, a LoRA adapter or the backbone), and its learning rate."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from beacon_lit.arch import BeaconLM
 from beacon_lit.arch.checkpoint import adapter, is_adapter, is_beacon, size
@@ -126,6 +127,37 @@ def check_dtypes(groups: Groups) -> None:
                 "(trainer.precision=32-true or bf16-mixed, model.backbone.beacon_dtype=float32, and with tuning=full "
                 "also model.backbone.dtype=float32)"
             )
+
+
+def set_hyperparameters(groups: Groups, asked: Groups, schedules: Sequence[LRScheduler]) -> None:
+    """Give an optimizer and its schedule the hyperparameters of the settings, also after loading a checkpoint.
+
+    The schedule keeps its step; a learning rate is what the schedule makes of the new rate at this step.
+
+    Args:
+        groups: the optimizer's groups of parameters, which are changed.
+        asked: their hyperparameters, without parameters.
+        schedules: the optimizer's schedule, or none.
+
+    Raises:
+        ValueError: another learning rate, and a schedule that does not compute its rates from the step alone.
+    """
+    for group, own in zip(groups, asked, strict=True):
+        group.update(own)
+    for schedule in schedules:
+        rates = [own["lr"] for own in asked]
+        if isinstance(schedule, LambdaLR):
+            schedule.base_lrs = rates
+            now = [rate * factor(schedule.last_epoch) for rate, factor in zip(rates, schedule.lr_lambdas, strict=True)]
+        elif list(getattr(schedule, "base_lrs", rates)) == rates:
+            now = schedule.get_last_lr()
+        else:
+            raise ValueError(
+                f"optimizer.lr={rates[0]} differs from the checkpoint's {schedule.base_lrs[0]}; allowed with "
+                f"{type(schedule).__name__}: the same"
+            )
+        for group, rate, current in zip(groups, rates, now, strict=True):
+            group.update(initial_lr=rate, lr=current)
 
 
 def summary(optimizer: Optimizer) -> str:

@@ -34,17 +34,21 @@ class BestCheckpoint(ModelCheckpoint):
         self._seen: float | None = None  # of all ranks
         self._first_step = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a metric of validation if validation is off."""
+        super().setup(trainer, pl_module, stage)
+        if str(self.monitor).startswith("val/") and not trainer.enable_validation:
+            raise ValueError(
+                f"monitor={self.monitor!r} is not measured: validation is off; "
+                "set data.validation and trainer.val_check_interval"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a metric of validation if validation is off; ignore values measured before training."""
+        """Ignore values measured before training."""
         super().on_train_start(trainer, pl_module)
         self._first_step = trainer.global_step
         self._newest = trainer.callback_metrics.get(str(self.monitor))
         self._seen = None if self._newest is None else _mean(self._newest, trainer)
-        if str(self.monitor).startswith("val/") and not trainer.enable_validation:
-            raise ValueError(
-                f"monitor={self.monitor!r} is not measured: validation is off; "
-                "set trainer.limit_val_batches and trainer.val_check_interval"
-            )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         """Check the metric after an optimizer step."""

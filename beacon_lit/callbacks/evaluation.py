@@ -1,5 +1,6 @@
 """Evaluate before, during and after training; log scalars and figures, and write files to the run's folder."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +15,13 @@ from beacon_lit.evaluation.checks import check_limits
 from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.results import flat_metrics, make_figures, save
-from beacon_lit.evaluation.runner import check_batch_size, run
+from beacon_lit.evaluation.runner import check, check_batch_size, run
 from beacon_lit.evaluation.table import score_table
 from beacon_lit.evaluation.task import Results, Score, Subject, Task
 from beacon_lit.loggers import log_figure, log_metrics
 from beacon_lit.record import command_line
+
+log = logging.getLogger(__name__)
 
 BEFORE, AFTER = "before training", "after training"
 
@@ -29,14 +32,14 @@ class EvaluationCallback(Callback):
     The callback reads `pl_module.lm`, `pl_module.tokenizer` and `trainer.datamodule.validation_documents()`. Ranks
     share the examples; if the model's parameters are spread over ranks, every rank runs all examples, so that the ranks
     gather parameters together. Rank zero writes. Modes without beacons are scored once if only beacons are trained. A
-    resumed run keeps the first results of the original run.
+    resumed run keeps the first results of the original run, as far as its tasks are the same.
 
     Logged: "eval/perplexity/ratio_8" and so on, and further numbers of a task under "more_eval/". Written to `folder`:
     `metrics.json`, `predictions.jsonl`, figures and `report.html` of the newest results; `before_training/` holds the
     first results.
 
     Args:
-        tasks: tasks by name.
+        tasks: tasks by name; None leaves a task out.
         folder: the run's folder.
         modes: "dense", "window-only" and ratios; None: "dense", "window-only" and every ratio of the model.
         batch_size: examples per batch.
@@ -53,7 +56,7 @@ class EvaluationCallback(Callback):
 
     def __init__(
         self,
-        tasks: Mapping[str, Task],
+        tasks: Mapping[str, Task | None],
         folder: str | Path,
         modes: Sequence[str | int] | None = None,
         batch_size: int = 1,
@@ -61,13 +64,13 @@ class EvaluationCallback(Callback):
         at_start: bool = True,
         at_end: bool = True,
     ) -> None:
-        if not tasks:
+        self.tasks = {name: task for name, task in tasks.items() if task is not None}
+        if not self.tasks:
             raise ValueError(
-                "tasks=[] is not allowed; allowed: at least one task; to train without: ~callbacks.evaluation"
+                "tasks=[] is not allowed; allowed: at least one task; to train without: callbacks.evaluation=null"
             )
         check_limits(every_n_steps=every_n_steps)
         check_batch_size(batch_size)
-        self.tasks = dict(tasks)
         self.folder = Path(folder)
         self.modes = modes
         self.batch_size = batch_size
@@ -79,9 +82,15 @@ class EvaluationCallback(Callback):
         self._known: dict[str, dict[str, Score]] = {}
         self._last_step = -1
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check modes, files and lengths now, unless the evaluation before the first step is about to do so."""
+        modes = choose_modes(cast(Model, pl_module.lm), self.modes)
+        if not self.at_start or trainer.ckpt_path is not None:
+            check(self.tasks, self._subject(trainer, pl_module), modes)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate before the first step, unless a resumed run has done so already."""
-        if self.at_start and not self.first:
+        """Evaluate before the first step."""
+        if self.at_start and not self.first and trainer.global_step == 0:
             self.first = self._evaluate(trainer, pl_module)
             self._publish(trainer, {BEFORE: self.first}, self.folder / "before_training")
 
@@ -115,19 +124,29 @@ class EvaluationCallback(Callback):
             task: {mode: {"value": score.value, "details": dict(score.details)} for mode, score in scores.items()}
             for task, scores in self.first.items()
         }
-        return {"first": first, "last_step": self._last_step}
+        tasks = {name: repr(task) for name, task in self.tasks.items()}
+        return {"first": first, "last_step": self._last_step, "tasks": tasks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._last_step = state_dict["last_step"]
+        own = {name: repr(task) for name, task in self.tasks.items()}
+        then = state_dict.get("tasks", own)
         self.first = {
-            task: {mode: Score(**score) for mode, score in scores.items()}
-            for task, scores in state_dict["first"].items()
+            name: {mode: Score(**score) for mode, score in scores.items()}
+            for name, scores in state_dict["first"].items()
+            if name in own and then.get(name) == own[name]
         }
+        for name in sorted(own.keys() - self.first.keys() if state_dict["first"] else ()):
+            log.warning(f"task.{name} differs from the run that is resumed, whose first results are left out")
+
+    def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
+        lm, tokenizer = cast(Model, pl_module.lm), cast(PreTrainedTokenizerBase, pl_module.tokenizer)
+        return Subject(lm, tokenizer, trainer.datamodule.validation_documents)  # type: ignore[attr-defined]
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, Score]]:
-        lm, tokenizer = cast(Model, pl_module.lm), cast(PreTrainedTokenizerBase, pl_module.tokenizer)
-        subject = Subject(lm, tokenizer, trainer.datamodule.validation_documents)  # type: ignore[attr-defined]
+        subject = self._subject(trainer, pl_module)
+        lm = subject.lm
         # Ranks that gather parameters together must run the same examples at the same time.
         ranks = Ranks() if is_spread(lm) else Ranks(trainer.global_rank, trainer.world_size)
         modes = choose_modes(lm, self.modes)

@@ -1,10 +1,17 @@
 """Refuse settings that do not fit together, before anything slow happens."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
 
 from beacon_lit import BeaconLM
 from beacon_lit.arch import longest
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
+from beacon_lit.checks import check_writable
 from beacon_lit.objectives import Objective
 from beacon_lit.tuning import Tuning
 
@@ -31,11 +38,13 @@ def check_started(processes: int, prefix: str = "") -> None:
 
 
 def check_start(init_from: str | None, tuning: Tuning) -> None:
-    """Refuse to start from a trained backbone that `tuning` would not train, and so not save.
+    """Refuse to start from nothing, or from a trained backbone that `tuning` would not train, and so not save.
 
     Raises:
-        ValueError: `init_from` has a trained backbone, and `tuning` trains none.
+        ValueError: `init_from` does not exist, or has a trained backbone, and `tuning` trains none.
     """
+    if init_from is not None and not Path(init_from).exists():
+        raise ValueError(f"init_from={init_from} does not exist; allowed: a run's folder or `beacons` folder, a .ckpt")
     if init_from is not None and not tuning.trains_backbone and trains_backbone(init_from):
         raise ValueError(
             f"init_from={init_from} has a trained backbone; allowed: with tuning=full. Otherwise convert it to a "
@@ -73,3 +82,128 @@ def check_length(name: str, length: int, lm: BeaconLM) -> None:
             f"{name}={length} is not allowed; allowed: at most {limit} tokens, the longest that "
             f"{lm.positions} position slots hold at ratio {max(lm.beacon.ratios)}"
         )
+
+
+def check_trained(overrides: Sequence[str]) -> None:
+    """Refuse settings that a checkpoint replaces: those of its beacons, and the path of its backbone.
+
+    Args:
+        overrides: the command line.
+
+    Raises:
+        SystemExit: names the setting and what to use instead.
+    """
+    given = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
+    if given.get("checkpoint", "null") == "null":
+        return
+    for name in given:
+        if name == "beacon" or name.startswith("beacon."):
+            raise SystemExit(
+                f"error: {name}={given[name]} is not allowed with checkpoint: trained beacons have their own"
+            )
+        if name == "model.path":
+            raise SystemExit(f"error: {name}={given[name]} is not allowed with checkpoint; allowed: backbone=PATH")
+
+
+def check_validation(cfg: DictConfig) -> None:
+    """Refuse settings of validation without the settings and the data that validation needs.
+
+    Args:
+        cfg: the config of training, with `trainer`, `data` and `optimized_metric`.
+
+    Raises:
+        ValueError: validation is asked for, and would never happen.
+    """
+    trainer = cfg.trainer
+    often = [
+        f"trainer.{name}={trainer[name]}"
+        for name in ("val_check_interval", "check_val_every_n_epoch")
+        if trainer.get(name) is not None
+    ]
+    limit = f"trainer.limit_val_batches={trainer.get('limit_val_batches')}"
+    if not trainer.get("limit_val_batches"):
+        if often:
+            raise ValueError(f"{limit} is not allowed with {often[0]}: nothing would be validated; allowed: above 0")
+        if str(cfg.get("optimized_metric")).startswith("val/"):
+            raise ValueError(f"optimized_metric={cfg.optimized_metric} needs trainer.val_check_interval")
+        return
+    if not often:
+        raise ValueError(f"{limit} needs trainer.val_check_interval: batches between two validations")
+    if not cfg.data.validation:
+        raise ValueError(f"{often[0]} needs validation data; allowed: data.validation with at least one source")
+    interval, steps = trainer.val_check_interval, trainer.max_steps * trainer.accumulate_grad_batches
+    if isinstance(interval, int) and 0 < steps < interval:
+        raise ValueError(f"{often[0]} is not allowed: training ends after {steps} batches; allowed: at most {steps}")
+
+
+def check_monitors(cfg: DictConfig) -> None:
+    """Refuse a metric of the evaluation where the evaluation is switched off.
+
+    Args:
+        cfg: the config of training, with `callbacks`.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    callbacks = members(cfg.get("callbacks"))
+    monitors = {f"callbacks.{name}.monitor": str(node.get("monitor")) for name, node in callbacks.items()}
+    for setting, metric in monitors.items():
+        if metric.startswith(("eval/", "more_eval/")) and "evaluation" not in callbacks:
+            raise ValueError(f"{setting}={metric} needs callbacks.evaluation, which is switched off")
+
+
+def check_accelerator(accelerator: str, devices: Any, prefix: str = "") -> None:
+    """Refuse GPUs that this machine does not have, in one sentence.
+
+    Args:
+        accelerator: "auto", "cpu", "gpu", "cuda" or another one of Lightning's.
+        devices: number of devices of this machine, -1 for all.
+        prefix: put before the names of the two settings, such as "trainer.".
+
+    Raises:
+        ValueError: no GPU, or fewer than `devices`.
+    """
+    if accelerator not in ("gpu", "cuda") or torch.backends.mps.is_available():
+        return
+    found = torch.cuda.device_count()
+    if not found:
+        raise ValueError(f"{prefix}accelerator={accelerator}: PyTorch finds no GPU here; allowed: cpu, auto")
+    if isinstance(devices, int) and devices > found:
+        raise ValueError(f"{prefix}devices={devices} is not allowed: this machine has {found}; allowed: 1 to {found}")
+
+
+def check_folders(cfg: DictConfig) -> None:
+    """Refuse folders of callbacks, loggers and the cache that cannot be written to, before hours of work.
+
+    Args:
+        cfg: the config of training.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if cfg.data.get("cache") is not None:
+        check_writable("data.cache", cfg.data.cache)
+    for group in ("callbacks", "logger"):
+        for name, node in members(cfg.get(group)).items():
+            for setting in ("dirpath", "folder", "save_dir"):
+                if node.get(setting) is not None:
+                    check_writable(f"{group}.{name}.{setting}", node[setting])
+
+
+def check_optimizer(optimizer: Callable, schedule: Callable | None, steps: int) -> None:
+    """Refuse arguments that an optimizer or its schedule does not have, by making both for a single number.
+
+    Raises:
+        ValueError: the message is that of the optimizer or the schedule.
+    """
+    try:
+        made = optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+        if schedule is not None:
+            schedule(optimizer=made, num_training_steps=max(steps, 1))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"optimizer or schedule: {error}") from error
+
+
+def members(group: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the members of a config group that are not switched off by null."""
+    return {name: node for name, node in (group or {}).items() if node is not None}

@@ -10,6 +10,10 @@ backbone's weights.
 """
 
 import argparse
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
@@ -56,15 +60,34 @@ def convert(
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
     if to != "beacons" and adapter.settings(lm) is not None:
         lm.merge_adapter()
-    if to == "published":
-        save_published(lm, target, plain_type=plain_type)
-    else:
-        lm.save_pretrained(target, beacon_only=to == "beacons")
-    try:
-        trained_tokenizer(source, backbone).save_pretrained(target)
-    except ValueError as error:
-        print(f"{error}. None was copied to {target}")
+    with _whole(target) as folder:
+        if to == "published":
+            save_published(lm, folder, plain_type=plain_type)
+        else:
+            lm.save_pretrained(folder, beacon_only=to == "beacons")
+        try:
+            trained_tokenizer(source, backbone).save_pretrained(folder)
+        except ValueError as error:
+            print(f"{error}. None was copied to {target}")
     return lm
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target` that becomes `target` at the end of the block, or vanishes after an error."""
+    folder = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"target={str(target)!r}: {error.strerror}; allowed: a folder to write to") from error
+    try:
+        yield folder
+        try:
+            folder.replace(target)
+        except OSError as error:  # another process has filled the folder meanwhile
+            raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new folder") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from beacon_lit.checks import as_tuple
-from beacon_lit.cli.checks import check_started
+from beacon_lit.cli.checks import check_accelerator, check_started, check_trained, members
 from beacon_lit.cli.command import command
 from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
 from beacon_lit.evaluation.baselines import Kvpress, Peer
@@ -44,11 +44,11 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """
     folder = Path(cfg.run_folder)
     check_batch_size(cfg.batch_size)
-    if not cfg.get("task"):
+    if not members(cfg.get("task")):
         raise ValueError("task=[] is not allowed; allowed: at least one of conf/task, as in task=[perplexity,passkey]")
     if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
         cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
-    tasks = {name: instantiate(task, _convert_="all") for name, task in cfg.task.items()}
+    tasks = {name: instantiate(task, _convert_="all") for name, task in members(cfg.task).items()}
     methods = cfg.get("baselines")  # the config of an earlier version has none
     kvpress = instantiate(cfg.kvpress, methods=as_tuple(methods), _convert_="all") if methods else Kvpress()
     if cfg.rescore is None:
@@ -67,6 +67,7 @@ def _predict(cfg: DictConfig, tasks: Tasks, folder: Path, kvpress: Kvpress) -> t
     Returns:
         The results, notes on baselines, and whether this is the first process.
     """
+    check_accelerator(cfg.accelerator, cfg.devices)
     fabric = Fabric(accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=cfg.num_nodes)
     check_started(fabric.world_size)
     fabric.launch()
@@ -107,7 +108,7 @@ def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results, notes
     log.info(f"results: {folder}/report.html, and the files beside it")
 
 
-@command("evaluate", check_earlier_run)
+@command("evaluate", check_earlier_run, check_trained)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     evaluate(of_earlier_run(cfg, HydraConfig.get().overrides.task))

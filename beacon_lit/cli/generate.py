@@ -16,10 +16,12 @@ from beacon_lit import BeaconChat
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.saved import check_source, check_target
 from beacon_lit.chat.terminal import answer, asked, held, printed, read
-from beacon_lit.checks import as_tuple
+from beacon_lit.checks import as_tuple, check_writable
+from beacon_lit.cli.checks import check_trained
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
-from beacon_lit.runs import subject
+from beacon_lit.record import reserved
+from beacon_lit.runs import save_config, subject
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +44,19 @@ def generate(cfg: DictConfig) -> list[dict[str, Any]]:
     options: Any = OmegaConf.to_container(cfg.generation)
     Answering.of(chat.lm, None, options)  # a bad option ends here, before anything is read
     folder = Path(cfg.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    with reserved(folder):
+        save_config(cfg, folder)
+        return _answers(cfg, chat, text, questions, options, console)
 
+
+def _answers(
+    cfg: DictConfig, chat: BeaconChat, text: str | None, questions: Iterator[str], options: Any, console: Console
+) -> list[dict[str, Any]]:
+    """Read the text, ask the questions, write answers.jsonl, and save the chat if `save` is set."""
     if text is not None and not _read(cfg, chat, text, console):
         return []
     answers = []
-    with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
+    with (Path(cfg.run_folder) / "answers.jsonl").open("w", encoding="utf-8") as file:
         for question in questions:
             try:
                 answers.append(answer(chat, question, cfg.keep, options, console))
@@ -75,8 +83,13 @@ def _text(cfg: DictConfig) -> str | None:
                 raise ValueError(
                     f"{name}={cfg[name]} is not allowed beside load, the saved chat has its own; allowed: none"
                 )
+    if cfg.file is None and cfg.ratio is not None:
+        raise ValueError(f"ratio={cfg.ratio} is not allowed without file: nothing is read; allowed: null")
     if cfg.save is not None:
+        if cfg.file is None and not cfg.keep:
+            raise ValueError(f"save={cfg.save}: nothing new to save; allowed: with file=... or keep=true")
         check_target(Path(cfg.save))
+        check_writable("save", Path(cfg.save).absolute().parent)
     return None if cfg.file is None else _read_text("file", cfg.file)
 
 
@@ -144,7 +157,7 @@ def _read(cfg: DictConfig, chat: BeaconChat, text: str, console: Console) -> boo
     return whole
 
 
-@command("generate")
+@command("generate", check_trained)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     try:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from beacon_lit.arch.checkpoint import load_tokenizer
+from beacon_lit.checks import check_writable
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
@@ -38,6 +39,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
             `corpus.shortage` is "warn".
     """
     folder = Path(cfg.output)
+    check_writable("output", folder)
     settings = instantiate(cfg.corpus, _convert_="all")
     sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
     corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)

@@ -1,21 +1,33 @@
 """Train beacons: `beacon-train`, or `python train.py` in a checkout; settings: conf/train.yaml."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import Sharder, load_beacons
 from beacon_lit.callbacks import SaveAtEnd
-from beacon_lit.cli.checks import check_length, check_objective, check_start, check_started
+from beacon_lit.cli.checks import (
+    check_accelerator,
+    check_folders,
+    check_length,
+    check_monitors,
+    check_objective,
+    check_optimizer,
+    check_start,
+    check_started,
+    check_validation,
+    members,
+)
 from beacon_lit.cli.command import command
 from beacon_lit.evaluation.results import flat_metrics
-from beacon_lit.record import optimized, recorded
-from beacon_lit.runs import find_beacons, link_latest
+from beacon_lit.record import is_first, optimized, recorded
+from beacon_lit.runs import check_tokenizer, find_beacons, find_checkpoint, link_latest, save_config
 from beacon_lit.tokenizer_state import saved_state
 
 log = logging.getLogger(__name__)
@@ -32,13 +44,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
         ValueError: a setting is wrong; the message names it and says what is allowed.
     """
     folder = Path(cfg.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(cfg.seed, verbose=False)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    # A wrong setting ends the run here, before anything is loaded.
-    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
-    check_start(cfg.init_from, tuning)
-    check_objective(objective, tuning)
+    _check(cfg)
+    if is_first(os.environ):
+        save_config(cfg, folder)
 
     tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
@@ -50,13 +59,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
     def build(shard: Sharder | None) -> BeaconLM:
         lm = instantiate(cfg.model.backbone, shard=shard)
         check_length("data.max_length", data.rule.max_length, lm)
+        check_tokenizer(data.tokenizer, lm)
         if cfg.init_from is not None:
             load_beacons(lm, find_beacons(cfg.init_from))
         return lm
 
     module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
-    loggers = [instantiate(logger) for logger in (cfg.get("logger") or {}).values()]
-    chosen = {name: node for name, node in (cfg.get("callbacks") or {}).items() if loggers or name != "learning_rate"}
+    check_optimizer(module.optimizer, module.schedule, cfg.trainer.max_steps)
+    loggers = [instantiate(logger) for logger in members(cfg.get("logger")).values()]
+    chosen = {name: node for name, node in members(cfg.get("callbacks")).items() if loggers or name != "learning_rate"}
     callbacks = [*(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     check_started(trainer.world_size, "trainer.")
@@ -66,6 +77,23 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse wrong settings before anything is loaded, and set links and folders to the files that they stand for."""
+    if cfg.init_from is not None and cfg.resume is not None:
+        raise ValueError(f"init_from={cfg.init_from} is not allowed with resume={cfg.resume}; allowed: one of them")
+    if cfg.resume is not None:
+        cfg.resume = str(find_checkpoint(cfg.resume).resolve())
+    if cfg.init_from is not None and Path(cfg.init_from).exists():
+        cfg.init_from = str(Path(cfg.init_from).resolve())
+    _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
+    check_start(cfg.init_from, tuning)
+    check_objective(objective, tuning)
+    check_validation(cfg)
+    check_monitors(cfg)
+    check_accelerator(cfg.trainer.accelerator, cfg.trainer.devices, "trainer.")
+    check_folders(cfg)
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

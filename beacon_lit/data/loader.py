@@ -105,10 +105,10 @@ class TrainLoader(BatchLoader):
     def _identity(self) -> dict[str, Any]:
         order = self.order
         return {
+            "seed": order.seed,  # first, since samples depend on the seed
+            "max_tokens": order.max_tokens,
             "samples": order.sample_order.total,
             "tokens": int(sum(lengths.sum() for lengths in order.lengths)),
-            "max_tokens": order.max_tokens,
-            "seed": order.seed,
             "weights": None if order.weights is None else list(order.weights),
         }
 
@@ -133,4 +133,7 @@ def check_identity(identity: dict[str, Any], state: dict[str, Any]) -> None:
     """Raise a ValueError unless the state of a resumed run refers to the batches that `identity` describes."""
     for name, value in identity.items():
         if state.get(name) != value:
-            raise ValueError(f"{name}={value} differs from the run that is resumed, which had {name}={state.get(name)}")
+            raise ValueError(
+                f"{name}={value} differs from the run that is resumed, which had {name}={state.get(name)}; allowed: "
+                "the same data and settings of data, or a new run, with init_from= in place of resume="
+            )

@@ -81,6 +81,17 @@ def run(
     return results
 
 
+def check(tasks: Mapping[str, Task], subject: Subject, modes: Sequence[Mode]) -> None:
+    """Raise the errors that `run` would raise before the model is asked anything, such as a missing file of a task.
+
+    Raises:
+        ValueError: see `run`.
+    """
+    for name, task in tasks.items():
+        batches = _batches(name, task.examples(subject), 1)
+        _check_lengths(name, task, subject, modes, [example for batch in batches for example in batch])
+
+
 def check_batch_size(batch_size: int) -> None:
     """Raise a ValueError unless the batch size is an integer of at least 1."""
     if not is_count(batch_size, 1):

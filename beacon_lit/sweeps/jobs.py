@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from beacon_lit.record import DONE, RECORD_FILE, RUNNING, flat_settings
 
 HYDRA = Path(".hydra", "config.yaml")
 UNFINISHED = "unfinished"
+SPEED = "ktok/s"  # of the progress bar; "train/tokens_per_second" for loggers
+OWN = "own_ratio"  # in place of the number in the name of a metric, where runs have different ratios
+_RATIO = re.compile(r"(.+/)(?:loss_)?ratio_(\d+)")
+_LOWER = re.compile(r"loss|perplexity")  # metrics whose lower values are better
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,28 @@ def find_jobs(folders: Sequence[Path]) -> list[Job]:
     commands = sorted({command for _, command in found.values()})
     if len(commands) > 1:
         raise ValueError(f"runs of {' and '.join(commands)} cannot be compared; allowed: runs of one command")
-    return [read_job(run, name) for run, (name, _) in found.items()]
+    return with_own_ratios([read_job(run, name) for run, (name, _) in found.items()])
+
+
+def with_own_ratios(jobs: Sequence[Job]) -> list[Job]:
+    """Add metrics at each run's own ratio, such as "perplexity/own_ratio", where no ratio is common to all runs.
+
+    A run of several ratios counts with its largest.
+    """
+    ratios = [{int(match[2]) for name in job.metrics if (match := _RATIO.fullmatch(name))} for job in jobs]
+    known = [own for own in ratios if own]
+    if len(known) < 2 or set.intersection(*known):
+        return [*jobs]
+    return [
+        replace(job, metrics=job.metrics | _at(max(own), job.metrics)) if own else job
+        for job, own in zip(jobs, ratios, strict=True)
+    ]
+
+
+def _at(ratio: int, metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics at a ratio under names that runs of other ratios have as well."""
+    found = {name: match for name in metrics if (match := _RATIO.fullmatch(name)) and int(match[2]) == ratio}
+    return {name.removesuffix(f"ratio_{ratio}") + OWN: metrics[name] for name in found}
 
 
 def read_job(folder: Path, name: str) -> Job:
@@ -88,13 +114,21 @@ def read_job(folder: Path, name: str) -> Job:
 
 
 def default_metric(jobs: Sequence[Job]) -> str | None:
-    """Choose the metric to compare by: the runs' `optimized_metric`, else one that all finished runs have, or None."""
+    """Choose the metric to compare by, or None: the runs' `optimized_metric`, else "val/loss", a perplexity, another
+    result or "train/loss", whichever all finished runs have."""
     done = [job for job in jobs if job.state == DONE]
     asked = {job.config.get("optimized_metric") for job in jobs} - {None}
     if len(asked) == 1:
         return str(*asked)
     common = [name for name in headlines(done) if all(name in job.metrics for job in done)]
-    return next((name for name in ("val/loss", *common[1:], *common[:1]) if name in common), None)
+    results = [name for name in common if name != "train/loss"]
+    order = ["val/loss", *filter(is_lower_better, results), *results, "train/loss"]
+    return next((name for name in order if name in common), None)
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether lower values of a metric are better, by its name: of losses and perplexities."""
+    return _LOWER.search(metric) is not None
 
 
 def headlines(jobs: Sequence[Job]) -> list[str]:
@@ -102,7 +136,9 @@ def headlines(jobs: Sequence[Job]) -> list[str]:
     several runs only metrics that differ."""
     jobs = [job for job in jobs if job.metrics]
     names = dict.fromkeys(name for job in jobs for name in job.metrics)
-    results = [name for name in names if name.count("/") == 1 and not name.startswith("train/")]
+    results = [name for name in names if name.count("/") == 1 and not name.startswith("train/") and name != SPEED]
+    if any(name.endswith(OWN) for name in results):
+        results = [name for name in results if not _RATIO.fullmatch(name)]
     short = ["train/loss"] * ("train/loss" in names) + results
     return [name for name in short if len(jobs) == 1 or len({job.metrics.get(name) for job in jobs}) > 1]
 

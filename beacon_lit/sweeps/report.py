@@ -6,11 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from beacon_lit.checks import check_writable
 from beacon_lit.files import replacing, write_text
 from beacon_lit.record import DONE, STOPPED
 from beacon_lit.sweeps.differences import swept
 from beacon_lit.sweeps.figure import metric_by_settings
-from beacon_lit.sweeps.jobs import UNFINISHED, Job, default_metric, find_jobs, finite
+from beacon_lit.sweeps.jobs import UNFINISHED, Job, default_metric, find_jobs, finite, is_lower_better
 from beacon_lit.sweeps.table import markdown, terminal, write_csv
 
 WHY = {UNFINISHED: "still running, or killed", STOPPED: "by a signal or Ctrl-C"}
@@ -26,9 +27,8 @@ def report(
 
     Args:
         folders: folders of runs, or folders with runs at any depth.
-        metric: the metric of the figure, by which the best run is chosen; default: the runs' `optimized_metric`, else a
-            metric that all finished runs have.
-        maximize: whether higher is better.
+        metric: the metric of the figure, by which the best run is chosen; default: see `default_metric`.
+        maximize: whether higher values are better; also if the metric is a score that was chosen by default.
         output: folder to write to; default: the first of `folders`.
 
     Returns:
@@ -39,15 +39,18 @@ def report(
     """
     paths = [Path(folder) for folder in folders]
     output = paths[0] if output is None else Path(output)
+    check_writable("output", output)
     jobs = find_jobs(paths)
     names = sorted({name for job in jobs for name in job.metrics})
     if metric is not None and metric not in names:
         raise ValueError(f"metric={metric!r} is not allowed; allowed: {', '.join(names) or 'none, as no run is done'}")
-    metric = metric or default_metric(jobs)
+    if metric is None:
+        metric = default_metric(jobs)
+        if metric is not None and all(job.config.get("optimized_metric") is None for job in jobs):
+            maximize = maximize or not is_lower_better(metric)
     scored = [job for job in jobs if job.state == DONE and finite(job, metric) is not None]
     pick = max if maximize else min
     best = pick(scored, key=lambda job: job.metrics[str(metric)]) if len(scored) > 1 else None
-    output.mkdir(parents=True, exist_ok=True)
     write_csv(jobs, output / "summary.csv")
     write_text(output / "summary.md", markdown(jobs, best, metric))
     written, settings = ["summary.csv", "summary.md"], swept(scored) if best else {}

@@ -131,6 +131,38 @@ def test_a_run_that_diverged_is_not_the_best(value: float, tmp_path: Path, capsy
     assert "best by train/loss: 2" in capsys.readouterr().out
 
 
+def test_runs_of_different_ratios_are_compared_at_their_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    speed = {"ktok/s": 9.0, "GiB": 1.0}
+    for i, ratio in enumerate([2, 4, 8]):
+        scores = {f"perplexity__ratio_{ratio}": 20.0 - i, f"passkey__ratio_{ratio}": 0.5 + i / 10}
+        record = done(train__loss=3.0 - i, perplexity__dense=9.0, **scores)
+        record["metrics"] |= {name: value - i for name, value in speed.items()}
+        run_folder(tmp_path / str(i), {"ratio": ratio}, [f"ratio={ratio}"], record)
+    report([tmp_path])
+    header, _, *rows = (tmp_path / "summary.md").read_text().splitlines()
+    names = "| run | ratio | perplexity/own_ratio | train/loss | passkey/own_ratio | time | state |"
+    assert header == names and rows[0] == "| 0 | 2 | 20 | 3 | 0.5 | 1:23 | done |"
+    assert "best by perplexity/own_ratio: 2" in capsys.readouterr().out
+    with (tmp_path / "summary.csv").open() as file:
+        assert [row["perplexity/ratio_4"] for row in csv.DictReader(file)] == ["", "19.0", ""]
+
+
+def test_a_run_of_several_ratios_counts_with_its_largest_unless_all_share_one(tmp_path: Path) -> None:
+    for name, ratios in {"a": [2, 4], "b": [8], "c": [2, 8]}.items():
+        metrics = {f"perplexity__ratio_{ratio}": float(ratio) for ratio in ratios}
+        run_folder(tmp_path / name, {"ratio": ratios}, [], done(**metrics))
+    assert [job.metrics["perplexity/own_ratio"] for job in find_jobs([tmp_path])] == [4.0, 8.0, 8.0]
+    shared = find_jobs([tmp_path / "b", tmp_path / "c"])
+    assert not any("perplexity/own_ratio" in job.metrics for job in shared)
+
+
+def test_the_best_score_is_the_highest(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for i, score in enumerate([0.5, 0.75]):
+        run_folder(tmp_path / str(i), {"seed": i}, [], done(passkey__ratio_8=score, train__loss=float(i)))
+    report([tmp_path])
+    assert "best by passkey/ratio_8: 1" in capsys.readouterr().out
+
+
 def test_a_narrow_terminal_shows_settings_state_and_the_metric(sweep: Path, capsys: pytest.CaptureFixture) -> None:
     for i in range(2):
         metrics = {f"perplexity__ratio_{ratio}": 20.0 + i for ratio in range(2, 30)}

@@ -1,0 +1,106 @@
+"""Give every run and every sweep a folder of its own: a callback for Hydra."""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from torch.distributed import TCPStore
+
+from beacon_lit.record import is_first
+
+PATIENCE = timedelta(minutes=5)  # that ranks wait for rank zero
+
+
+class FolderCallback(Callback):
+    """Claim a folder before Hydra writes anything, and set `hydra.run.dir` or `hydra.sweep.dir` to this folder.
+
+    A folder whose name contains the time is created, with a number behind its name if another run has it already. The
+    ranks of torchrun share the folder of rank zero, and the tasks of srun a folder named after the job. A folder that
+    the user names is used as given.
+
+    Args:
+        again: settings that may name the folder of an earlier run; the first that is not null is used again.
+    """
+
+    def __init__(self, again: Sequence[str | None] = ()) -> None:
+        self.again = next((folder for folder in again if folder is not None), None)
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Claim the folder of a run."""
+        self._set(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Claim the folder of a sweep."""
+        self._set(config, "sweep")
+
+    def _set(self, config: DictConfig, mode: str) -> None:
+        setting = f"hydra.{mode}.dir"
+        folder = Path(config.hydra[mode].dir)
+        if mode == "run" and self.again is not None:
+            folder = Path(self.again)
+        elif _by_time(config.hydra[mode]):
+            try:
+                folder = own_folder(folder, os.environ)
+            except (OSError, ValueError) as error:  # Hydra would turn the error into a warning
+                raise SystemExit(f"error: {setting}={folder}: {error}; allowed: a folder to write to") from None
+        with read_write(config), open_dict(config):
+            config.hydra[mode].dir = str(folder)
+            if mode == "sweep":  # whose jobs compose their config again, with these overrides
+                config.hydra.overrides.hydra.append(f"{setting}={_quoted(str(folder))}")
+
+
+def own_folder(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Return the folder that this process shares with the other ranks of its run, and with no other run.
+
+    Args:
+        folder: the wanted folder, whose name contains the time.
+        environment: environment variables, which tell who started the process.
+
+    Raises:
+        OSError: the folder cannot be created.
+        ValueError: the ranks have no way to agree on a folder.
+    """
+    first = is_first(environment)
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        own = folder.parents[1] / "slurm" / ".".join(environment[name] for name in names if name in environment)
+        own.mkdir(parents=True, exist_ok=True)
+        return own
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return claim(folder) if first else folder
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        raise ValueError("the ranks of this torchrun cannot agree on a folder; give it a name")
+    store = TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
+    key = f"beacon_lit/folder/{environment['TORCHELASTIC_RESTART_COUNT']}"
+    if first:
+        store.set(key, str(claim(folder)))
+    return Path(store.get(key).decode())
+
+
+def claim(folder: Path) -> Path:
+    """Create `folder`, or else `folder-2`, `folder-3`, ...: the first that no other process has created."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2))):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("numbers do not end")
+
+
+def _by_time(node: DictConfig) -> bool:
+    """Whether the name of a folder contains the time."""
+    unresolved: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" in str(unresolved["dir"])
+
+
+def _quoted(text: str) -> str:
+    """Write text as a value of Hydra's grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
