@@ -296,6 +296,8 @@ def test_experiments_run_on_small_stand_ins(name: str, inputs: tuple[Path, Path]
         "data.max_tokens=900",
     ]
     shrink.append("module.compile=false")
+    if "heads" in name:
+        shrink.append("beacon.head_budgets=[[1.5,0.5],[0.8,1.2]]")
     modes = "callbacks.evaluation.modes=[dense,2]"
     cfg = composed("train", f"experiment={name}", *stand_in, *shrink, modes, "trainer.accelerator=cpu")
     assert train(cfg)["perplexity/ratio_2"] > 1

@@ -39,11 +39,11 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
             `corpus.shortage` is "warn".
     """
     folder = Path(cfg.output)
-    check_writable("output", folder)
     settings = instantiate(cfg.corpus, _convert_="all")
     sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
     corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)
     tokenizer = load_tokenizer(cfg.tokenizer)
+    check_writable("output", folder)
     disable_progress_bars()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, _Speed(), TimeRemainingColumn(), transient=True) as progress:

@@ -135,7 +135,8 @@ def test_a_run_records_what_becomes_of_it(tmp_path: Path) -> None:
     assert told()["state"] == "done" and told()["metrics"] == {"train/loss": 1.5} and told()["seconds"] >= 0
     with pytest.raises(RuntimeError, match="wrapped"):
         job(OmegaConf.merge(cfg, {"fails": True}))
-    assert told()["state"] == "failed" and told()["error"] == "ValueError: window=7" and "metrics" not in told()
+    assert told()["state"] == "failed" and "metrics" not in told()
+    assert told()["error"] == "RuntimeError: wrapped (cause: ValueError: window=7)"
     for how, error in {"SIGTERM": Preempted, "Ctrl-C": KeyboardInterrupt}.items():
         with pytest.raises(error):
             job(OmegaConf.merge(cfg, {"stopped": how}))
