@@ -137,12 +137,14 @@ def trained(place: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         run = small("train", "hydra.run.dir=outputs/base/run trainer.max_steps=2", place / "backbone")
+        started(patch, "train", [*run, "logger=none"])
         # inserted beacons, which the published layout can hold
-        started(patch, "train", [*run, "beacon=interleave", "logger=none"])
+        paper = [word.replace("outputs/base/run", "outputs/paper") for word in run]
+        started(patch, "train", [*paper, "beacon=interleave", "logger=none"])
         link(place)
         evaluation = "checkpoint=outputs/latest hydra.run.dir=outputs/evaluate/DATE/TIME"
         started(patch, "evaluate", small("evaluate", evaluation, place / "backbone"))
-        (place / "my-beacons").symlink_to(place / "outputs/base/run/beacons")
+        (place / "my-beacons").symlink_to(place / "outputs/paper/beacons")
     return place
 
 
