@@ -115,6 +115,24 @@ class BeaconModel(PreTrainedModel):
         """Yield the beacons' parameters, which are trained by default."""
         return (parameter for name, parameter in self.named_parameters() if is_beacon(name))
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
+        super().set_output_embeddings(new_embeddings)
+        LossHead.install(self.lm_head)
+
+    def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
+        """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
+
+        New rows are frozen like the rest of the backbone. Save the whole model: `beacon_only=False`.
+        """
+        size, trained = self.config.vocab_size, {name for name, p in self.named_parameters() if p.requires_grad}
+        found = super().resize_token_embeddings(*args, **options)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trained)
+        if self.config.vocab_size != size:
+            self.config._name_or_path = ""
+        return found
+
     def compile_pointwise(self) -> None:
         """Fuse norms, MLPs, rotations and the loss with `torch.compile`; attention and layout stay as they are.
 

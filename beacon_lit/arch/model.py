@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from beacon_lit.arch import checkpoint, scoring
@@ -22,7 +22,6 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
 from beacon_lit.arch.inference.start import empty_cache, open_window_mode
-from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.observe import Observe, observing
 from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.call import check_totals, totals
@@ -117,24 +116,6 @@ class BeaconLM(BeaconGeneration):
                 f"push_to_hub({repo_id!r}) failed: {str(error).splitlines()[0]}; allowed: with a network, and a token "
                 f"that may write (hf auth login). Without them: save_pretrained(folder)"
             ) from error
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
-        super().set_output_embeddings(new_embeddings)
-        LossHead.install(self.lm_head)
-
-    def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
-        """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
-
-        New rows are frozen like the rest of the backbone. Save the whole model: `beacon_only=False`.
-        """
-        size, trained = self.config.vocab_size, {name for name, p in self.named_parameters() if p.requires_grad}
-        found = super().resize_token_embeddings(*args, **options)
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name in trained)
-        if self.config.vocab_size != size:
-            self.config._name_or_path = ""
-        return found
 
     def save_published(self, folder: str | Path, **options: Any) -> None:
         """Write the whole model in the layout of the published checkpoints; see `checkpoint.save_published`."""
