@@ -48,9 +48,12 @@ def environment(accelerator: str = "cpu") -> dict[str, str]:
 
 
 def overrides(strategy: str, backbone: Path, text: Path, folder: Path) -> list[str]:
-    """Of a short run under a strategy, without evaluation; two batches to an optimizer step on each of two ranks."""
+    """Of a short run under a strategy, without evaluation; two batches to an optimizer step on each of two ranks.
+
+    Beacons are inserted: what is selected among raw tokens would change with the last bits, in which strategies differ.
+    """
     return [
-        *small_run(backbone, text, folder), f"trainer={strategy}", "trainer.accelerator=cpu", "ratio=[4]",
+        *small_run(backbone, text, folder), "beacon=interleave", f"trainer={strategy}", "trainer.accelerator=cpu", "ratio=[4]",
         "model.backbone.dtype=float32", "logger=csv", "~callbacks.evaluation", "optimizer.lr=3e-3",
         "data.validation=[]", "schedule.name=constant", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2",
     ]  # fmt: skip
