@@ -95,7 +95,7 @@ class BeaconCache:
         """Number of entries of each row in the tensors of each kind: memory, open, moving, hidden."""
         inserted = self.has_moving_window
         return {
-            **{f"memory{group}": _memory(self.rows, group) for group in sorted({*self.groups}) or [0]},
+            **{f"memory{group}": [row.memory_of(group) for row in self.rows] for group in {*self.groups} or {0}},
             "open": [row.window_slots for row in self.rows],
             "moving": [row.overlap_slots + (row.window_slots if inserted else 0) for row in self.rows],
             "hidden": [1 + len(row.open_ids) for row in self.rows],
@@ -241,11 +241,6 @@ class BeaconCache:
 # What caches of one model and one open-window mode share.
 _SETTINGS = ("fingerprint", "unfinished", "interleaved", "groups")
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
-
-
-def _memory(rows: Sequence[RowState], group: int) -> list[int]:
-    """Return the memory slots of each row in one group of heads."""
-    return [row.group_memory[group] if row.group_slots else row.memory_slots for row in rows]
 
 
 def _check_alike(caches: Sequence[BeaconCache]) -> None:

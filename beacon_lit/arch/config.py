@@ -263,16 +263,14 @@ def _spread(budgets: tuple[tuple[float, ...], ...], size: int, mean: int) -> tup
     less than one beacon below.
     """
     heads = Counter(share for row in budgets for share in row)
-    total, open_heads, full = mean * sum(heads.values()), dict(heads), 0.0
-    while True:
-        scale = (total - full) / sum(share * count for share, count in open_heads.items())
-        above = [share for share in open_heads if share * scale > size]
+    left, below = mean * sum(heads.values()), dict(heads)  # beacons for the heads that stay below `size`
+    while below:
+        scale = left / sum(share * count for share, count in below.items())
+        above = [share for share in below if share * scale > size]
         if not above:
             break
-        full += sum(size * open_heads.pop(share) for share in above)
-        if not open_heads:
-            break
-    return tuple(max(1, int(share * scale)) if share in open_heads else size for share in sorted(heads))
+        left -= size * sum(below.pop(share) for share in above)
+    return tuple(max(1, int(share * scale)) if share in below else size for share in sorted(heads))
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -53,9 +53,10 @@ def overrides(strategy: str, backbone: Path, text: Path, folder: Path) -> list[s
     Beacons are inserted: what is selected among raw tokens would change with the last bits, in which strategies differ.
     """
     return [
-        *small_run(backbone, text, folder), "beacon=interleave", f"trainer={strategy}", "trainer.accelerator=cpu", "ratio=[4]",
+        *small_run(backbone, text, folder), "beacon=interleave", "ratio=[4]",
+        f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2",
         "model.backbone.dtype=float32", "logger=csv", "~callbacks.evaluation", "optimizer.lr=3e-3",
-        "data.validation=[]", "schedule.name=constant", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2",
+        "data.validation=[]", "schedule.name=constant",
     ]  # fmt: skip
 
 

@@ -155,7 +155,7 @@ class StaticDecoding(Decoding):
             if stack.needed(state) >= stack.slots:
                 stack.grow(with_room(stack.needed(state)))
                 self.graph = None
-            stack.load(row, cache, place, 0 if known is None else stack.memory(known))
+            stack.load(row, cache, place, 0 if known is None else known.memory_of(stack.group))
         start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
         self.hidden[row, :count] = cache.hidden[start : start + count]
         self.states[row], self.unlisted[row] = state, 0

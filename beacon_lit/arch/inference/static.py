@@ -92,6 +92,8 @@ class Buffers:
     Attributes:
         parts: indices of the parts of a cache that are here, see `HeadGroups.parts`.
         group: their group of heads.
+        index: the place of each layer among `keys` and `values`.
+        members: for each layer, its KV heads that are here.
         keys, values: (parts, B, K, S, H).
         tails: overlap keys and values of each row, (layers, o, K, H). Here the keys are not rotated, since they move
             when the window closes; in `keys` they are rotated.
@@ -99,6 +101,9 @@ class Buffers:
 
     def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int]) -> None:
         self.lm, self.parts, self.group = lm, tuple(parts), lm.groups.parts[parts[0]][1]
+        self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
+        heads = enumerate(lm.groups.members[self.group])
+        self.members = tuple(own if layer in self.index else () for layer, own in heads)
         slots = with_room(max(map(self.needed, cache.rows)))
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
@@ -118,28 +123,13 @@ class Buffers:
         """S."""
         return self.keys.shape[3]
 
-    @property
-    def index(self) -> dict[int, int]:
-        """The place of each layer among `keys` and `values`."""
-        return {self.lm.groups.parts[part][0]: place for place, part in enumerate(self.parts)}
-
-    @property
-    def members(self) -> tuple[tuple[int, ...], ...]:
-        """For each layer, its KV heads that are here."""
-        layers = {self.lm.groups.parts[part][0] for part in self.parts}
-        return tuple(heads if layer in layers else () for layer, heads in enumerate(self.lm.groups.members[self.group]))
-
-    def memory(self, state: RowState) -> int:
-        """Return the memory slots of a row."""
-        return state.group_memory[self.group] if state.group_slots else state.memory_slots
-
     def used(self, state: RowState) -> int:
         """Return all slots that a row uses."""
-        return self.memory(state) + state.overlap_slots + state.window_slots
+        return state.memory_of(self.group) + state.overlap_slots + state.window_slots
 
     def needed(self, state: RowState) -> int:
         """Return the slots that a row needs when its open window is full."""
-        return self.memory(state) + state.overlap_slots + state.capacity
+        return state.memory_of(self.group) + state.overlap_slots + state.capacity
 
     def grow(self, slots: int) -> None:
         """Make room for a number of slots, in new buffers."""
@@ -147,11 +137,10 @@ class Buffers:
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
-        sizes = [(self.memory(state), state.overlap_slots, state.window_slots) for state in cache.rows[: row + 1]]
+        states = cache.rows[: row + 1]
+        sizes = [(state.memory_of(self.group), state.overlap_slots, state.window_slots) for state in states]
         m, o, t = sizes[-1]
-        start_m, start_o, start_t = (
-            sum(size) - own for size, own in zip(zip(*sizes, strict=True), (m, o, t), strict=True)
-        )
+        start_m, start_o, start_t = (sum(size[:-1]) for size in zip(*sizes, strict=True))
 
         def part(name: str, start: int, end: int) -> Tensor:
             return torch.stack([getattr(cache.layers[part], name)[start:end] for part in self.parts])
@@ -168,7 +157,7 @@ class Buffers:
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
         """Return keys and values of some rows, as caches hold them: for each of `parts`."""
         pairs = list(zip(places, states, strict=True))
-        memory = [(place, 0, self.memory(state)) for place, state in pairs]
+        memory = [(place, 0, state.memory_of(self.group)) for place, state in pairs]
         opened = [(place, self.used(state) - state.window_slots, self.used(state)) for place, state in pairs]
         tails = zip(*(self.tails[place] for place in places), strict=True)
         kinds = (_rows(buffer, spans) for spans in (memory, opened) for buffer in (self.keys, self.values))

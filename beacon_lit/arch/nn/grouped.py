@@ -1,5 +1,6 @@
 """Attend in groups of heads that have memory of different lengths."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,18 +33,18 @@ class GroupedStep:
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """See `Step`. Query heads follow their KV head."""
-        found, order = [], []
         grouped = q.unflatten(1, (k.shape[1], -1))  # (Q, K, queries of a KV head, H)
+        found: dict[int, Tensor] = {}
         for step, members in zip(self.steps, self.members, strict=True):
-            heads = list(members[attention.layer_idx])
-            if not heads:
-                continue
-            q_g, k_g, v_g = (x if len(heads) == k.shape[1] else x[:, heads] for x in (grouped, k, v))
-            own_g = None if own is None else (own[0][:, heads], own[1][:, heads])
-            out = step.attend(attention, q_g.flatten(1, 2), k_g, v_g, own_g)
-            found.append(out.unflatten(1, (len(heads), -1)))
-            order += heads
-        if len(found) == 1:
-            return found[0].flatten(1, 2)
-        inverse = sorted(range(len(order)), key=order.__getitem__)
-        return torch.cat(found, 1)[:, inverse].flatten(1, 2)
+            heads = members[attention.layer_idx]
+            if heads:
+                q_g, k_g, v_g = (_some(x, heads) for x in (grouped, k, v))
+                own_g = None if own is None else (_some(own[0], heads), _some(own[1], heads))
+                out = step.attend(attention, q_g.flatten(1, 2), k_g, v_g, own_g)
+                found |= zip(heads, out.unflatten(1, (len(heads), -1)).split(1, 1), strict=True)
+        return torch.cat([found[head] for head in range(k.shape[1])], 1).flatten(1, 2)
+
+
+def _some(x: Tensor, heads: Sequence[int]) -> Tensor:
+    """Return some heads of (n, K, ...). Indices would be copied to the device, which a CUDA graph cannot capture."""
+    return x if len(heads) == x.shape[1] else torch.cat([x[:, head : head + 1] for head in heads], 1)

@@ -5,6 +5,7 @@ read the same raw tokens.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from beacon_lit.arch.config import BeaconConfig
 
@@ -41,7 +42,7 @@ class HeadGroups:
             )
         )
 
-    @property
+    @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """All (layer, group) that have heads, in order: the parts that a cache consists of."""
         layers = range(len(self.members[0]))

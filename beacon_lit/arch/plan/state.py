@@ -50,10 +50,10 @@ class RowState:
         """All memory slots."""
         return self.sink_slots + self.kept_slots + self.beacon_slots
 
-    @property
-    def group_memory(self) -> tuple[int, ...]:
-        """All memory slots of each group of heads; () without head budgets."""
-        return tuple(self.sink_slots + self.kept_slots + beacons for beacons in self.group_slots)
+    def memory_of(self, group: int) -> int:
+        """All memory slots of a group of heads."""
+        beacons = self.group_slots[group] if self.group_slots else self.beacon_slots
+        return self.sink_slots + self.kept_slots + beacons
 
     @property
     def slots(self) -> int:

@@ -49,7 +49,7 @@ class Row:
         start: position in the sequence of the first token that runs.
         rerun: tokens of the open window that earlier calls have read and that run again, as it closes with beacons.
         memory, overlap, open_slots: slots of each kind in the cache.
-        group_memory: memory slots of each group of heads in the cache; () without head budgets or cached windows.
+        group_memory: memory slots of each group of heads in the cache; () for a row that reads without a state.
     """
 
     windows: tuple[Window, ...]
@@ -119,7 +119,8 @@ def _plan_row(
     rerun = len(state.open_ids) - past
     start = state.seen_tokens - rerun
     memory, overlap, opened = state.memory_slots, state.overlap_slots, state.window_slots
-    return Row(tuple(windows), start, rerun, memory, overlap, opened, state.group_memory)
+    groups = tuple(map(state.memory_of, range(len(config.group_shares))))
+    return Row(tuple(windows), start, rerun, memory, overlap, opened, groups)
 
 
 def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
