@@ -1,6 +1,6 @@
 """Documents in Parquet files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beacon_lit.data.records import MalformedRecord
+from beacon_lit.data.sources.arrow_rows import read_batches
 from beacon_lit.data.sources.columns import Columns
-from beacon_lit.data.sources.files import RecordFileSource, Row, Rows
+from beacon_lit.data.sources.files import RecordFileSource, Rows
 
 _ROWS = 32  # rows that are read together; books of so many rows fit into memory
 _BUFFER = 2**20  # bytes; without a buffer, all columns of a row group, which may be the whole file, are read at once
@@ -49,46 +50,15 @@ class ParquetSource(RecordFileSource):
 
 def read_parquet(file: Path, columns: Columns) -> Rows:
     """Yield the rows of a Parquet file; see `ParquetSource`."""
-    number = 0
-    try:
-        with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
-            names = parquet.schema_arrow.names
-            wanted = [name for name in names if name in {"id", *columns.names.values()}]
-            # A file of no schema is read with all columns, so that the error says what the file has.
-            batches = parquet.iter_batches(batch_size=_ROWS, columns=wanted if columns.schemas(names) else None)
-            for number, row in enumerate(python_rows(batches), 1):
-                yield named_row(row, file, number)
-            if not number:
-                yield MalformedRecord("empty_file", str(file), "the file has no records")
-    except (FileNotFoundError, PermissionError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    except (pa.ArrowException, OSError) as error:
-        yield _broken(file, number, error)
+    return read_batches(file, _batches(file, columns), _broken)
 
 
-def named_row(row: dict[str, Any] | UnicodeDecodeError, file: Path, number: int) -> Row | MalformedRecord:
-    """Name a row of an Arrow table, or report invalid UTF-8 in the row."""
-    where = f"{file}, record {number}"
-    if isinstance(row, UnicodeDecodeError):
-        reason = f"invalid UTF-8: byte {row.start + 1} of a string is 0x{row.object[row.start]:02x}"
-        return MalformedRecord("invalid_utf8", where, reason)
-    return Row(row, where, f"{file.name}:{number}")
-
-
-def python_rows(batches: Iterable[Any]) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """Convert Arrow batches to rows; for a row with invalid UTF-8 the error is returned."""
-    for batch in batches:
-        try:
-            yield from batch.to_pylist()
-        except UnicodeDecodeError:  # the error does not name the row
-            yield from map(_row, batch.to_struct_array())
-
-
-def _row(scalar: Any) -> dict[str, Any] | UnicodeDecodeError:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return error
+def _batches(file: Path, columns: Columns) -> Iterator[Any]:
+    with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
+        names = parquet.schema_arrow.names
+        wanted = [name for name in names if name in {"id", *columns.names.values()}]
+        # A file of no schema is read with all columns, so that the error says what the file has.
+        yield from parquet.iter_batches(batch_size=_ROWS, columns=wanted if columns.schemas(names) else None)
 
 
 def _broken(file: Path, number: int, error: Exception) -> MalformedRecord:
