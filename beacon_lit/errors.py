@@ -1,4 +1,4 @@
-"""What is said about an error: its own sentence, then what caused it."""
+"""Describe an error by its own message, followed by its causes."""
 
 from hydra.errors import InstantiationException
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import lightning
@@ -20,6 +21,7 @@ from beacon_lit.tokenizer_state import STATE, tokenizer_state
 from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, set_hyperparameters, summary
 
 log = logging.getLogger(__name__)
+_SAME_OR_NEW = "allowed: the same, or a new run from its beacons, with init_from= in place of resume="
 
 _ON_DEVICE = ("input_ids", "labels", "weights", "step_weight")
 _TINY = torch.finfo(torch.float32).tiny
@@ -168,7 +170,7 @@ class BeaconModule(lightning.LightningModule):
         trained, state = self._trained(), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["beacon_settings"] = settings(self.lm)
-        checkpoint[STATE] = tokenizer_state(self.tokenizer)
+        checkpoint[STATE] = self._tokenizer_state
         checkpoint["kept"] = self._kept
         share = self._share
         checkpoint["share"] = asdict(share)
@@ -190,8 +192,8 @@ class BeaconModule(lightning.LightningModule):
         for name, value in self._kept.items():
             if then.get(name) != value:
                 raise ValueError(
-                    f"{name}={value} is not allowed: the run that is resumed has {name}={then.get(name)}; allowed: the "
-                    f"same, or a new run from its beacons, with init_from= in place of resume="
+                    f"{name}={value} is not allowed: the run that is resumed has {name}={then.get(name)}; "
+                    f"{_SAME_OR_NEW}"
                 )
         adapter.check_same(adapter.settings(self.lm), checkpoint["beacon_settings"].get("adapter"), "the checkpoint")
         check_names(set(self._trained()), set(checkpoint["state_dict"]), "the checkpoint")
@@ -206,13 +208,18 @@ class BeaconModule(lightning.LightningModule):
 
     def _check_tokenizer(self, saved: Mapping[str, Any]) -> None:
         """Raise a ValueError if a checkpoint was trained with another tokenizer state; earlier versions saved none."""
-        for name, value in tokenizer_state(self.tokenizer).items():
+        for name, value in self._tokenizer_state.items():
             if saved.get(name, value) != value:
                 setting = "data.template" if name == "chat_template" else "model.tokenizer"
                 raise ValueError(
-                    f"{setting} gives the {name} {value!r:.60}, the run that is resumed has {saved[name]!r:.60}; "
-                    "allowed: the same, or a new run from its beacons, with init_from= in place of resume="
+                    f"{setting} gives the {name} {value!r:.60}, but the run that is resumed has {saved[name]!r:.60}; "
+                    f"{_SAME_OR_NEW}"
                 )
+
+    @cached_property
+    def _tokenizer_state(self) -> dict[str, Any]:
+        """See `tokenizer_state`; takes a while, and does not change during a run."""
+        return tokenizer_state(self.tokenizer)
 
     @property
     def _kept(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from beacon_lit.checks import check_writable
 from beacon_lit.errors import own_error, sentence
+from beacon_lit.files import write_text
 
 RECORD_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -106,9 +107,7 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 
 
 def _write(file: Path, fields: dict[str, Any]) -> None:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(fields, indent=2) + "\n")
-    temporary.replace(file)
+    write_text(file, json.dumps(fields, indent=2) + "\n")
 
 
 def optimized(metrics: dict[str, float], name: str | None) -> float | None:

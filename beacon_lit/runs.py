@@ -17,6 +17,7 @@ from transformers.utils import CONFIG_NAME
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
 from beacon_lit.data.templates import with_template
+from beacon_lit.files import replacing
 from beacon_lit.record import RECORD_FILE
 from beacon_lit.tokenizer_state import trained_tokenizer
 
@@ -108,9 +109,8 @@ def check_tokenizer(tokenizer: Any, lm: BeaconLM) -> None:
 def save_config(cfg: DictConfig, folder: Path) -> None:
     """Write the resolved config to `config.yaml` in `folder`, atomically; create the folder if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".config.yaml.{os.getpid()}"
-    OmegaConf.save(cfg, partial, resolve=True)
-    partial.replace(folder / "config.yaml")
+    with replacing(folder / "config.yaml") as partial:
+        OmegaConf.save(cfg, partial, resolve=True)
 
 
 def link_latest(folder: Path) -> None:

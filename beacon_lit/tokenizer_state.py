@@ -1,4 +1,4 @@
-"""What training decides about the tokenizer, so that a trained model is asked as it was trained.
+"""Save and restore what training decides about the tokenizer, so that a model is asked in the way it was trained.
 
 A run's `beacons` folder holds the whole tokenizer. A training checkpoint (`.ckpt`) holds its state: the chat template,
 the special tokens, and what stands before every text. The vocabulary is the backbone's.
@@ -22,11 +22,15 @@ _SPECIAL = ("bos_token", "eos_token", "pad_token")
 _FILE = "tokenizer_config.json"
 
 
+def vocabulary_hash(tokenizer: Any) -> str:
+    """Return a hash of a tokenizer's tokens and their ids."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
 def tokenizer_state(tokenizer: Any) -> dict[str, Any]:
     """Return the state of a tokenizer, as plain values."""
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return {
-        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "vocabulary": vocabulary_hash(tokenizer),
         "chat_template": tokenizer.chat_template,
         "start": start_ids(tokenizer),
         **{name: getattr(tokenizer, name) for name in _SPECIAL},

@@ -43,6 +43,6 @@ class SaveAtEnd(Callback):
         lm = cast(BeaconLM, pl_module.lm)
         beacon_only = not any(is_backbone(name) for name, value in lm.named_parameters() if value.requires_grad)
         write, folder = trainer.is_global_zero, self.folder / "beacons"
-        lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)
-        if write:
+        if write:  # before the model, which puts the backbone's tokenizer into a folder without one
             cast(PreTrainedTokenizerBase, pl_module.tokenizer).save_pretrained(folder)
+        lm.save_pretrained(folder, beacon_only=beacon_only, is_main_process=write)

@@ -1,14 +1,14 @@
 """A chat in a folder: `chat.json` with the conversation, and one file per cache."""
 
-import hashlib
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from beacon_lit.arch import BeaconCache, check_cache
 from beacon_lit.chat.reading import Mark, Reading
+from beacon_lit.files import write_text
+from beacon_lit.tokenizer_state import vocabulary_hash
 
 CHAT_FILE = "chat.json"
 _FORMAT = 1
@@ -34,9 +34,7 @@ def save(folder: Path, chat: dict[str, Any], reading: Reading, tokenizer: Any) -
         marks.append({"file": name, "tokens": mark.tokens, "document": mark.document})
     held = {**chat, "ids": reading.ids, "ratios": reading.ratios, "marks": marks}
     values = {"format": _FORMAT, "tokenizer": _tokenizer(tokenizer), **held}
-    partial = folder / f".{CHAT_FILE}.partial"
-    partial.write_text(json.dumps(values), encoding="utf-8")
-    os.replace(partial, file)
+    write_text(file, json.dumps(values))
     for old in folder.glob("cache-*.safetensors"):
         if old.name not in {mark["file"] for mark in marks}:
             old.unlink()
@@ -97,8 +95,7 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return {
-        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "vocabulary": vocabulary_hash(tokenizer),
         "splitting of a probe": tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"],
     }

@@ -1,7 +1,6 @@
 """A tokenizer's chat template: messages -> text, complete or with the last turn still open."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,12 +9,12 @@ from typing import Any
 from jinja2 import TemplateError
 
 from beacon_lit.chat.tokenizing import common_prefix
+from beacon_lit.data.rendering import with_date
 
 Message = dict[str, str]
 
 # Characters of Unicode's private use area: no text has them, and no template strips them.
 _MARKS = "\ue0b7", "\ue0b8"
-_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,7 @@ class ChatTemplate:
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template; give one (Jinja, as a string): "
                 "BeaconChat(..., chat_template=...), or tokenizer.chat_template = ..."
             )
-        now = datetime.now()
-        source = tokenizer.get_chat_template(given)
-        return cls(_TODAY.sub(lambda call: repr(now.strftime(call[2])), source), others)
+        return cls(with_date(tokenizer.get_chat_template(given), datetime.now()), others)
 
     def render(self, tokenizer: Any, messages: Sequence[Message], prompt: bool = False) -> str:
         """Render a conversation; with `prompt`, the text ends with the opening of an answer.

@@ -61,14 +61,14 @@ def convert(
     if to != "beacons" and adapter.settings(lm) is not None:
         lm.merge_adapter()
     with _whole(target) as folder:
+        try:  # before the model, which puts the backbone's tokenizer into a folder without one
+            trained_tokenizer(source, backbone).save_pretrained(folder)
+        except ValueError as error:
+            print(f"{error}; no tokenizer was saved in {target}")
         if to == "published":
             save_published(lm, folder, plain_type=plain_type)
         else:
             lm.save_pretrained(folder, beacon_only=to == "beacons")
-        try:
-            trained_tokenizer(source, backbone).save_pretrained(folder)
-        except ValueError as error:
-            print(f"{error}. None was copied to {target}")
     return lm
 
 

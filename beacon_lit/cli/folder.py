@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch.distributed import TCPStore
@@ -51,7 +51,8 @@ class FolderCallback(Callback):
         with read_write(config), open_dict(config):
             config.hydra[mode].dir = str(folder)
             if mode == "sweep":  # whose jobs compose their config again, with these overrides
-                config.hydra.overrides.hydra.append(f"{setting}={_quoted(str(folder))}")
+                quoted = QuotedString(str(folder), Quote.single).with_quotes()
+                config.hydra.overrides.hydra.append(f"{setting}={quoted}")
 
 
 def own_folder(folder: Path, environment: Mapping[str, str]) -> Path:
@@ -85,22 +86,18 @@ def own_folder(folder: Path, environment: Mapping[str, str]) -> Path:
 def claim(folder: Path) -> Path:
     """Create `folder`, or else `folder-2`, `folder-3`, ...: the first that no other process has created."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for path in chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2))):
+    path, number = folder, 1
+    while True:
         try:
             path.mkdir()
         except FileExistsError:
-            continue
-        return path
-    raise AssertionError("numbers do not end")
+            number += 1
+            path = folder.with_name(f"{folder.name}-{number}")
+        else:
+            return path
 
 
 def _by_time(node: DictConfig) -> bool:
     """Whether the name of a folder contains the time."""
     unresolved: Any = OmegaConf.to_container(node, resolve=False)
     return "${now:" in str(unresolved["dir"])
-
-
-def _quoted(text: str) -> str:
-    """Write text as a value of Hydra's grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

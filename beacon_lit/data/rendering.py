@@ -16,7 +16,12 @@ _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 def template_source(tokenizer: Any) -> str:
     """Return the tokenizer's chat template with a fixed date."""
-    return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.get_chat_template())
+    return with_date(tokenizer.get_chat_template(), _DATE)
+
+
+def with_date(source: str, date: datetime.date) -> str:
+    """Write a fixed date into a chat template in place of today's."""
+    return _TODAY.sub(lambda call: repr(date.strftime(call[2])), source)
 
 
 def render(

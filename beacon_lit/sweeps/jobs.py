@@ -87,8 +87,11 @@ def with_own_ratios(jobs: Sequence[Job]) -> list[Job]:
 
 def _at(ratio: int, metrics: dict[str, float]) -> dict[str, float]:
     """Return the metrics at a ratio under names that runs of other ratios have as well."""
-    found = {name: match for name in metrics if (match := _RATIO.fullmatch(name)) and int(match[2]) == ratio}
-    return {name.removesuffix(f"ratio_{ratio}") + OWN: metrics[name] for name in found}
+    return {
+        name.removesuffix(f"ratio_{ratio}") + OWN: value
+        for name, value in metrics.items()
+        if (match := _RATIO.fullmatch(name)) and int(match[2]) == ratio
+    }
 
 
 def read_job(folder: Path, name: str) -> Job:

@@ -99,11 +99,12 @@ class StaticDecoding(Decoding):
     def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         """Read one token per row: (B, 1) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
         scratch = [*(stack.slots - 1 for stack in self.stacks), self.ids.shape[1] - 1]
-        places = torch.tensor(scratch)[:, None].repeat(1, len(ids))
+        columns = [scratch] * len(ids)
         for row in rows:
-            used = [stack.used(self.states[row]) + self.unlisted[row] for stack in self.stacks]
-            places[:, row] = torch.tensor([*used, self._open(row)])
+            used = (stack.used(self.states[row]) + self.unlisted[row] for stack in self.stacks)
+            columns[row] = [*used, self._open(row)]
             self.unlisted[row] += 1
+        places = torch.tensor(columns).T.contiguous()
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
         idle = self.places[-1] == self.ids.shape[1] - 1
         self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # the padding id may be outside the vocabulary

@@ -11,10 +11,11 @@ import numpy as np
 
 from beacon_lit.data.records import MalformedError, MalformedRecord, Partition, SourceRecord
 from beacon_lit.data.sources.files import FileSource, source_key
+from beacon_lit.data.sources.folders import SAVED
 from beacon_lit.data.sources.tokens import ANY_VOCABULARY, checked_tokens
 
 _ROWS = 64
-_MARKERS = ("dataset_info.json", "state.json")  # what save_to_disk writes beside the tokens
+_MARKERS = ("dataset_info.json", SAVED)  # what save_to_disk writes beside the tokens
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     from datasets import load_from_disk  # imported here, since the import takes a second
 
     try:
-        if not json.loads((folder / "state.json").read_bytes())["_data_files"]:
+        if not json.loads((folder / SAVED).read_bytes())["_data_files"]:
             return  # an empty dataset, which load_from_disk cannot read
         dataset = load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:  # of many types, depending on the broken file

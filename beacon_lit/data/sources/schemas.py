@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from beacon_lit.data.records import MalformedError
+from beacon_lit.data.records import BLANK, MalformedError
 from beacon_lit.data.sources.messages import from_json, read_messages
 from beacon_lit.data.sources.tokens import read_tokens
 
@@ -50,7 +50,7 @@ def _pair(question: str, extra: str, answer: str, values: Values) -> Content:
     asked = "\n\n".join(part for part in parts if part.strip())
     reply = _string(answer, values)
     if not asked or not reply.strip():
-        raise MalformedError("empty_text", f"{question} or {answer} is empty or blank")
+        raise MalformedError(BLANK, f"{question} or {answer} is empty or blank")
     before = [turn for pair in from_json(values.get("history")) or [] for turn in _exchange(pair)]
     return _conversation([*before, ("user", asked), ("assistant", reply)], values)
 

@@ -34,13 +34,13 @@ def _option(row: Mapping[str, Any]) -> list[str]:
     options, answers = row["options"], _answers(row)
     if not isinstance(options, list) or len(options) != 4 or not all(isinstance(option, str) for option in options):
         raise ValueError(f"options must be a list of four strings, not {options!r}")
-    text, letter = (answers * 2)[:2] if len(answers) <= 2 else ("", "")
-    if len(answers) == 1:
-        text = options["ABCD".index(letter)] if letter in tuple("ABCD") and letter not in options else text
-        letter = "ABCD"[options.index(text)] if text in options else letter
-    if text not in options or letter not in tuple("ABCD"):
+    if len(answers) == 1 and answers[0] in options:
+        answers = [answers[0], "ABCD"[options.index(answers[0])]]
+    elif len(answers) == 1 and answers[0] in tuple("ABCD"):
+        answers = [options["ABCD".index(answers[0])], answers[0]]
+    if len(answers) != 2 or answers[0] not in options or answers[1] not in tuple("ABCD"):
         raise ValueError(f"answer must be one of the options, its letter, or both, not {row['answer']!r}")
-    return [text, letter]
+    return answers
 
 
 @dataclass(frozen=True)

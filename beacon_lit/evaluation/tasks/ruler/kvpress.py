@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from beacon_lit.data.retrieval.token_ids import token_ids
+from beacon_lit.data.encoding import token_ids
 from beacon_lit.evaluation.prompts import AUTO, Prompt
 from beacon_lit.evaluation.requests import Generate
 from beacon_lit.evaluation.rows import Row, read_rows
@@ -21,8 +21,8 @@ _FETCH = (
 class RulerKvpress(GeneratedRuler):
     """Asks the samples of kvpress's leaderboard (https://huggingface.co/spaces/nvidia/kvpress-leaderboard).
 
-    Context and question are tokenised apart and grade as there. Baselines compress the context alone. The score is the
-    mean over subsets; `Score.details` has each subset.
+    As on the leaderboard, context and question are tokenised apart, and answers are graded by its rules. Baselines
+    compress the context alone. The score is the mean over subsets; `Score.details` has each subset.
 
     Args:
         path: a Parquet file with the columns context, question, answer_prefix, answer, task and max_new_tokens.

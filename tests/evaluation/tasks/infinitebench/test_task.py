@@ -108,6 +108,7 @@ def test_answers_of_other_forms():
 def test_the_letter_of_a_row_counts_where_options_are_equal():
     row = dict(options=["foo", "foo", "x", "y"])
     assert graded("code_debug", "B.", answer=["foo", "B"], **row) == 1
+    assert graded("code_debug", "B.", answer=["B"], **row) == 1
     assert graded("code_debug", "A.", answer=["foo", "B"], **row) == 0
     assert graded("longbook_choice_eng", "B", answer=["foo", "B"], **row) == 1
     assert graded("code_debug", "A.", answer=["foo"], **row) == graded("code_debug", "A.", answer="foo", **row) == 1
