@@ -13,7 +13,7 @@ ARCH = f"{PACKAGE}.arch"
 
 # From the bottom up: a module imports from its own floor and from those below it.
 FLOORS = (
-    ("extensions", "placements", "ratios"),
+    ("extensions", "head_budgets", "placements", "ratios"),
     ("config",),
     ("plan",),
     ("nn",),

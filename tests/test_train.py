@@ -296,7 +296,7 @@ def test_experiments_run_on_small_stand_ins(name: str, inputs: tuple[Path, Path]
         "data.max_tokens=900",
     ]
     shrink.append("module.compile=false")
-    if "heads" in name:
+    if name == "qwen2_5_coder":
         shrink.append("beacon.head_budgets=[[1.5,0.5],[0.8,1.2]]")
     modes = "callbacks.evaluation.modes=[dense,2]"
     cfg = composed("train", f"experiment={name}", *stand_in, *shrink, modes, "trainer.accelerator=cpu")

@@ -1,12 +1,12 @@
 """The settings that define a beacon model besides its backbone."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+from beacon_lit.arch.head_budgets import HeadBudgets, spread
 from beacon_lit.arch.placements import Placement, find_placement, placement_names
 from beacon_lit.arch.ratios import Limits, RatioPolicy, find_policy
 from beacon_lit.checks import as_tuple, is_count
@@ -59,7 +59,7 @@ class BeaconConfig:
     params: tuple[str, ...] = ("q", "k", "v")
     embed_init: str = "eos"
     unfinished: str = "raw"
-    head_budgets: tuple[tuple[float, ...], ...] | None = None
+    head_budgets: HeadBudgets | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", as_tuple(self.ratios))
@@ -92,7 +92,7 @@ class BeaconConfig:
         if self.head_budgets is not None:
             self._check_head_budgets(self.head_budgets)
 
-    def _check_head_budgets(self, budgets: tuple[tuple[float, ...], ...]) -> None:
+    def _check_head_budgets(self, budgets: HeadBudgets) -> None:
         runs = self.placing.runs
         _require(
             not runs, "head_budgets", "...", f"null with placement={self.placement!r}: its beacons run in all heads"
@@ -118,9 +118,7 @@ class BeaconConfig:
             size: raw tokens of the window; no head gets more.
             ratio: raw tokens for each beacon, on average over all heads.
         """
-        if self.head_budgets is None:
-            return (size // ratio,)
-        return _spread(self.head_budgets, size, size // ratio)
+        return spread(self.head_budgets, size, size // ratio)
 
     @property
     def own_maps(self) -> tuple["OwnMap", ...]:
@@ -144,7 +142,9 @@ class BeaconConfig:
             positions: position slots of the backbone.
             slot_bytes: bytes of the keys and values of one slot, all layers.
         """
-        return Limits(self.window, self.ratios, self.sink, self.overlap, positions, slot_bytes)
+        return Limits(
+            self.window, self.ratios, self.sink, self.overlap, positions, slot_bytes, head_budgets=self.head_budgets
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict, which `from_dict` reads."""
@@ -256,23 +256,6 @@ def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
 
 
 @lru_cache(maxsize=256)
-def _spread(budgets: tuple[tuple[float, ...], ...], size: int, mean: int) -> tuple[int, ...]:
-    """Spread beacons over heads by their shares: at least 1 and at most `size` for each head, `mean` on average.
-
-    What heads above `size` cannot take goes to the others, by their shares. Rounding leaves the average at `mean` or
-    less than one beacon below.
-    """
-    heads = Counter(share for row in budgets for share in row)
-    left, below = mean * sum(heads.values()), dict(heads)  # beacons for the heads that stay below `size`
-    while below:
-        scale = left / sum(share * count for share, count in below.items())
-        above = [share for share in below if share * scale > size]
-        if not above:
-            break
-        left -= size * sum(below.pop(share) for share in above)
-    return tuple(max(1, int(share * scale)) if share in below else size for share in sorted(heads))
-
-
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{name}={value!r} is not allowed; allowed: {allowed}")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from beacon_lit.arch.head_budgets import HeadBudgets, spread
+
 Ratio: TypeAlias = int | str  # α >= 1, 0 (keep the window raw) or "drop"
 Ratios: TypeAlias = Ratio | Sequence[Ratio] | Sequence[Sequence[Ratio]]
 
@@ -36,7 +38,7 @@ class Limits:
     """The settings and sizes that limit the choice of ratios.
 
     Attributes:
-        window, ratios, sink, overlap: see `BeaconConfig`; ratios in the order given, not sorted.
+        window, ratios, sink, overlap, head_budgets: see `BeaconConfig`; ratios in the order given, not sorted.
         positions: position slots of the backbone.
         slot_bytes: bytes of the keys and values of one slot, all layers.
     """
@@ -47,16 +49,19 @@ class Limits:
     overlap: int
     positions: int
     slot_bytes: int = 0
+    head_budgets: HeadBudgets | None = None
 
     def longest(self, ratio: int) -> int:
         """Return the most raw tokens at one ratio whose memory, plus one window at work, fits the positions.
 
-        This is the largest number of full windows with `sink + windows · w/α + overlap + w + w/α <= positions`, and
-        one token less than another full window.
+        This is the largest number of full windows with `sink + windows · m + overlap + w + m <= positions`, and one
+        token less than another full window. m is what the heads with the largest share keep of a window: w/α without
+        head budgets.
         """
         w = self.window
-        free = self.positions - self.sink - self.overlap - w - w // ratio
-        return (free // (w // ratio) + 1) * w - 1 if free >= 0 else min(w, self.positions)
+        kept = spread(self.head_budgets, w, w // ratio)[-1]
+        free = self.positions - self.sink - self.overlap - w - kept
+        return (free // kept + 1) * w - 1 if free >= 0 else min(w, self.positions)
 
     def smallest(self, length: int) -> int:
         """Return the smallest ratio whose memory fits the positions for `length` raw tokens, else the largest."""

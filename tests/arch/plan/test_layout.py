@@ -170,10 +170,24 @@ def test_the_longest_row_is_supported(config: BeaconConfig, positions: int, rati
     check_positions(rows, config, positions)
 
 
-def test_a_row_that_is_too_long_names_the_longest_length() -> None:
-    beacon = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+@pytest.mark.parametrize(
+    ("beacon", "lengths"),
+    [
+        # sink 2, 13 windows of 4 beacons, and 8 + 4 slots at work, or 26 windows of 2 beacons, and 8 + 2
+        (BeaconConfig(window=8, ratios=(2, 4), sink=2), {2: 13 * 8 - 1, 4: 27 * 8 - 1}),
+        # the largest head keeps 8 or 5 slots of a window
+        (
+            BeaconConfig(
+                window=8, ratios=(2, 4), sink=2, placement="select", params=("k", "v"),
+                head_budgets=((2.5, 0.5), (0.5, 0.5)),
+            ),
+            {2: 6 * 8 - 1, 4: 10 * 8 - 1},
+        ),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_too_long_names_the_longest_length(beacon: BeaconConfig, lengths: dict[int, int]) -> None:
     lm = tiny("qwen2", beacon, max_position_embeddings=64)
-    lengths = {ratio: longest(beacon, ratio, 64) for ratio in (2, 4)}
+    assert lengths == {ratio: longest(beacon, ratio, 64) for ratio in (2, 4)}
     for ratio, length in lengths.items():
         lm(tokens(1, length), ratios=ratio)
         with pytest.raises(ValueError, match="longest supported") as error:
