@@ -3,7 +3,7 @@
 Shape legend: T tokens of the pass, C tokens of the text, N query heads, K KV heads, H head dim.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,8 +80,7 @@ def _recorded(decoder: Decoder, count: int) -> Iterator[list[Tensor]]:
         q, k = (attention.rotate(x, cos, sin) for x in (q, k))
         found.append(attention_received(q, k, count, attention.scaling).float().cpu())
 
-    watch: Callable[..., Any] = look
-    hooks = [layer.self_attn.register_forward_pre_hook(watch, with_kwargs=True) for layer in decoder.layers]
+    hooks = [layer.self_attn.register_forward_pre_hook(look, with_kwargs=True) for layer in decoder.layers]
     try:
         yield found
     finally:
