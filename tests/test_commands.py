@@ -111,7 +111,7 @@ OF_COMMAND = {
     "generate": {"generation.max_new_tokens": "3"},
     "look": {**DATA, "data.cache": "cache"},
     "prepare": {},
-    "head_budgets": {"data.max_length": "160", "data.cache": "cache"},
+    "head_budgets": {"length": "64", "pieces": "2", "data.max_length": "160", "data.cache": "cache"},
 }
 
 
