@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.head_budgets import HeadBudgets
 from beacon_lit.arch.nn.importance import repetition_importance
 from beacon_lit.arch.plan.budgets import check_settings, head_budgets
 from beacon_lit.checks import check_writable, is_count
@@ -26,10 +27,9 @@ from beacon_lit.runs import check_tokenizer, save_config
 log = logging.getLogger(__name__)
 
 PROMPT = "\n\nRepeat the previous context:\n\n"
-Budgets = tuple[tuple[float, ...], ...]
 
 
-def compute_head_budgets(cfg: DictConfig) -> Budgets:
+def compute_head_budgets(cfg: DictConfig) -> HeadBudgets:
     """Compute head budgets of the backbone of `cfg` (conf/head_budgets.yaml), print them and write them to a file.
 
     Returns:
@@ -76,7 +76,7 @@ def measure(lm: BeaconLM, texts: Sequence[Sequence[int]], prompt: Sequence[int])
         return torch.cat([repetition_importance(lm.model, text, prompt) for text in tqdm(texts, "texts")], -1)
 
 
-def written(budgets: Budgets, cfg: DictConfig, pieces: int) -> str:
+def written(budgets: HeadBudgets, cfg: DictConfig, pieces: int) -> str:
     """Write head budgets as an option of the config group `beacon`."""
     heads = Counter(share for row in budgets for share in row)
     groups = ", ".join(f"{count} of {share}" for share, count in sorted(heads.items()))

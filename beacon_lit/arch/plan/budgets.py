@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from beacon_lit.arch.head_budgets import HeadBudgets
 from beacon_lit.checks import is_count
 
 DIGITS = 3  # of a share: rounding moves the mean by at most 0.0005
 
 
-def head_budgets(importance: np.ndarray, ratio: int, even: float, groups: int) -> tuple[tuple[float, ...], ...]:
+def head_budgets(importance: np.ndarray, ratio: int, even: float, groups: int) -> HeadBudgets:
     """Return head budgets (`BeaconConfig.head_budgets`) from the importance of tokens for KV heads.
 
     A head gets `even` as every head does, and the rest by its share of the most important tokens.
