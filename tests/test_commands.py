@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from beacon_lit.cli import compare, convert, evaluate, generate, harness, look, prepare, train
+from beacon_lit.cli import compare, convert, evaluate, generate, harness, head_budgets, look, prepare, train
 from tests.configs import ROOT, WORDS, small_backbone, small_text
 from tests.data.sources.writing import as_lines, turns, write
 from tests.sweeps.folders import done, run_folder
@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAINS: dict[str, Callable[[], None]] = {
     "train": train.main, "evaluate": evaluate.main, "generate": generate.main, "look": look.main,
     "prepare": prepare.main, "compare": compare.main, "convert": convert.main, "harness": harness.main,
+    "head_budgets": head_budgets.main,
 }  # fmt: skip
 LINE = re.compile(r"(?: {4}|.*`)(?:python (?P<script>\w+)\.py|beacon-(?P<name>\w+)(?= )) ?(?P<rest>[^`]*)")
 # Several devices, a cluster, a network, kvpress, a judge, variables of a shell, a large model, a search (tests/sweeps).
@@ -37,6 +38,7 @@ SIZES = {
     "trainer.max_steps": "1", "data.max_tokens": "256", "batch_size": "2",
     "corpus.amounts": "64:1K", "task.perplexity.length": "64",
     "task.perplexity.max_pieces": "1", "task.ruler.lengths": "[1000]", "task.ruler.samples": "1",
+    "length": "64", "pieces": "2",
 }  # fmt: skip
 PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
@@ -109,6 +111,7 @@ OF_COMMAND = {
     "generate": {"generation.max_new_tokens": "3"},
     "look": {**DATA, "data.cache": "cache"},
     "prepare": {},
+    "head_budgets": {"length": "64", "pieces": "2", "data.max_length": "160", "data.cache": "cache"},
 }
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 from beacon_lit.arch.head_budgets import HeadBudgets, spread
@@ -255,7 +254,6 @@ def check_ratio(ratio: object, window: int, name: str = "ratios") -> None:
         _require(window % ratio == 0, name, ratio, allowed)
 
 
-@lru_cache(maxsize=256)
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{name}={value!r} is not allowed; allowed: {allowed}")

@@ -1,11 +1,13 @@
 """Spread a window's beacons over KV heads by their shares."""
 
 from collections import Counter
+from functools import lru_cache
 from typing import TypeAlias
 
 HeadBudgets: TypeAlias = tuple[tuple[float, ...], ...]  # for each layer, the share of each KV head; 1 on average
 
 
+@lru_cache(maxsize=256)
 def spread(budgets: HeadBudgets | None, size: int, mean: int) -> tuple[int, ...]:
     """Return the beacons of a window in each group of heads, by ascending share: at least 1, at most `size`.
 

@@ -7,4 +7,6 @@ windows     which tokens run, which windows close, how many beacons they get
 call        all of these for one call of the model
 layout      index tensors: each window's queries and keys, and their slots
 build       calls -> index tensors
+heads       groups of KV heads, each planned by itself
+budgets     importance of tokens -> the shares of the KV heads
 """
