@@ -5,6 +5,7 @@ cluster, a data set of the hub or kvpress are composed only, by `test_readme.py`
 """
 
 import io
+import json
 import os
 import re
 import shlex
@@ -29,7 +30,7 @@ MAINS: dict[str, Callable[[], None]] = {
 LINE = re.compile(r"(?: {4}|.*`)(?:python (?P<script>\w+)\.py|beacon-(?P<name>\w+)(?= )) ?(?P<rest>[^`]*)")
 # Several devices, a cluster, a network, kvpress, a judge, variables of a shell, a large model, a search (tests/sweeps).
 NOT_HERE = re.compile(
-    r"devices=|num_nodes=|trainer=|slurm|submitit|allenai|baselines=|judge|hellaswag|LongBench|experiment=|optuna|"
+    r"devices=|num_nodes=|trainer=|slurm|submitit|allenai|baselines=|judge|LongBench|experiment=|optuna|"
     r"\$|\.\.\.$"
 )
 GROUPS = ("model", "model.path", "trainer")  # chosen by `small`
@@ -65,11 +66,11 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
     for printed, here in PLACES.items():
         arguments = arguments.replace(printed, here)
     words = shlex.split(arguments, comments=True)
-    words = [
-        word for word in words if word.startswith("-") or "=" in word or command in ("compare", "convert", "harness")
-    ]
-    if command in ("compare", "convert", "harness"):
+    if command == "harness":  # a task here in place of one on the hub
+        return [*(word.replace("hellaswag", "local") for word in words), "--include_path", "tasks", "--device", "cpu"]
+    if command in ("compare", "convert"):
         return words
+    words = [word for word in words if word.startswith("-") or "=" in word]
     given = [word for word in words if word.partition("=")[0] not in GROUPS]
     given = [
         f"{name}={SIZES.get(name, value)}" if value else name for name, _, value in (w.partition("=") for w in given)
@@ -126,6 +127,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / name, text)
     for name in ("chats.jsonl", "chats.json"):
         write(folder / name, chats)
+    rows = [{"query": "Who is it about?", "choices": WORDS[i : i + 2], "answer": 0} for i in range(4)]
+    write(folder / "tasks/local.jsonl", as_lines(rows))
+    task = {
+        "task": "local", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "tasks/local.jsonl"}},
+        "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "query", "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+    }  # fmt: skip
+    (folder / "tasks/local.yaml").write_text(json.dumps(task))  # JSON is YAML
     (folder / "book.txt").write_text(" ".join(WORDS * 20))
     for i in range(3):
         scores = {"train__loss": float(i), "perplexity__ratio_8": float(i), "passkey__ratio_8": float(i)}
@@ -173,7 +182,7 @@ def started(patch: pytest.MonkeyPatch, command: str, words: list[str]) -> None:
 
 def test_the_pages_are_read() -> None:
     assert len(PRINTED) > 60 and len(HERE) > 30
-    assert {command for command, _ in HERE} == {*MAINS} - {"harness"}
+    assert {command for command, _ in HERE} == {*MAINS}
 
 
 @pytest.mark.parametrize(("command", "arguments"), HERE, ids=map(" ".join, HERE))
