@@ -17,7 +17,7 @@ _GIVEN = frozenset(os.environ)
 def limit_threads(cfg: DictConfig) -> None:
     """Limit PyTorch, `torch.compile` and tokenizers to this process's share of the cores.
 
-    The user's OMP_NUM_THREADS, MKL_NUM_THREADS, TORCHINDUCTOR_COMPILE_THREADS and RAYON_NUM_THREADS stay.
+    The user's OMP_NUM_THREADS, TORCHINDUCTOR_COMPILE_THREADS and RAYON_NUM_THREADS stay.
 
     Args:
         cfg: the config of any command.
@@ -33,7 +33,7 @@ def limit_threads(cfg: DictConfig) -> None:
 
 def limit(counts: Threads) -> None:
     """Apply limits to this process and to those that it starts, except where the user has set others."""
-    if not _GIVEN & {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+    if "OMP_NUM_THREADS" not in _GIVEN:
         torch.set_num_threads(min(counts.compute, torch.get_num_threads()))
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     if "TORCHINDUCTOR_COMPILE_THREADS" not in _GIVEN:

@@ -72,7 +72,10 @@ def make_stores(
         # All processes take locks in the same order, so that none waits for another that waits for the first.
         for folder in sorted({folder for folder in folders if not folder.is_dir()}):
             stack.enter_context(FileLock(f"{folder}.lock"))
-        missing = {folder: source for folder, source in zip(folders, sources, strict=True) if not folder.is_dir()}
+        missing: dict[Path, Source] = {}
+        for folder, source in zip(folders, sources, strict=True):
+            if not folder.is_dir():
+                missing.setdefault(folder, source)  # several sources may differ in weight and limit alone
         pool = stack.enter_context(Workers(SampleMaker(tokenizer, rule), workers, "data.tokenize_workers"))
         parts = _made(missing.values(), tokenizer, pool)
         for number, (folder, source) in enumerate(missing.items(), 1):

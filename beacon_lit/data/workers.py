@@ -19,7 +19,7 @@ from beacon_lit.data.checks import check_int
 T = TypeVar("T")
 R = TypeVar("R")
 _AHEAD = 4  # tasks per process that are read ahead
-_PATIENCE = 3.0  # seconds of work in this process before others are started, which takes seconds as well
+_PATIENCE = 3.0  # seconds of work before other processes are started, which takes seconds as well
 
 
 class Workers(AbstractContextManager, Generic[T, R]):
@@ -103,7 +103,7 @@ def _processes(work: Callable, count: int) -> ProcessPoolExecutor:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
-        context.set_forkserver_preload(["__main__", work.__class__.__module__])  # imported once for all
+        context.set_forkserver_preload(["__main__", __name__, type(work).__module__])  # imported once for all
     return ProcessPoolExecutor(count, context, initializer=_begin, initargs=(pickle.dumps(work),))
 
 

@@ -103,14 +103,16 @@ class SyntheticSource:
 
     def deferred(self, tokenizer: Any) -> Iterator[SourceRecord]:
         """Yield the haystack's malformed records, then deferred documents, see `records.deferred`."""
-        prompt_format = self.prompt_format(tokenizer)
+        self.prompt_format(tokenizer)  # raises an error if there is none
         pool = yield from self.pool(tokenizer)
-        self._check_lengths(prompt_format, pool)
         for index in range(self.count):
             yield {"id": self._id(index), "make": partial(self._document, pool, index)}
 
     def _document(self, pool: Pool, index: int, tokenizer: Any) -> Document:
-        sample = self.sample(self.prompt_format(tokenizer), pool, index)
+        prompt_format = self.prompt_format(tokenizer)
+        if index == 0:  # here and not before, since this takes as long as a hundred samples
+            self._check_lengths(prompt_format, pool)
+        sample = self.sample(prompt_format, pool, index)
         return {
             "id": self._id(index),
             "input_ids": np.array(sample.ids, np.int32),
