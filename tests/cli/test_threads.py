@@ -24,7 +24,8 @@ os.sched_getaffinity = lambda process: set(range(64))
 from beacon_lit.cli import command, train
 from beacon_lit.data import loader
 
-folder, gpus, limit_threads, collate = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), command.limit_threads, loader.collate
+folder, gpus = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
+limit_threads, collate = command.limit_threads, loader.collate
 
 def as_if_with_gpus(cfg):
     with patch("torch.cuda.is_available", lambda: gpus > 0), patch("torch.cuda.device_count", lambda: gpus):

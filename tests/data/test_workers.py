@@ -1,4 +1,4 @@
-"""Results have the order of the tasks, whoever does the work; errors come in their turn, and nothing is left running."""
+"""Results have the order of the tasks, whoever does the work; errors come in their turn; no process is left."""
 
 import os
 import subprocess
@@ -12,7 +12,6 @@ import pytest
 from beacon_lit.data import workers
 from beacon_lit.data.workers import Workers
 from tests.configs import ROOT
-
 
 FAIL, END = -1, -2
 
@@ -89,7 +88,9 @@ def test_errors_come_in_their_turn(at_once: None) -> None:
 
 
 def test_a_process_that_is_killed_is_one_sentence(at_once: None) -> None:
-    with pytest.raises(ValueError, match="workers=2: a process ended before its work was done, perhaps for lack of mem"):
+    with pytest.raises(
+        ValueError, match="workers=2: a process ended before its work was done, perhaps for lack of mem"
+    ):
         Trial(END).run(2)
 
 
