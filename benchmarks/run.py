@@ -2,8 +2,8 @@
 
 train.py runs as typed, in a process of its own, with all its callbacks and loggers and the waits for data. Its pauses
 for evaluation and checkpoints are left out, as in `train/tokens_per_second`; those for validation count. The bare step
-then trains on the same batches, which are on the device already: forward, backward and optimizer step, without Lightning.
-Of both, the first quarter of the steps warms up.
+then trains on the same batches, which are on the device already: forward, backward and optimizer step, without
+Lightning. Of both, the first quarter of the steps warms up.
 """
 
 import json

@@ -77,7 +77,9 @@ def make_stores(
             if not folder.is_dir():
                 missing.setdefault(folder, source)  # several sources may differ in weight and limit alone
         pool = stack.enter_context(Workers(SampleMaker(tokenizer, rule), workers, "data.tokenize_workers"))
-        parts = _made(missing.values(), tokenizer, pool)
+        # Alone, this process tokenises many documents in one call, with the threads of the tokenizers library.
+        limits = (_TASK, _TASK_CHARACTERS) if workers > 1 else (CHUNK, CHUNK_CHARACTERS)
+        parts = _made(missing.values(), tokenizer, pool, limits)
         for number, (folder, source) in enumerate(missing.items(), 1):
             where = f"{number} of {len(missing)}: {source.name}"
             shown = tqdm(desc=f"tokenising {where}", unit=" documents", leave=False, disable=None)
@@ -86,13 +88,13 @@ def make_stores(
     return [Store(folder) for folder in folders]
 
 
-def _made(sources: Iterable[Source], tokenizer: Any, workers: Workers[Task, Made]) -> Parts:
+def _made(sources: Iterable[Source], tokenizer: Any, workers: Workers[Task, Made], limits: tuple[int, int]) -> Parts:
     """Yield the parts of all sources, one source behind the other, and what workers made of them."""
     read: deque[Part] = deque()  # and not made yet
 
     def tasks() -> Iterator[Task]:
         for source in sources:
-            for part in chain(_parts(deferred(source, tokenizer)), [Part([], [], last=True)]):
+            for part in chain(_parts(deferred(source, tokenizer), limits), [Part([], [], last=True)]):
                 read.append(part)
                 yield Task(part.documents, source.answer_share)
 
@@ -100,11 +102,12 @@ def _made(sources: Iterable[Source], tokenizer: Any, workers: Workers[Task, Made
         yield read.popleft(), made
 
 
-def _parts(records: Iterable[SourceRecord]) -> Iterator[Part]:
+def _parts(records: Iterable[SourceRecord], limits: tuple[int, int]) -> Iterator[Part]:
+    """Divide the records of a source; `limits` are the most documents of a part and the characters that fill it."""
     for runs in in_chunks(_runs(records), lambda run: size(run[-1]), CHUNK, CHUNK_CHARACTERS):
         read = list(chain.from_iterable(runs))
         documents = [record for record in read if not isinstance(record, MalformedRecord)]
-        tasks = [*in_chunks(documents, size, _TASK, _TASK_CHARACTERS)] or [[]]
+        tasks = [*in_chunks(documents, size, *limits)] or [[]]
         yield Part(read, tasks[0])
         yield from (Part([], task) for task in tasks[1:])
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from beacon_lit.data import make_stores as module
-from beacon_lit.data import workers
 from beacon_lit.data.length_rule import LengthRule
 from beacon_lit.data.make_stores import make_stores
 from beacon_lit.data.records import MalformedRecord, Tolerance
@@ -20,6 +19,7 @@ from beacon_lit.data.sources import SyntheticSource
 from beacon_lit.data.store import ABOUT, SAMPLES
 from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT
+from tests.data.elsewhere import all_elsewhere
 from tests.data.lists import ListSource, texts
 from tests.data.retrieval.making import prose
 
@@ -53,12 +53,6 @@ def made(folder: Path, count: int, given: list | None = None, **tolerance) -> li
     """The files of the stores."""
     stores = make_stores(given or sources(), byte_tokenizer(), RULE, Tolerance(**tolerance), folder, count)
     return [{name: (store.folder / name).read_bytes() for name in (SAMPLES, ABOUT)} for store in stores]
-
-
-def all_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other processes do all the work, from the start."""
-    monkeypatch.setattr(workers, "_PATIENCE", 0.0)
-    monkeypatch.setattr(workers.Workers, "_is_ready", property(lambda pool: pool._pool is not None))
 
 
 def test_stores_do_not_depend_on_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
