@@ -43,7 +43,7 @@ class Workers(AbstractContextManager, Generic[T, R]):
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=self._is_ready, cancel_futures=True)  # processes that still start end later
 
     def results(self, tasks: Iterable[T]) -> Iterator[R]:
         """Yield the result of each task, in order; an error of a task, or of reading tasks, is raised in its turn."""
