@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.utilities import rank_zero_only
 
+from beacon_lit.cores import threads, usable_cores
 from beacon_lit.data.checks import check_int
 from beacon_lit.data.dataset import SampleDataset, make_dataset, whole_documents
 from beacon_lit.data.length_rule import LengthRule
@@ -56,6 +57,9 @@ class BeaconDataModule(lightning.LightningDataModule):
         stream: None = training data is tokenised into `cache` first, then shuffled as a whole. A number = training data
             is tokenised while it is trained on, pass after pass; so many samples are shuffled and packed at a time, and
             every process that reads holds twice as many.
+        tokenize_workers: most processes that tokenise into `cache`; 1 = this process alone, None = one per core that
+            this process may use, at most 32. More than 1 need a main module that can be imported
+            (`if __name__ == "__main__":`). The samples are the same for any number.
 
     Raises:
         ValueError: a setting is out of range, a file is unreadable, or no sample has a fit length.
@@ -79,6 +83,7 @@ class BeaconDataModule(lightning.LightningDataModule):
         strict: bool = False,
         max_bad: float = 0.01,
         stream: int | None = None,
+        tokenize_workers: int | None = 1,
     ) -> None:
         super().__init__()
         self.rule = LengthRule(min_length, max_length, window, long, seed)
@@ -86,6 +91,9 @@ class BeaconDataModule(lightning.LightningDataModule):
         check_int("max_tokens", self.max_tokens, max_length)
         check_int("num_workers", num_workers, 0)
         self.num_workers = num_workers
+        workers = threads(usable_cores()).tokenize if tokenize_workers is None else tokenize_workers
+        check_int("tokenize_workers", workers, 1)
+        self.tokenize_workers = workers
         self.tolerance = Tolerance(strict, max_bad)
         self.cache = Path(cache)
         self.tokenizer = tokenizer if template is None else with_template(tokenizer, template)
@@ -185,7 +193,9 @@ class BeaconDataModule(lightning.LightningDataModule):
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
     def _dataset(self, split: str, sources: Sequence[Source]) -> SampleDataset:
-        dataset = make_dataset(split, sources, self.tokenizer, self.rule, self.tolerance, self.cache)
+        dataset = make_dataset(
+            split, sources, self.tokenizer, self.rule, self.tolerance, self.cache, self.tokenize_workers
+        )
         _log(f"{split}: {dataset.description}")
         return dataset
 

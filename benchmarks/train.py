@@ -5,6 +5,8 @@
     python -m benchmarks.train --ratios 8 --rows 2400 8192 3000 6888  # rows of a step; only the dense model pads them
     python -m benchmarks.train --ratios 8 --objective lm distill      # the cost of learning from the dense backbone
     python -m benchmarks.train --window 1024 --placements interleave select     # tokens that run, and selected ones
+    python -m benchmarks.train --run experiment=qwen2_5_coder data.train.0.path=books-train.jsonl.gz \\
+        'data.validation=[books-validation.jsonl.gz]' trainer.max_steps=200     # train.py itself, see benchmarks/run.py
 
 One step is forward and backward of `--tokens` random tokens, in one row or in `--rows`, in bf16 with activation
 checkpointing. Beacons train their float32 projections; the dense backbone trains its own q, k and v, which have as many
@@ -14,6 +16,7 @@ parameters, and computes its loss in the same chunks.
 import argparse
 import gc
 import itertools
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,7 @@ from omegaconf import OmegaConf
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.placements import find_placement
 from beacon_lit.objectives import Objective
+from benchmarks.run import report
 from benchmarks.shapes import SHAPES, build, measure
 
 OBJECTIVES = Path(__file__).parents[1] / "conf" / "objective"
@@ -47,10 +51,19 @@ def main() -> None:
     )
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
     parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
+    parser.add_argument(
+        "--run",
+        nargs=argparse.REMAINDER,
+        help="time train.py with these settings beside the bare step, and nothing else",
+    )
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    if args.run is not None:
+        print(f"{name}, torch {torch.__version__}, train.py {shlex.join(args.run)}\n")
+        print(report(args.run))
+        return
     print(f"{name}, torch {torch.__version__}, window {args.window}, {args.tokens} tokens a step\n")
     print(f"{'shape':>6} {'placement':>10} {'model':>16} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
     for shape, placement in itertools.product(args.shapes, args.placements):

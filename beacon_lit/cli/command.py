@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 import beacon_lit
 from beacon_lit.cli.messages import quiet
+from beacon_lit.cli.threads import limit_threads
 
 Check = Callable[[Sequence[str]], None]
 _ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
@@ -35,6 +36,7 @@ def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], 
         @wraps(function)
         def run(cfg: DictConfig) -> Any:
             quiet()
+            limit_threads(cfg)
             return function(cfg)
 
         def main() -> None:

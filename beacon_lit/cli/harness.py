@@ -8,7 +8,10 @@ find the file evaluate.py instead; the console script does not look there.
 
 import sys
 
+from omegaconf import OmegaConf
+
 from beacon_lit.cli.messages import quiet
+from beacon_lit.cli.threads import limit_threads
 
 
 def main() -> None:
@@ -22,6 +25,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] not in ("ls", "validate") and "--model" not in sys.argv:
         sys.argv += ["--model", MODEL_NAME]
     quiet()
+    limit_threads(OmegaConf.create())
     cli_evaluate()
 
 

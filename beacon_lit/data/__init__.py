@@ -14,12 +14,14 @@
        ▼
     samples       token ids, and their weights in the loss                          sample
        │
-       │  either  all samples are stored on disk, then shuffled as a whole          store, dataset, order
+       │  either  all samples are stored on disk, then shuffled as a whole          make_stores, store, dataset, order
        │  or      samples are made while training runs, and shuffled in blocks      stream/
        │
        │          samples are packed, up to `max_tokens` in a batch                 packing
        ▼
     batches       padded rows, shared out among ranks from a position on            collate, loader, share
+
+Up to the samples, `make_stores` runs the chain in `workers` (`sample_maker`), several sources side by side.
 
 Beside the chain: `corpus/` prepares pre-tokenised data ahead of training, `show` and `statistics` let people look at
 samples, and `checks` checks settings.

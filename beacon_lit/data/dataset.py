@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.make_stores import make_stores
 from beacon_lit.data.records import SkippedRecords, Source, Tolerance, read_documents
 from beacon_lit.data.sample import Sample
 from beacon_lit.data.statistics import SourceStatistics, statistics
-from beacon_lit.data.store import Store, make_store
+from beacon_lit.data.store import Store
 from beacon_lit.data.tokenize import tokenize_documents
 
 
@@ -86,18 +87,24 @@ class SampleDataset(Sequence[Sample]):
 
 
 def make_dataset(
-    split: str, sources: Sequence[Source], tokenizer: Any, rule: LengthRule, tolerance: Tolerance, cache: Path
+    split: str,
+    sources: Sequence[Source],
+    tokenizer: Any,
+    rule: LengthRule,
+    tolerance: Tolerance,
+    cache: Path,
+    workers: int = 1,
 ) -> SampleDataset:
     """Tokenise the sources of a split, or find their samples in the cache.
 
     Args:
         split: "train" or "validation".
-        sources, tokenizer, rule, tolerance, cache: see `make_store`.
+        sources, tokenizer, rule, tolerance, cache, workers: see `make_stores`.
 
     Raises:
-        ValueError: no sample at all, or none of a training source with a weight; see also `make_store`.
+        ValueError: no sample at all, or none of a training source with a weight; see also `make_stores`.
     """
-    stores = [make_store(source, tokenizer, rule, tolerance, cache) for source in sources]
+    stores = make_stores(sources, tokenizer, rule, tolerance, cache, workers)
     dataset = SampleDataset(
         [
             Part(source.name, store, drawn(len(store), source, rule.seed))

@@ -199,6 +199,15 @@ class SkippedRecords:
         return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.counts.items()) if count) or "nothing"
 
 
+def deferred(source: Source, tokenizer: Any) -> Iterator[SourceRecord]:
+    """Yield a source's records; a source whose documents take long to make may defer them to worker processes.
+
+    Such a source has a method `deferred` beside `documents`. A deferred document has an `id` and, as `make`, a function
+    of the tokenizer that makes the document.
+    """
+    return getattr(source, "deferred", source.documents)(tokenizer)
+
+
 def read_documents(source: Source, tokenizer: Any, skipped: SkippedRecords) -> Iterator[Document]:
     """Yield a source's documents; malformed records go to `skipped`."""
     return skipped.documents(source.documents(tokenizer))

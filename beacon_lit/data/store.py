@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,13 +11,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from beacon_lit.data.length_rule import LengthRule
-from beacon_lit.data.records import SkippedRecords, Source, Tolerance, read_documents
+from beacon_lit.data.records import Source
 from beacon_lit.data.sample import Sample
-from beacon_lit.data.tokenize import make_samples, tokenizer_key
 
 FORMAT = 2  # part of every key; raise the number when the content of stores changes
 SAMPLES, ABOUT = "samples.arrow", "about.json"
@@ -29,12 +25,14 @@ FEATURES = Features({
 })  # fmt: skip
 _WRITE_ROWS = 64  # samples that are written together
 
+Row = dict[str, Any]  # a sample as a store has it, by the names of FEATURES
+
 
 class Store:
     """The samples of one source.
 
     Attributes:
-        folder: written by `make_store`.
+        folder: written by `make_stores`.
         left_out: number of documents that are left out, by reason.
     """
 
@@ -68,57 +66,26 @@ class Store:
         return Sample(row["id"][0].as_py(), ids, weights)
 
 
-def make_store(source: Source, tokenizer: Any, rule: LengthRule, tolerance: Tolerance, cache: Path) -> Store:
-    """Tokenise a source into a store, or find the store on disk.
-
-    The key of a store is all that samples depend on: the source's files and settings, the tokenizer and its chat
-    template, the rule. A store appears whole or not at all; other processes wait for the first that makes the store.
-
-    Args:
-        source: where documents come from.
-        tokenizer: a Hugging Face tokenizer with an end-of-text token.
-        rule: lengths of samples.
-        tolerance: how many malformed records are skipped.
-        cache: the folder of all stores.
-
-    Raises:
-        ValueError: too many malformed records; the message names file and line.
-    """
-    folder = cache / store_key(source, tokenizer, rule)
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            left_out: Counter[str] = Counter()
-            skipped = SkippedRecords(tolerance, source.name, left_out)
-            documents = read_documents(source, tokenizer, skipped)
-            shown = tqdm(documents, desc=f"tokenising {source.name}", unit=" documents", leave=False, disable=None)
-            samples = make_samples(shown, tokenizer, rule, skipped, source.answer_share)
-            _write(samples, partial / SAMPLES)
-            skipped.finish()
-            about = {"source": source.name, "left_out": left_out}
-            (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
-            partial.rename(folder)
-    return Store(folder)
-
-
-def store_key(source: Source, tokenizer: Any, rule: LengthRule) -> str:
-    """Return the name of a source's store."""
-    tokens = [tokenizer_key(tokenizer), tokenizer.chat_template]
+def store_key(source: Source, tokens: Any, rule: LengthRule) -> str:
+    """Return the name of a source's store; `tokens` is all that tokens depend on: tokenizer and chat template."""
     parts = [FORMAT, source.key(), source.answer_share, vars(rule), tokens]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def _write(samples: Iterable[Sample], file: Path) -> None:
+def store_row(sample: Sample) -> Row:
+    """Convert a sample to a row of a store."""
+    starts, ends, weights = spans(sample.weights)
+    return {
+        "id": sample.id, "input_ids": sample.input_ids, "length": len(sample),
+        "starts": starts, "ends": ends, "weights": weights,
+    }  # fmt: skip
+
+
+def write_rows(rows: Iterable[Row], file: Path) -> None:
+    """Write the rows of a store."""
     with ArrowWriter(path=str(file), features=FEATURES, writer_batch_size=_WRITE_ROWS) as writer:
-        for sample in samples:
-            starts, ends, weights = spans(sample.weights)
-            writer.write({
-                "id": sample.id, "input_ids": sample.input_ids, "length": len(sample),
-                "starts": starts, "ends": ends, "weights": weights,
-            })  # fmt: skip
+        for row in rows:
+            writer.write(row)
         writer.finalize()
 
 

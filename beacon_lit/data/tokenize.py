@@ -14,7 +14,7 @@ from beacon_lit.data.conversation import tokenize_conversation
 from beacon_lit.data.encoding import all_prompt_ids, all_token_ids
 from beacon_lit.data.length_rule import LengthRule, text_pieces
 from beacon_lit.data.message_keys import unwritten_keys, with_tool_calls
-from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords
+from beacon_lit.data.records import Document, MalformedRecord, SkippedRecords, SourceRecord
 from beacon_lit.data.sample import Sample, token_weights
 from beacon_lit.data.templates import with_template
 
@@ -74,11 +74,13 @@ def tokenize_documents(
                 yield tokenized
 
 
-def size(document: Document) -> int:
-    """Number of characters of a document, or of its tokens if it has no text."""
+def size(document: SourceRecord) -> int:
+    """Number of characters of a document, or of its tokens if it has no text; 0 if malformed or deferred."""
+    if isinstance(document, MalformedRecord):
+        return 0
     if "conversations" in document:
         return sum(len(str(value)) for message in document["conversations"] for value in message.values())
-    return len(document["text"] if "text" in document else document["input_ids"])
+    return len(document["text"] if "text" in document else document.get("input_ids", ()))
 
 
 def in_chunks(items: Iterable[T], size: Callable[[T], int], count: int, total: int) -> Iterator[list[T]]:

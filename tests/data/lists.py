@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from beacon_lit.data.length_rule import LengthRule
+from beacon_lit.data.make_stores import make_stores
 from beacon_lit.data.records import Tolerance
-from beacon_lit.data.store import Store, make_store
+from beacon_lit.data.store import Store
 
 RULE = LengthRule(min_length=4, max_length=64, window=3)
 
@@ -34,4 +35,4 @@ def texts(count: int) -> list[dict]:
 
 
 def store(source: ListSource, tokenizer, folder: Path, rule: LengthRule = RULE, **tolerance) -> Store:
-    return make_store(source, tokenizer, rule, Tolerance(**tolerance), folder)
+    return make_stores([source], tokenizer, rule, Tolerance(**tolerance), folder)[0]

@@ -2,9 +2,13 @@
 
 import heapq
 import json
+import os
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import islice
 from random import Random
 from typing import Any
@@ -23,7 +27,7 @@ PoolReader = Generator[MalformedRecord, None, "Pool"]  # yields malformed record
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Tokens of many documents, one behind the other, in a ring.
+    """Tokens of many documents, one behind the other, in a ring. Processes that a pool is sent to share its memory.
 
     Attributes:
         ids: (T,) int32, token ids.
@@ -39,6 +43,23 @@ class Pool:
     def cut(self, start: int, count: int) -> list[int]:
         """Cut `count` ids from `start` on, at most T; behind the end the ring continues at its beginning."""
         return self.ids.take(range(start, start + count), mode="wrap").tolist()
+
+    @cached_property
+    def _file(self) -> str:
+        """A file with the ids, which lasts as long as this pool."""
+        descriptor, name = tempfile.mkstemp(prefix="beacon-pool-", suffix=".npy")
+        weakref.finalize(self, os.unlink, name)
+        with os.fdopen(descriptor, "wb") as out:
+            np.save(out, self.ids)
+        return name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mapped_pool, (self._file,)
+
+
+@lru_cache(maxsize=2)
+def _mapped_pool(file: str) -> Pool:
+    return Pool(np.load(file, mmap_mode="r"))
 
 
 _RECENT: deque[tuple[str, Pool]] = deque(maxlen=2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from beacon_lit.data.checks import check_int, check_limit, check_shares
-from beacon_lit.data.records import Partition, Source, SourceRecord
+from beacon_lit.data.records import Document, MalformedRecord, Partition, Source, SourceRecord
 from beacon_lit.data.retrieval.assembly import RetrievalSample, least_length, retrieval_sample
 from beacon_lit.data.retrieval.drafts import EXCERPT, KINDS
 from beacon_lit.data.retrieval.haystack import Pool, made_up_pool, shared_pool
@@ -98,17 +98,30 @@ class SyntheticSource:
 
     def documents(self, tokenizer: Any) -> Iterator[SourceRecord]:
         """Yield the haystack's malformed records, then the samples."""
-        prompt_format = self.prompt_format(tokenizer)
+        for record in self.deferred(tokenizer):
+            yield record if isinstance(record, MalformedRecord) else record["make"](tokenizer)
+
+    def deferred(self, tokenizer: Any) -> Iterator[SourceRecord]:
+        """Yield the haystack's malformed records, then deferred documents, see `records.deferred`."""
+        self.prompt_format(tokenizer)  # raises an error if there is none
         pool = yield from self.pool(tokenizer)
-        self._check_lengths(prompt_format, pool)
         for index in range(self.count):
-            sample = self.sample(prompt_format, pool, index)
-            yield {
-                "id": f"{self.kind}-{self.seed}-{index}",
-                "input_ids": np.array(sample.ids, np.int32),
-                "trained": sample.answers.copy() if self.train_on == "answer" else np.ones(len(sample.ids), bool),
-                "answer": sample.answers,
-            }
+            yield {"id": self._id(index), "make": partial(self._document, pool, index)}
+
+    def _document(self, pool: Pool, index: int, tokenizer: Any) -> Document:
+        prompt_format = self.prompt_format(tokenizer)
+        if index == 0:  # here and not before, since this takes as long as a hundred samples
+            self._check_lengths(prompt_format, pool)
+        sample = self.sample(prompt_format, pool, index)
+        return {
+            "id": self._id(index),
+            "input_ids": np.array(sample.ids, np.int32),
+            "trained": sample.answers.copy() if self.train_on == "answer" else np.ones(len(sample.ids), bool),
+            "answer": sample.answers,
+        }
+
+    def _id(self, index: int) -> str:
+        return f"{self.kind}-{self.seed}-{index}"
 
     def partitions(self, tokenizer: Any) -> Sequence[Partition]:
         """Return one partition of all samples, since they share a haystack."""

@@ -48,7 +48,7 @@ class SourceReader:
     no record in a pass, and together they read all.
 
     Args:
-        source, tokenizer, rule, tolerance: see `make_store`; every reader counts malformed records for itself, anew in
+        source, tokenizer, rule, tolerance: see `make_stores`; every reader counts malformed records for itself, anew in
             each pass.
         partitions: all of the source, in the same order for all readers.
         reader, readers: number of this reader, and how many read.

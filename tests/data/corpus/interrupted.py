@@ -12,9 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from beacon_lit.data.corpus.prepare import prepare_corpus
 from beacon_lit.tiny import byte_tokenizer
 from tests.data.corpus.corpora import corpus
+from tests.data.elsewhere import all_elsewhere
 
 
 def killed_until_done(folder: Path) -> dict[str, int]:
@@ -44,4 +47,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "forks":
         print(json.dumps(killed_until_done(Path(sys.argv[2]))))
     else:
+        all_elsewhere(pytest.MonkeyPatch())
         prepare_corpus(corpus(), byte_tokenizer(), Path(sys.argv[2]), 2, lambda tokens: time.sleep(0.2))

@@ -21,6 +21,7 @@ from beacon_lit.data.records import Tolerance
 from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT
 from tests.data.corpus.corpora import BAD, Texts, corpus
+from tests.data.elsewhere import all_elsewhere
 
 INTERRUPTED = [sys.executable, "-m", "tests.data.corpus.interrupted"]
 
@@ -98,7 +99,8 @@ def test_shards_are_what_datasets_reads_and_what_the_manifest_says(whole):
     assert json.loads((folder / "manifest.json").read_text()) == manifest
 
 
-def test_two_workers_write_the_same_files(whole, tmp_path):
+def test_two_workers_write_the_same_files(whole, tmp_path, monkeypatch):
+    all_elsewhere(monkeypatch)
     assert make(tmp_path, workers=2) == whole[1]
     assert files(tmp_path) == files(whole[0])
 
