@@ -17,7 +17,7 @@ FLOORS = (
     ("config",),
     ("plan",),
     ("nn",),
-    ("cache", "cache_files"),
+    ("cache", "cache_export", "cache_files"),
     ("core",),
     ("checkpoint", "flops"),
     ("inference",),
