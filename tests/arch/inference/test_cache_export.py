@@ -151,7 +151,7 @@ def test_what_cannot_be_equal_is_refused() -> None:
         compressing("llama", "interleave", unfinished="beacons").compress(tokens(1, 9)).to_transformers()
     shares = [[1.5, 0.5], [1, 1]]
     budgets = compressing("llama", "select", head_budgets=shares)
-    with pytest.raises(ValueError, match="head_budgets .* different numbers of tokens"):
+    with pytest.raises(ValueError, match=r"head_budgets .* different numbers of tokens"):
         budgets.compress(tokens(1, 29)).to_transformers()
 
 
