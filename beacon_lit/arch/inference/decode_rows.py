@@ -1,4 +1,4 @@
-"""Decode rows that come and go: each answer joins with a cache of its own and leaves with the cache that it has made."""
+"""Decode rows that come and go: each joins with a cache of its own, and leaves with the cache that it has reached."""
 
 from collections.abc import Mapping
 
