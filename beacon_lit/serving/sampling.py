@@ -21,8 +21,8 @@ class Sampler:
 
     def __init__(self, temperature: float, top_p: float, presence: float, frequency: float, seed: int | None) -> None:
         self.temperature, self.presence, self.frequency = temperature, presence, frequency
-        warpers: list[Any] = [TemperatureLogitsWarper(temperature)] if temperature > 0 else []
-        self.warpers = warpers + ([TopPLogitsWarper(top_p)] if temperature > 0 and top_p < 1 else [])
+        warpers: list[Any] = [TemperatureLogitsWarper(float(temperature))] if temperature > 0 else []
+        self.warpers = warpers + ([TopPLogitsWarper(float(top_p))] if temperature > 0 and top_p < 1 else [])
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
