@@ -1,6 +1,7 @@
 """Answer requests over HTTP: `beacon-serve`, or `python serve.py` in a checkout; settings: conf/serve.yaml."""
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def serve(cfg: DictConfig) -> None:
         raise ValueError(f"host={cfg.host} port={cfg.port} cannot be used; allowed: a free port, 0 for any") from error
     host, port = socket.getsockname()[:2]
     console.print(f"serving {app.state.service.name} at http://{host}:{port}/v1")
+    console.print(f"page: http://{host}:{port}/")
     console.print(f"API key: {'as given' if cfg.api_key else key}")
     server.run(sockets=[socket])
 
@@ -91,8 +93,11 @@ def _check(cfg: DictConfig) -> None:
 @command("serve", check_trained)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
-    with short_errors():
-        serve(cfg)
+    try:
+        with short_errors():
+            serve(cfg)
+    except KeyboardInterrupt:  # after a graceful stop
+        sys.exit(130)
 
 
 if __name__ == "__main__":

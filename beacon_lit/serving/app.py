@@ -5,25 +5,28 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from beacon_lit.serving.answer import Answer
 from beacon_lit.serving.compress import Compress
 from beacon_lit.serving.documents import Document, new_id, now
 from beacon_lit.serving.errors import ApiError
-from beacon_lit.serving.inbox import Delta, Ended, Event, Failed, Inbox, Started
+from beacon_lit.serving.inbox import Delta, Ended, Event, Failed, Inbox, Progress, Started
 from beacon_lit.serving.middleware import Counted, LimitedBodies
 from beacon_lit.serving.prompts import chat_prompt, plain_prompt
-from beacon_lit.serving.replies import Reply, file_body, listed, model_body
+from beacon_lit.serving.replies import Reply, file_body, listed, model_body, progress_body
 from beacon_lit.serving.schemas import ChatRequest, CompletionRequest, Options
 from beacon_lit.serving.service import Service
 from beacon_lit.serving.worker import Job, Worker
 
+_PAGE = Path(__file__).with_name("page.html")
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
 _POLL = 0.1  # seconds between two looks at whether the client is still there
 
 
@@ -66,6 +69,10 @@ def _open_routes(service: Service) -> APIRouter:
     """Routes that need no key."""
     routes = APIRouter()
 
+    @routes.get("/")
+    async def page() -> Response:
+        return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
+
     @routes.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -93,8 +100,10 @@ def _add_model_routes(routes: APIRouter, service: Service) -> None:
 def _add_file_routes(routes: APIRouter, service: Service, worker: Worker) -> None:
     documents = service.documents
 
-    @routes.post("/files")
-    async def upload(request: Request, file: UploadFile, purpose: str = Form("user_data")) -> dict[str, Any]:
+    @routes.post("/files", response_model=None)
+    async def upload(
+        request: Request, file: UploadFile, purpose: str = Form("user_data"), stream: bool = Form(False)
+    ) -> Response:
         content = await file.read()
         try:
             text = content.decode("utf-8-sig")
@@ -104,10 +113,13 @@ def _add_file_routes(routes: APIRouter, service: Service, worker: Worker) -> Non
             raise ApiError(400, "the file is empty; allowed: text", param="file")
         document = Document(new_id(), file.filename or "file", purpose, len(content), now(), 0, 0, 0, 0)
         inbox = Inbox()
-        job = Compress(service, document, text, inbox.put)
-        async with aclosing(_events(request, service, worker, job, inbox)) as events:
+        events = _events(request, service, worker, Compress(service, document, text, inbox.put), inbox)
+        started = await anext(events)
+        if stream:
+            return _sent_events(_reading(events, started))
+        async with aclosing(events):
             *_, ended = [event async for event in events]
-        return file_body(ended.result)
+        return JSONResponse(file_body(ended.result))
 
     @routes.get("/files")
     async def files() -> dict[str, Any]:
@@ -144,8 +156,7 @@ def _add_answer_routes(routes: APIRouter, service: Service, worker: Worker) -> N
         started = await anext(events)  # errors before the answer have a status of their own
         assert isinstance(started, Started)
         if options.stream:
-            pieces = _stream(events, reply, started, options.shows_usage)
-            return StreamingResponse(pieces, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return _sent_events(_writing(events, reply, started, options.shows_usage))
         async with aclosing(events):
             *deltas, ended = [event async for event in events]
         text = "".join(event.text for event in deltas if isinstance(event, Delta))
@@ -189,29 +200,46 @@ async def _gone(request: Request) -> None:
         await asyncio.sleep(_POLL)
 
 
-async def _stream(
+async def _writing(
     events: AsyncGenerator[Any, None], reply: Reply, started: Started, counted: bool
-) -> AsyncIterator[str]:
-    """Write an answer as server-sent events."""
-    for piece in reply.opening():
-        yield _sent(piece)
-    try:
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Turn an answer's events into pieces of a stream."""
+    async with aclosing(events):
+        for piece in reply.opening():
+            yield piece
         async for event in events:
             if isinstance(event, Delta):
-                yield _sent(reply.piece(event.text))
+                yield reply.piece(event.text)
             elif isinstance(event, Ended):
-                yield _sent(reply.closing(event))
+                yield reply.closing(event)
                 if counted:
-                    yield _sent(reply.counted(started, event))
-        yield "data: [DONE]\n\n"
-    except ApiError as error:  # too late for a status
-        yield _sent(error.body)
-    finally:
-        await events.aclose()
+                    yield reply.counted(started, event)
 
 
-def _sent(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
+async def _reading(events: AsyncGenerator[Any, None], started: Started) -> AsyncGenerator[dict[str, Any], None]:
+    """Turn an upload's events into pieces of a stream, the last of which is the file."""
+    async with aclosing(events):
+        yield progress_body(started.known, started.prompt)
+        async for event in events:
+            if isinstance(event, Progress):
+                yield progress_body(event.read, started.prompt)
+            elif isinstance(event, Ended):
+                yield file_body(event.result)
+
+
+def _sent_events(pieces: AsyncGenerator[dict[str, Any], None]) -> Response:
+    """Answer with server-sent events."""
+
+    async def sent() -> AsyncIterator[str]:
+        async with aclosing(pieces):
+            try:
+                async for piece in pieces:
+                    yield f"data: {json.dumps(piece)}\n\n"
+                yield "data: [DONE]\n\n"
+            except ApiError as error:  # too late for a status
+                yield f"data: {json.dumps(error.body)}\n\n"
+
+    return StreamingResponse(sent(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def _check_model(service: Service, name: str) -> None:

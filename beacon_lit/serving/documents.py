@@ -91,11 +91,7 @@ class Documents:
         """
         with self._lock:
             if id not in self._known:
-                raise ApiError(
-                    404,
-                    f"no file {id!r}: it was never uploaded, or it was deleted or had to make room",
-                    "file_not_found",
-                )
+                raise _missing(id)
             self._known[id] = self._known.pop(id)
             os.utime(self.folder / id / _ABOUT)
             return self._known[id][0]
@@ -103,7 +99,10 @@ class Documents:
     def text(self, id: str) -> str:
         """Return a document's text; see `get`."""
         self.get(id)
-        return (self.folder / id / _CONTENT).read_bytes().decode()  # without changes to line ends
+        try:
+            return (self.folder / id / _CONTENT).read_bytes().decode()  # without changes to line ends
+        except FileNotFoundError:  # removed just now
+            raise _missing(id) from None
 
     def reading(self, id: str, lm: Any, tokenizer: Any) -> Reading | None:
         """Load what was read of a document; None if another model or tokenizer has read it."""
@@ -159,6 +158,11 @@ class Documents:
         left = self.folder / f"{_PARTIAL}{secrets.token_hex(8)}"
         (self.folder / id).rename(left)
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _missing(id: str) -> ApiError:
+    message = f"no file {id!r}: it was never uploaded, or it was deleted or had to make room"
+    return ApiError(404, message, "file_not_found")
 
 
 def new_id() -> str:

@@ -72,6 +72,11 @@ def file_body(document: Document) -> dict[str, Any]:
     return {**about, "object": "file", "status": "processed", "beacon": counts}
 
 
+def progress_body(read: int, tokens: int) -> dict[str, Any]:
+    """Return how far a document has been read."""
+    return {"object": "file.progress", "read": read, "tokens": tokens}
+
+
 def model_body(name: str, created: int) -> dict[str, Any]:
     """Return a model as OpenAI's model object."""
     return {"id": name, "object": "model", "created": created, "owned_by": "beacon_lit"}

@@ -1,15 +1,18 @@
 """Answers through the real client are those of a chat on the same model."""
 
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from beacon_lit import BeaconChat
-from tests.serving.servers import Running, idle, serving, text, until
+from tests.serving.servers import KEY, Running, idle, serving, text, until
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +179,20 @@ def test_files(server: Running, tmp_path: Path) -> None:
         server.openai.files.retrieve(file.id)
     with pytest.raises(openai.NotFoundError, match="no file"):
         asked(server, "Who?", file.id)
+
+
+def test_an_upload_shows_how_far_it_is(server: Running) -> None:
+    files = {"file": ("book.txt", text(400, 40).encode())}
+    lines = server.http.post("/files", files=files, data={"stream": "true"}).text.split("\n\n")
+    *progress, file = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert lines[-2:] == ["data: [DONE]", ""] and file["object"] == "file" and file["status"] == "processed"
+    read = [event["read"] for event in progress]
+    assert len(read) > 3 and read == sorted(read) and read[-1] == progress[0]["tokens"] == file["beacon"]["tokens"]
+
+
+def test_the_page_needs_no_key_and_asks_known_routes(server: Running) -> None:
+    page = httpx.get(f"{server.url}/")
+    assert page.headers["content-type"].startswith("text/html") and KEY not in page.text
+    routes = {path for path in re.findall(r'(?:events\("|"/v1/)([a-z/]+)"', page.text)}
+    assert routes == {"files", "chat/completions", "models"}
+    assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}

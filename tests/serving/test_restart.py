@@ -80,6 +80,7 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         name, url = re.fullmatch(r"serving (\w+) at (http://127.0.0.1:\d+/v1)\n", process.stdout.readline()).groups()  # type: ignore[union-attr]
+        assert process.stdout.readline() == f"page: {url.removesuffix('v1')}\n"
         key = re.fullmatch(r"API key: (\S{30,})\n", process.stdout.readline())
         assert name == "tiny" and key is not None
         client = openai.OpenAI(base_url=url, api_key=key[1], max_retries=0)
