@@ -126,10 +126,7 @@ class Worker:
     @torch.no_grad()
     def _run(self) -> None:
         while self._admit():
-            for job in list(self._reading):
-                self._advance(job)
-            if self._rows:
-                self._decode()
+            self._turn()
         for job in [*self._queue, *self._reading, *(row.job for row in self._rows.values())]:
             job.emit(Failed(ApiError(503, "the server is stopping", "stopping")))
         for chunks in self._reading.values():
@@ -137,6 +134,13 @@ class Worker:
         self._queue.clear()
         self._reading, self._rows = {}, {}
         self.decoding.clear()
+
+    def _turn(self) -> None:
+        """Do a chunk of each job's work, and write a token of each answer."""
+        for job in list(self._reading):
+            self._advance(job)
+        if self._rows:
+            self._decode()
 
     def _admit(self) -> bool:
         """Take jobs from the queue, and wait for one if there is nothing to do; return False once closed."""

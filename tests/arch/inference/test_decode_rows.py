@@ -19,10 +19,11 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 @torch.no_grad()
-def test_rows_that_come_and_go_answer_as_alone(settings: dict[str, Any]) -> None:
-    lm = model("qwen2", **settings)
+def test_rows_that_come_and_go_answer_as_alone(settings: dict[str, Any], device: str) -> None:
+    lm: Any = model("qwen2", **settings).to(device)
     ratio = None if lm.beacon.policy.plans_ahead else 2
     # start, answer and length of four sequences; two rows are there at a time
     plan = [(0, 9, 30), (0, 20, 5), (9, 14, 17), (20, 6, 60)]
@@ -30,7 +31,9 @@ def test_rows_that_come_and_go_answer_as_alone(settings: dict[str, Any]) -> None
     for step in range(40):
         for number, (start, count, length) in enumerate(plan):
             if start == step:
-                out = lm(tokens(1, length, seed=number), use_cache=True, ratios=ratio, total_length=length + count)
+                out = lm(
+                    tokens(1, length, seed=number).to(device), use_cache=True, ratios=ratio, total_length=length + count
+                )
                 running[decoding.join(out.cache, length + count)] = number
                 written[number] = [int(out.logits[0, -1].argmax())]
         logits = decoding.step({row: written[number][-1] for row, number in running.items()}) if running else {}
@@ -41,7 +44,7 @@ def test_rows_that_come_and_go_answer_as_alone(settings: dict[str, Any]) -> None
                 del running[row]
     assert not decoding.rows and len(left) == 4
     for number, (_, count, length) in enumerate(plan):
-        ids = tokens(1, length, seed=number)
+        ids = tokens(1, length, seed=number).to(device)
         expected = lm.generate(ids, max_new_tokens=count, ratios=ratio, total_length=length + count, **GREEDY)
         assert written[number] == expected.sequences[0, length:].tolist()
         assert_same(left[number], expected.past_key_values)
