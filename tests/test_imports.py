@@ -17,7 +17,7 @@ FLOORS = (
     ("config",),
     ("plan",),
     ("nn",),
-    ("cache", "cache_files"),
+    ("cache", "cache_export", "cache_files"),
     ("core",),
     ("checkpoint", "flops"),
     ("inference",),
@@ -30,8 +30,9 @@ FORBIDDEN = {
     "data": ("lightning", "hydra", "omegaconf"),
     "evaluation": ("lightning", "hydra"),
     "chat": ("lightning", "hydra", "omegaconf"),
+    "serving": ("lightning", "hydra", "omegaconf"),
 }
-PUBLIC_ARCH_ONLY = ("data", "evaluation", "chat", "objectives")
+PUBLIC_ARCH_ONLY = ("data", "evaluation", "chat", "objectives", "serving")
 
 
 def modules() -> dict[str, Path]:

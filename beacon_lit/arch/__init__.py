@@ -8,6 +8,7 @@ The names here are all that other packages import. Inside, imports point one way
 from beacon_lit.arch import families  # noqa: F401  registers the families
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import BeaconConfig, check_ratio
+from beacon_lit.arch.inference.decode_rows import RowDecoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.observe import Observe
@@ -17,6 +18,6 @@ from beacon_lit.arch.ratios import Draw, Ratio, Ratios
 from beacon_lit.arch.scoring import Teacher
 
 __all__ = [
-    "BeaconCache", "BeaconConfig", "BeaconLM", "BeaconOutput", "Draw", "Observe", "Ratio", "Ratios", "Teacher",
-    "adapt_ratio", "check_cache", "check_ratio", "longest",
+    "BeaconCache", "BeaconConfig", "BeaconLM", "BeaconOutput", "Draw", "Observe", "Ratio", "Ratios", "RowDecoding",
+    "Teacher", "adapt_ratio", "check_cache", "check_ratio", "longest",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from beacon_lit.arch import cache_files
+from beacon_lit.arch import cache_export, cache_files
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.checks import is_count
@@ -84,6 +85,11 @@ class BeaconCache:
         """Bytes of all tensors, including tensors shared with forks."""
         tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
         return sum(tensor.nbytes for tensor in [*tensors, self.hidden])
+
+    @property
+    def room(self) -> int:
+        """Raw tokens that every open window has left; the next one closes a window."""
+        return min(row.capacity - len(row.open_ids) for row in self.rows)
 
     @property
     def has_moving_window(self) -> bool:
@@ -211,6 +217,50 @@ class BeaconCache:
         """Return the cache on another device or in another dtype."""
         layers = tuple(layer.map(lambda _, tensor: tensor.to(target)) for layer in self.layers)
         return replace(self, layers=layers, hidden=self.hidden.to(target))  # type: ignore[call-overload]
+
+    def to_transformers(self, tokens: int = 0) -> DynamicCache:
+        """Return a Hugging Face cache, with which the plain backbone goes on as this model would.
+
+        Its entries are rotated keys and values at the slots `[sink | beacons | overlap | open window]`. The model goes
+        on at position `get_seq_length()`, the number of slots, and equals this one to rounding as long as the open
+        window stays open. Beyond that the plain model keeps all it reads, where this one would compress.
+
+            past = cache.to_transformers()
+            mask = torch.ones(len(ids), past.get_seq_length() + ids.shape[1])
+            plain.generate(ids, attention_mask=mask, past_key_values=past)  # ids: the question alone
+
+        The plain model adds its own keys and values to the cache: make one for every question.
+
+        Args:
+            tokens: most tokens that the model will read from here, to be checked: those of the question, and of the
+                answer all but the last one.
+
+        Raises:
+            ValueError: rows that use different numbers of slots, heads that keep different numbers of tokens, open
+                windows with beacons, or more tokens than the open window has room for.
+        """
+        slots = sorted({row.slots for row in self.rows})
+        if self.groups:
+            raise ValueError(
+                "a cache with head_budgets is not allowed: its heads keep different numbers of tokens, Hugging Face's "
+                "caches one number; allowed: a cache of a model without head_budgets"
+            )
+        if self.has_moving_window:
+            raise ValueError(
+                "unfinished='beacons' is not allowed: this model inserts beacons while it reads the answer, the plain "
+                "backbone cannot; allowed: a cache that was read with unfinished='raw'"
+            )
+        if len(slots) > 1:
+            raise ValueError(
+                f"rows of {', '.join(map(str, slots))} slots are not allowed together: Hugging Face's caches have one "
+                f"length; allowed: rows that use the same number of slots, such as those of cache.select([row])"
+            )
+        if not is_count(tokens) or tokens > self.room:
+            raise ValueError(
+                f"tokens={tokens!r} is not allowed: beyond the open window the plain backbone does not compress; "
+                f"allowed: 0 to {self.room}, what the open window has room for"
+            )
+        return cache_export.dynamic_cache(self.rows, self.layers, dict(self.fingerprint))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.

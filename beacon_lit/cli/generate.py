@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers import set_seed
 
-from beacon_lit import BeaconChat
+from beacon_lit import BeaconChat, BeaconLM
 from beacon_lit.chat.answering import Answering
 from beacon_lit.chat.saved import check_source, check_target
 from beacon_lit.chat.terminal import answer, asked, held, printed, read
@@ -127,10 +127,8 @@ def _questions(cfg: DictConfig, console: Console) -> Iterator[str]:
 
 
 def _chat(cfg: DictConfig) -> BeaconChat:
-    """Load the model, and the saved chat if `load` names one; beacons trained at random ratios get an adaptive one."""
-    lm, tokenizer = subject(cfg)
-    if lm.beacon.eval_ratio is None and len(lm.beacon.ratios) > 1 and lm.beacon.ratio_policy.startswith("random"):
-        lm.beacon = replace(lm.beacon, ratio_policy=f"adapt-{ROOM}")
+    """Load the model, and the saved chat if `load` names one."""
+    lm, tokenizer = adaptive(cfg)
     cfg.beacon.update(lm.beacon.to_dict())
     if cfg.load is None:
         template: Any = OmegaConf.to_container(cfg.template)
@@ -141,6 +139,14 @@ def _chat(cfg: DictConfig) -> BeaconChat:
             log.warning(f"template.chat_template in place of the chat template of checkpoint={cfg.checkpoint}")
         return BeaconChat(lm, tokenizer, cfg.system, **template)
     return BeaconChat.load(cfg.load, lm, tokenizer)
+
+
+def adaptive(cfg: DictConfig) -> tuple[BeaconLM, Any]:
+    """Load the model and its tokenizer, see `subject`; beacons trained at random ratios get an adaptive one."""
+    lm, tokenizer = subject(cfg)
+    if lm.beacon.eval_ratio is None and len(lm.beacon.ratios) > 1 and lm.beacon.ratio_policy.startswith("random"):
+        lm.beacon = replace(lm.beacon, ratio_policy=f"adapt-{ROOM}")
+    return lm, tokenizer
 
 
 def _read(cfg: DictConfig, chat: BeaconChat, text: str, console: Console) -> bool:

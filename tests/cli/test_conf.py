@@ -39,7 +39,7 @@ def check_targets(cfg: DictConfig) -> None:
 
 
 def test_a_checkout_uses_its_own_folder() -> None:
-    assert CONF == ROOT / "conf" and len(COMMANDS) == 6 and len(OPTIONS) > 60
+    assert CONF == ROOT / "conf" and len(COMMANDS) == 7 and len(OPTIONS) > 60
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,6 +5,7 @@ compress        text -> cache, a few windows at a time
 generate        the hooks that Hugging Face's `generate` calls
 decode          token after token, by calls from cache to cache
 decode_static   token after token, in static buffers
+decode_rows     token after token, in rows that come and go
 static          these buffers, and attention over them
 dense           generation by the backbone alone
 fingerprint     which model a cache belongs to

@@ -70,6 +70,14 @@ class Decoding:
         """Return a cache of all that has been read."""
         return self._cache
 
+    def cache_of(self, row: int) -> BeaconCache:
+        """Return a cache of all that one row has read."""
+        return self._cache.select([row])
+
+    def replace(self, row: int, cache: BeaconCache) -> None:
+        """Let a row continue from another sequence, a cache of one row."""
+        self._cache = self._cache.put([row], cache)
+
     def reorder(self, rows: Tensor) -> None:
         """Let row i continue from the state of row `rows[i]`. Used by beam search."""
         self._cache = self._cache.select(rows.tolist())

@@ -72,6 +72,14 @@ class StaticDecoding(Decoding):
         """See `Decoding.cache`."""
         return self._value(range(len(self.states)))
 
+    def cache_of(self, row: int) -> BeaconCache:
+        """See `Decoding.cache_of`."""
+        return self._value([row])
+
+    def replace(self, row: int, cache: BeaconCache) -> None:
+        """See `Decoding.replace`."""
+        self._load(row, cache, 0)
+
     def reorder(self, rows: Tensor) -> None:
         """See `Decoding.reorder`."""
         for stack in self.stacks:

@@ -1,0 +1,99 @@
+"""A server that stops keeps what was read; the next one finds it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from tests.configs import ROOT
+from tests.serving.servers import TINY, Running, serving, text
+
+SYSTEM = text(120, 5)
+
+
+def upload(client: openai.OpenAI, document: str) -> str:
+    return client.files.create(file=("book.txt", document.encode()), purpose="user_data").id
+
+
+def asked(client: openai.OpenAI, *files: str, system: str | None = None) -> tuple[str, int]:
+    """The answer to a question about documents, and how many tokens were known."""
+    parts: list[Any] = [{"type": "file", "file": {"file_id": file}} for file in files]
+    messages: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": [*parts, {"type": "text", "text": "Who?"}]})
+    answer: Any = client.chat.completions.create(model="tiny", max_tokens=20, messages=messages)
+    return answer.choices[0].message.content, answer.usage.prompt_tokens_details.cached_tokens
+
+
+def tokens_of(server: Running, id: str) -> int:
+    return server.service.documents.get(id).tokens
+
+
+def test_documents_and_prompts_are_found_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        id = upload(server.openai, text(200))
+        (answer, _), (other, _) = asked(server.openai, id), asked(server.openai, system=SYSTEM)
+    (tmp_path / "files" / ".partial-of-a-server-that-was-killed").mkdir()
+    with serving(tmp_path) as server:
+        assert [file.id for file in server.openai.files.list()] == [id]
+        assert not (tmp_path / "prefixes").exists() and not list((tmp_path / "files").glob(".*"))
+        again, known = asked(server.openai, id)
+        assert again == answer and known >= tokens_of(server, id)
+        again, known = asked(server.openai, system=SYSTEM)
+        assert again == other and known > len(SYSTEM)
+
+
+def test_a_document_alone_is_loaded_from_disk(tmp_path: Path) -> None:
+    with serving(tmp_path, "memory_mib=0") as server:  # nothing is kept in memory
+        id = upload(server.openai, text(200))
+        answer = asked(server.openai, id)
+        assert answer == asked(server.openai, id) and answer[1] >= tokens_of(server, id)
+        assert server.metric("prefixes") == 0
+
+
+def test_another_model_reads_a_document_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        id, empty = upload(server.openai, text(200)), upload(server.openai, "Short.")
+        answer, _ = asked(server.openai, id)
+    for change in ("seed=1", "ratio=8"):
+        with serving(tmp_path, change) as server:
+            other, _ = asked(server.openai, id)
+            assert other != answer
+            file = server.openai.files.retrieve(id)
+        with serving(tmp_path, change, "memory_mib=0") as server:  # and has kept it
+            assert asked(server.openai, id) == (other, server.openai.files.retrieve(id).model_extra["beacon"]["tokens"])  # type: ignore[index]
+            assert server.openai.files.retrieve(id) == file and asked(server.openai, empty)[0]
+
+
+def test_the_command_stops_gracefully(tmp_path: Path) -> None:
+    """`serve.py` prints its address and key, finishes what runs when it is terminated, and leaves what it has read."""
+    words = [*TINY, "port=0", f"folder={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("BEACON_API_KEY", None)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        name, url = re.fullmatch(r"serving (\w+) at (http://127.0.0.1:\d+/v1)\n", process.stdout.readline()).groups()  # type: ignore[union-attr]
+        assert process.stdout.readline() == f"page: {url.removesuffix('v1')}\n"
+        key = re.fullmatch(r"API key: (\S{30,})\n", process.stdout.readline())
+        assert name == "tiny" and key is not None
+        client = openai.OpenAI(base_url=url, api_key=key[1], max_retries=0)
+        id = upload(client, text(200))
+        messages: Any = [{"role": "user", "content": "Who?"}]
+        stream = client.chat.completions.create(model="tiny", max_tokens=60, messages=messages, stream=True)
+        first = next(stream)
+        process.send_signal(signal.SIGTERM)
+        pieces = [first, *stream]
+        assert pieces[-1].choices[0].finish_reason == "length"
+        process.wait(30)
+    finally:
+        process.kill()
+    assert (tmp_path / "kept" / "files" / id / "cache" / "chat.json").is_file()
+    assert list((tmp_path / "kept" / "prefixes").iterdir())
+    assert key[1] not in "".join(file.read_text() for file in tmp_path.rglob("*.yaml"))
