@@ -26,7 +26,7 @@ from beacon_lit.serving.service import Service
 from beacon_lit.serving.worker import Job, Worker
 
 _PAGE = Path(__file__).with_name("page.html")
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"}
 _POLL = 0.1  # seconds between two looks at whether the client is still there
 
 
