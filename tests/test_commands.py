@@ -123,7 +123,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_backbone(folder / "backbone")
     text = small_text(folder / "books.jsonl", 40).read_text()
     chats = as_lines([{"conversations": turns("What is the key? " * 2, "It is 5. " * 4)} for _ in range(8)])
-    for name in ("more.jsonl", "books.jsonl.gz", "books/one.jsonl.zst"):
+    for name in ("more.jsonl", "books.jsonl.gz", "books-validation.jsonl.gz", "books/one.jsonl.zst"):
         write(folder / name, text)
     for name in ("chats.jsonl", "chats.json"):
         write(folder / name, chats)

@@ -297,7 +297,7 @@ def test_experiments_run_on_small_stand_ins(name: str, inputs: tuple[Path, Path]
     ]
     shrink.append("module.compile=false")
     if name == "qwen2_5_coder":
-        shrink.append("beacon.head_budgets=[[1.5,0.5],[0.8,1.2]]")
+        shrink += ["beacon.head_budgets=[[1.5,0.5],[0.8,1.2]]", "task.answer_loss.lengths=[900]"]
     modes = "callbacks.evaluation.modes=[dense,2]"
     cfg = composed("train", f"experiment={name}", *stand_in, *shrink, modes, "trainer.accelerator=cpu")
     assert train(cfg)["perplexity/ratio_2"] > 1

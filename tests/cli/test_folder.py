@@ -1,6 +1,5 @@
 """Every run and every sweep has a folder of its own, whoever else starts at the same time."""
 
-import multiprocessing
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -88,9 +87,9 @@ def test_a_folder_that_cannot_be_made_ends_the_command(stopped_clock: Path, monk
         started("train", monkeypatch, "model=tiny")
 
 
-def test_many_processes_claim_a_folder_each(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        claimed = pool.map(claim, [tmp_path / "run"] * 40)
+def test_many_at_the_same_time_claim_a_folder_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        claimed = [*threads.map(claim, [tmp_path / "run"] * 40)]
     assert len({*claimed}) == 40 and all(folder.is_dir() for folder in claimed)
 
 
