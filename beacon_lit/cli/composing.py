@@ -20,11 +20,11 @@ def report_composing() -> None:
     utils.run_and_report = _run_and_report
 
 
-def _run_and_report(function: Callable[[], Any]) -> Any:
+def _run_and_report(func: Callable[[], Any]) -> Any:
     def run() -> Any:
         with own_messages():
             try:
-                return function()
+                return func()
             except Exception as error:
                 line = composing_error(error)
                 if line is None or full_errors():
