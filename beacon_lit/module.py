@@ -186,7 +186,10 @@ class BeaconModule(lightning.LightningModule):
         saved, own = checkpoint["beacon_settings"]["beacon"], self.lm.beacon.to_dict()
         for name, value in own.items():
             if saved.get(name) != value:
-                raise ValueError(f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}")
+                raise ValueError(
+                    f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}; to resume a run, "
+                    "give its settings again, which its config.yaml has"
+                )
         self._check_tokenizer(checkpoint.get(STATE, {}))
         then = checkpoint.get("kept", self._kept)
         for name, value in self._kept.items():

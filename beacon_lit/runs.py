@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
 from beacon_lit.data.templates import with_template
 from beacon_lit.files import replacing
-from beacon_lit.record import RECORD_FILE
+from beacon_lit.record import RECORD_FILE, command_line
 from beacon_lit.tokenizer_state import trained_tokenizer
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,11 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "beacons" / CONFIG_NAME).is_file():
         return path / "beacons"
     if (path / "config.yaml").is_file():
-        raise ValueError(f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}")
+        newest = max((path / "checkpoints").glob(f"*{TRAINING_SUFFIX}"), default=None)
+        allowed = "a finished run" if newest is None else f"a finished run, or the checkpoint {newest}"
+        raise ValueError(
+            f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}; allowed: {allowed}"
+        )
     return path
 
 
@@ -54,6 +59,17 @@ def find_checkpoint(path: str | Path) -> Path:
         why = "has no checkpoint in it" if path.exists() else "does not exist"
         raise ValueError(f"resume={path} {why}; allowed: a checkpoint (.ckpt), or the folder of a run with checkpoints")
     return found
+
+
+def how_to_continue(folder: Path) -> str:
+    """Say how to continue the run of this process, which ends early: by its own command, with `resume`."""
+    try:
+        checkpoint = find_checkpoint(folder)
+    except ValueError:
+        return f"stopped before the first checkpoint: {folder}"
+    left_out = ("resume=", "init_from=")
+    words = [word for word in shlex.split(command_line()) if not word.startswith(left_out)]
+    return f"stopped; to continue from {checkpoint.name}: {shlex.join([*words, f'resume={folder}'])}"
 
 
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from beacon_lit.cli import resolvers
 from beacon_lit.cli.train import train
-from beacon_lit.runs import find_checkpoint
+from beacon_lit.module import BeaconModule
+from beacon_lit.runs import find_beacons, find_checkpoint
 from beacon_lit.tuning import set_hyperparameters
 from tests.configs import composed, small_run
 
@@ -136,3 +137,35 @@ def test_config_yaml_names_the_checkpoint_itself(run: Path, inputs: tuple[Path, 
     more = [f"resume={tmp_path}/latest", "trainer.max_steps=5", "callbacks.evaluation=null"]
     train(composed("train", *settings(inputs, tmp_path / "run", *more)))
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").resume == str(run.resolve() / "checkpoints" / "last.ckpt")
+
+
+def test_a_run_that_is_refused_leaves_the_link_to_the_latest_run(
+    run: Path, inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, refused = (tmp_path / "outputs" / "day" / name for name in ("1", "2"))
+    train(composed("train", *settings(inputs, first, "trainer.max_steps=1", "callbacks.evaluation=null")))
+    with pytest.raises(ValueError, match=r"beacon\.ratios=\[4\] differs .*; to resume a run, give its settings again"):
+        train(composed("train", *settings(inputs, refused, f"resume={run}", "ratio=[4]")))
+    assert (tmp_path / "outputs" / "latest").resolve() == first.resolve()
+
+
+def test_an_interrupted_run_says_how_to_continue(
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def interrupt(module: BeaconModule, *args: object) -> None:
+        if module.trainer.global_step == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BeaconModule, "on_train_batch_start", interrupt, raising=False)
+    monkeypatch.setattr("beacon_lit.runs.command_line", lambda: "python train.py init_from=b 'ratio=[2,4]' resume=a")
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
+        train(composed("train", *settings(inputs, tmp_path, "callbacks.evaluation=null")))
+    said = f"to continue from step-000001.ckpt: python train.py 'ratio=[2,4]' resume={tmp_path}"
+    assert said in caplog.text
+    with pytest.raises(
+        ValueError, match=f"unfinished run, .*or the checkpoint {tmp_path}/checkpoints/step-000001.ckpt"
+    ):
+        find_beacons(tmp_path)

@@ -194,14 +194,18 @@ def check_optimizer(optimizer: Callable, schedule: Callable | None, steps: int) 
     """Refuse arguments that an optimizer or its schedule does not have, by making both for a single number.
 
     Raises:
-        ValueError: the message is that of the optimizer or the schedule.
+        ValueError: the message has the arguments, and the message of the optimizer or the schedule.
     """
     try:
         made = optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
         if schedule is not None:
             schedule(optimizer=made, num_training_steps=max(steps, 1))
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"optimizer or schedule: {error}") from error
+        given = {
+            name: getattr(value, "keywords", {}) for name, value in (("optimizer", optimizer), ("schedule", schedule))
+        }
+        settings = [f"{group}.{name}={value}" for group, values in given.items() for name, value in values.items()]
+        raise ValueError(f"optimizer or schedule: {error}; given: {', '.join(settings)}") from error
 
 
 def members(group: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.types import TaskFunction
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 import beacon_lit
-from beacon_lit.cli.messages import quiet
+from beacon_lit.cli.composing import report_composing
+from beacon_lit.cli.messages import own_messages, quiet
 from beacon_lit.cli.threads import limit_threads
 
 Check = Callable[[Sequence[str]], None]
@@ -37,7 +39,10 @@ def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], 
         def run(cfg: DictConfig) -> Any:
             quiet()
             limit_threads(cfg)
-            return function(cfg)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on after a job that fails
+                return function(cfg)
+            with own_messages():
+                return function(cfg)
 
         def main() -> None:
             """Run the command line."""
@@ -45,6 +50,7 @@ def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], 
             check_options(sys.argv[1:], conf_folder())
             for check in checks:
                 check(sys.argv[1:])
+            report_composing()
             run()
 
         return main

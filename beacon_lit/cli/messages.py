@@ -1,16 +1,21 @@
 """What a command prints on the terminal: no notices of libraries, and a user's mistake in one line."""
 
 import logging
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
-from beacon_lit.errors import sentence
+import beacon_lit
+from beacon_lit.errors import own_error, sentence
 
 
 def quiet() -> None:
@@ -39,3 +44,33 @@ def short_errors() -> Iterator[None]:
         yield
     except (ValueError, InstantiationException, OmegaConfBaseException) as error:
         sys.exit(f"error: {sentence(error)}")
+
+
+@contextmanager
+def own_messages() -> Iterator[None]:
+    """End the program with one line, `error: ...`, where this project or a constructor refuses a setting.
+
+    Other errors keep their traceback: training is long, and a library's error in the middle of training is rarely due
+    to a setting. HYDRA_FULL_ERROR=1 keeps the traceback of every error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if full_errors() or not _refuses_setting(error):
+            raise
+        sys.exit(f"error: {sentence(error)}")
+
+
+def full_errors() -> bool:
+    """Whether the user asks for tracebacks, by Hydra's own environment variable."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _refuses_setting(error: Exception) -> bool:
+    own = own_error(error)
+    if isinstance(own, (OmegaConfBaseException, MisconfigurationException, InstantiationException)):
+        return True
+    if isinstance(error, InstantiationException):
+        return isinstance(own, (ValueError, TypeError))
+    raised_in = Path(traceback.extract_tb(own.__traceback__)[-1].filename)
+    return isinstance(own, ValueError) and raised_in.is_relative_to(Path(beacon_lit.__file__).parent)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig
 
 from beacon_lit import BeaconLM
@@ -27,7 +28,7 @@ from beacon_lit.cli.checks import (
 from beacon_lit.cli.command import command
 from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.record import is_first, optimized, recorded
-from beacon_lit.runs import check_tokenizer, find_beacons, find_checkpoint, link_latest, save_config
+from beacon_lit.runs import check_tokenizer, find_beacons, find_checkpoint, how_to_continue, link_latest, save_config
 from beacon_lit.tokenizer_state import saved_state
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,17 @@ def train(cfg: DictConfig) -> dict[str, float]:
     check_optimizer(module.optimizer, module.schedule, cfg.trainer.max_steps)
     loggers = [instantiate(logger) for logger in members(cfg.get("logger")).values()]
     chosen = {name: node for name, node in members(cfg.get("callbacks")).items() if loggers or name != "learning_rate"}
-    callbacks = [*(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
+    # The link moves when training starts, so that a run refused before then leaves the link to the previous run.
+    link = LambdaCallback(on_train_start=lambda trainer, _: link_latest(folder) if trainer.is_global_zero else None)
+    callbacks = [link, *(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     check_started(trainer.world_size, "trainer.")
-    if trainer.is_global_zero:
-        link_latest(folder)
-    trainer.fit(module, data, ckpt_path=cfg.resume)
+    try:
+        trainer.fit(module, data, ckpt_path=cfg.resume)
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal
+        if trainer.is_global_zero:
+            log.info(how_to_continue(folder))
+        raise
     if trainer.is_global_zero:
         log.info(f"beacons: {folder / 'beacons'}; figures and metrics: {folder}")
     return _metrics(trainer)

@@ -1,0 +1,73 @@
+"""A mistake on the command line ends in one line, without Hydra's report around it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+
+from beacon_lit.cli import evaluate, train
+
+TINY = ("model=tiny", "trainer=cpu")
+
+
+@pytest.fixture(autouse=True)
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other job of Hydra, and an empty current folder with a file `taken`."""
+    GlobalHydra.instance().clear()
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["ratio=3"], "ratios=3 is not allowed; allowed: divisors of window=256"),
+        (["data=text", "data.train=[none.json]"], "data.validation has no value; allowed: data.validation=VALUE"),
+        (["data=text", "data.train=[none.json]", "data.validation=[]"], "path='none.json' must name "),
+        (["trainer.max_stepss=3"], "trainer.max_stepss is not a setting; allowed: trainer.max_steps, "),
+        (["ratoi=4"], "ratoi is not a setting; allowed: ratio"),
+        (["hydra.runn.dir=x"], "hydra.runn is not a setting; allowed: hydra.run, "),
+        (["data.train=[a.json,"], "data.train=[a.json,: not of the form setting=value; "),
+        (["book.txt"], "book.txt: not of the form setting=value; "),
+        (["hydra.run.dir=taken/run"], "taken/run: Not a directory"),
+        (["trainer.precision=bf17"], "Precision 'bf17' is invalid"),
+        (["optimizer.lr=abc"], "optimizer or schedule: '<=' not supported between instances of 'float' and 'str'; "
+         "given: optimizer.lr=abc, "),
+        (["resume=none"], "resume=none does not exist; allowed: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_training_is_one_line(
+    arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *TINY, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert str(ended.value).startswith(f"error: {line}") and "\n" not in str(ended.value)
+    assert "Error executing job" not in capsys.readouterr().err
+
+
+def test_a_mistake_in_evaluation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "checkpoint=/none"])
+    with pytest.raises(SystemExit, match=r"^error: path=/none: no such file or folder; allowed: "):
+        evaluate.main()
+
+
+@pytest.mark.parametrize(("mistake", "error"), [("ratio=3", Exception), ("ratoi=3", HydraException)])
+def test_all_is_shown_on_request(mistake: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", *TINY, mistake])
+    with pytest.raises(error):
+        train.main()
+
+
+def test_an_error_inside_a_library_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_check", lambda cfg: __import__("json").loads("{"))
+    monkeypatch.setattr(sys, "argv", ["train.py", *TINY])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert "JSONDecodeError" in (printed := capsys.readouterr().err) and "Traceback" in printed
