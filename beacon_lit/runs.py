@@ -62,13 +62,12 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def how_to_continue(folder: Path) -> str:
-    """Say how to continue the run of this process, which ends early: by its own command, with `resume`."""
+    """Say how to continue the run of this process, which ends early."""
     try:
         checkpoint = find_checkpoint(folder)
     except ValueError:
         return f"stopped before the first checkpoint: {folder}"
-    left_out = ("resume=", "init_from=")
-    words = [word for word in shlex.split(command_line()) if not word.startswith(left_out)]
+    words = shlex.split(command_line())[:2] or ["python", "train.py"]
     return f"stopped; to continue from {checkpoint.name}: {shlex.join([*words, f'resume={folder}'])}"
 
 

@@ -44,7 +44,7 @@ SIZES = {
 PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
     "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "=256": "=64", "overlap=64": "overlap=8",
-    "1024,2048": "32,64",
+    "1024,2048": "32,64", "FOLDER/cache": "book-cache",
     "RUN RUN RUN": "sweep/0 sweep/1 sweep/2",
 }  # fmt: skip
 
@@ -192,10 +192,10 @@ def test_a_line_runs(
     monkeypatch.chdir(trained)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     link(trained)
-    if "load=book-cache" in arguments and not (trained / "book-cache").exists():
+    words = small(command, arguments, trained / "backbone")
+    if "load=book-cache" in words and not (trained / "book-cache").exists():
         saving = next(line for line in HERE if "save=book-cache" in line[1])
         started(monkeypatch, "generate", small(*saving, trained / "backbone"))
-    words = small(command, arguments, trained / "backbone")
     if command == "convert":
         words = [
             word.replace("TARGET", str(tmp_path / "target")).replace("merged", str(tmp_path / "m")) for word in words

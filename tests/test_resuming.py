@@ -1,17 +1,21 @@
 """A resumed run does what its settings say, or refuses: no setting of the checkpoint replaces one silently."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import ExponentialLR
 
 from beacon_lit.cli import resolvers
-from beacon_lit.cli.train import train
+from beacon_lit.cli.resumed import with_settings_of_resumed
+from beacon_lit.cli.train import main, train
 from beacon_lit.module import BeaconModule
+from beacon_lit.record import flat_settings
 from beacon_lit.runs import find_beacons, find_checkpoint
 from beacon_lit.tuning import set_hyperparameters
 from tests.configs import composed, small_run
@@ -163,9 +167,50 @@ def test_an_interrupted_run_says_how_to_continue(
     monkeypatch.setattr("beacon_lit.runs.command_line", lambda: "python train.py init_from=b 'ratio=[2,4]' resume=a")
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
         train(composed("train", *settings(inputs, tmp_path, "callbacks.evaluation=null")))
-    said = f"to continue from step-000001.ckpt: python train.py 'ratio=[2,4]' resume={tmp_path}"
+    said = f"to continue from step-000001.ckpt: python train.py resume={tmp_path}"
     assert said in caplog.text
     with pytest.raises(
         ValueError, match=f"unfinished run, .*or the checkpoint {tmp_path}/checkpoints/step-000001.ckpt"
     ):
         find_beacons(tmp_path)
+
+
+def test_a_resumed_run_has_the_settings_of_the_run(
+    run: Path, inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = settings(inputs, tmp_path / "first", "logger=[csv]", "seed=3", "callbacks.evaluation=null")
+    first = [word for word in first if not word.startswith(("run_folder", "logger=none"))]
+    where = "hydra.run.dir={}"
+    typed(monkeypatch, *first, where.format(tmp_path / "first"))
+    again = (f"resume={tmp_path}/first", "trainer.max_steps=6", where.format(tmp_path / "again"))
+    typed(monkeypatch, *again)
+    configs = [OmegaConf.load(tmp_path / name / "config.yaml") for name in ("first", "again")]
+    assert configs[1].trainer.max_steps == 6 and configs[1].seed == 3
+    configs[1].trainer.max_steps = configs[0].trainer.max_steps
+    one, other = (flat_settings(OmegaConf.to_container(config)) for config in configs)
+    places = {name for name, value in one.items() if str(tmp_path / "first") in str(value)}
+    assert {name for name in one if one[name] != other[name]} - places == {"resume"}
+    assert torch.load(tmp_path / "again" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Run train.py in this process as if this had been typed."""
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    main()
+
+
+@pytest.mark.parametrize("words", [["-m", "resume={run}"], ["seed=1"], ["resume=null"], ["resume={run}"]])
+def test_no_settings_are_added_without_those_of_a_run(run: Path, words: list[str]) -> None:
+    words = [word.format(run=run) for word in words]
+    assert with_settings_of_resumed(words) == words
+
+
+def test_settings_of_this_run_count(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / ".hydra").mkdir()
+    earlier = ["ratio=[2,4]", "+data.x=1", "~callbacks.look", "hydra.run.dir=a", "init_from=b", "resume=c", "seed=1"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(json.dumps(earlier))
+    words = ["seed=2", f"resume='{tmp_path}/checkpoints'", "data.x=2"]
+    assert with_settings_of_resumed(words) == ["ratio=[2,4]", "~callbacks.look", *words]

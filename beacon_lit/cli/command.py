@@ -22,12 +22,15 @@ Check = Callable[[Sequence[str]], None]
 _ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
 
-def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], None]]:
+def command(
+    name: str, *checks: Check, completed: Callable[[Sequence[str]], list[str]] = list
+) -> Callable[[TaskFunction], Callable[[], None]]:
     """Decorate a function of a config, so that calling it without arguments runs it as a command.
 
     Args:
         name: the config is conf/NAME.yaml with the overrides of the command line.
         checks: called with the command line before Hydra creates a folder; they raise SystemExit.
+        completed: returns the command line that counts in place of the one that was given.
 
     Returns:
         the decorator.
@@ -48,6 +51,7 @@ def command(name: str, *checks: Check) -> Callable[[TaskFunction], Callable[[], 
             """Run the command line."""
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
+            sys.argv[1:] = completed(sys.argv[1:])
             for check in checks:
                 check(sys.argv[1:])
             report_composing()

@@ -26,6 +26,7 @@ from beacon_lit.cli.checks import (
     members,
 )
 from beacon_lit.cli.command import command
+from beacon_lit.cli.resumed import with_settings_of_resumed
 from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.record import is_first, optimized, recorded
 from beacon_lit.runs import check_tokenizer, find_beacons, find_checkpoint, how_to_continue, link_latest, save_config
@@ -109,7 +110,7 @@ def _metrics(trainer: Any) -> dict[str, float]:
     return metrics
 
 
-@command("train")
+@command("train", completed=with_settings_of_resumed)
 def main(cfg: DictConfig) -> float | None:
     """Run the command line; a search over settings reads the metric that is returned."""
     return optimized(train(cfg), cfg.optimized_metric)
