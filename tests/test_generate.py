@@ -45,7 +45,7 @@ def test_questions_are_asked_of_the_text_alone(book: Path, tmp_path: Path, capsy
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").beacon.window == 64
     shown = capsys.readouterr().out
     assert "> Who [is] it?" in shown and answers[2]["answer"] in shown and "tokens: 5 in" in shown
-    assert "reading book.txt" in shown and "slots (3." in shown and "GiB" in shown
+    assert "reading book.txt" in shown and "slots (3." in shown and "MiB" in shown
 
 
 def model() -> tuple[BeaconLM, Any]:

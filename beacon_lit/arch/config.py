@@ -83,7 +83,7 @@ class BeaconConfig:
         _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
         names = [own.name for own in self.own_maps]
         for name in names if not self.placing.runs else ():
-            allowed = f"maps of k and v: with placement={self.placement!r} beacons do not run"
+            allowed = f"maps of k and v, as params=('k', 'v'): with placement={self.placement!r} beacons do not run"
             _require(name in ("k", "v"), "params", name, allowed)
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")

@@ -76,8 +76,8 @@ def answer(chat: BeaconChat, question: str, keep: bool, options: dict[str, Any],
 
 
 def held(cache: BeaconCache | None) -> str:
-    """Describe a cache, such as "1,040 slots (3.9x), 0.02 GiB": 3.9 times fewer slots than tokens."""
+    """Describe a cache, such as "1,040 slots (3.9x), 22.8 MiB": 3.9 times fewer slots than tokens."""
     if cache is None:
         return "0 slots"
     slots = cache.rows[0].slots
-    return f"{slots:,} slots ({cache.seen_tokens / slots:.1f}x), {cache.nbytes / 2**30:.2f} GiB"
+    return f"{slots:,} slots ({cache.seen_tokens / slots:.1f}x), {cache.nbytes / 2**20:,.1f} MiB"

@@ -91,7 +91,10 @@ def find_backbone(path: str, named: str, hub: Mapping[str, Any]) -> Found:
         ValueError: no backbone is named; see also `find`.
     """
     if not named:
-        raise ValueError(f"{path} does not say which backbone it is for; name it: backbone=...")
+        raise ValueError(
+            f"{path} does not say which backbone it is for; name it: backbone=... (only tuning=full keeps a "
+            "backbone of random weights, such as model=tiny)"
+        )
     try:
         return find(unpacked_here(named), hub)
     except ValueError as error:
