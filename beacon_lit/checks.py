@@ -10,6 +10,13 @@ def is_count(value: object, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def check_counts(least: int, **settings: object) -> None:
+    """Raise a ValueError unless every setting is an integer of at least `least`."""
+    for name, value in settings.items():
+        if not is_count(value, least):
+            raise ValueError(f"{name}={value!r} is not allowed; allowed: an integer, at least {least}")
+
+
 def as_tuple(value: object) -> tuple:
     """Return a list or other collection as a tuple, and a single value (a string too) as a tuple of one."""
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)

@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import shlex
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
 from beacon_lit.data.templates import with_template
 from beacon_lit.files import replacing
-from beacon_lit.record import RECORD_FILE, command_line
+from beacon_lit.record import RECORD_FILE
 from beacon_lit.tokenizer_state import trained_tokenizer
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ def find_beacons(path: str | Path) -> Path:
     if (path / "beacons" / CONFIG_NAME).is_file():
         return path / "beacons"
     if (path / "config.yaml").is_file():
-        newest = max((path / "checkpoints").glob(f"*{TRAINING_SUFFIX}"), default=None)
-        allowed = "a finished run" if newest is None else f"a finished run, or the checkpoint {newest}"
+        allowed = "a finished run"
+        with suppress(ValueError):
+            allowed += f", or the checkpoint {find_checkpoint(path)}"
         raise ValueError(
             f"checkpoint={path} is the folder of an unfinished run, without beacons/{CONFIG_NAME}; allowed: {allowed}"
         )
@@ -67,8 +69,7 @@ def how_to_continue(folder: Path) -> str:
         checkpoint = find_checkpoint(folder)
     except ValueError:
         return f"stopped before the first checkpoint: {folder}"
-    words = shlex.split(command_line())[:2] or ["python", "train.py"]
-    return f"stopped; to continue from {checkpoint.name}: {shlex.join([*words, f'resume={folder}'])}"
+    return f"stopped; to continue from {checkpoint.name}: {shlex.join(['python', 'train.py', f'resume={folder}'])}"
 
 
 def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[BeaconLM, PreTrainedTokenizerBase]:

@@ -164,7 +164,6 @@ def test_an_interrupted_run_says_how_to_continue(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(BeaconModule, "on_train_batch_start", interrupt, raising=False)
-    monkeypatch.setattr("beacon_lit.runs.command_line", lambda: "python train.py init_from=b 'ratio=[2,4]' resume=a")
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
         train(composed("train", *settings(inputs, tmp_path, "callbacks.evaluation=null")))
     said = f"to continue from step-000001.ckpt: python train.py resume={tmp_path}"

@@ -83,8 +83,12 @@ class BeaconCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, including tensors shared with forks."""
-        tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
-        return sum(tensor.nbytes for tensor in [*tensors, self.hidden])
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, those of the layers first."""
+        return [*(tensor for layer in self.layers for tensor in vars(layer).values()), self.hidden]
 
     @property
     def room(self) -> int:

@@ -60,13 +60,19 @@ def check_earlier_run(overrides: Sequence[str]) -> None:
     Raises:
         SystemExit: names the setting, its value and what is allowed.
     """
-    chosen = [entry for entry in overrides if entry.lstrip("+").startswith(("resume=", "rescore="))]
-    for override in OverridesParser.create().parse_overrides(chosen):
-        if not override.is_sweep_override() and override.value() is not None:
-            try:
-                _run_folder(override.key_or_group, override.value())
-            except ValueError as error:
-                raise SystemExit(f"error: {error}") from None
+    for name, path in paths(overrides, "resume", "rescore"):
+        try:
+            _run_folder(name, path)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from None
+
+
+def paths(overrides: Sequence[str], *names: str) -> list[tuple[str, str]]:
+    """Return the settings of these names on a command line, with their paths; nulls and sweeps are left out."""
+    chosen = [entry for entry in overrides if entry.lstrip("+").partition("=")[0] in names]
+    parsed = OverridesParser.create().parse_overrides(chosen)
+    single = [override for override in parsed if not override.is_sweep_override() and override.value() is not None]
+    return [(override.key_or_group, str(override.value())) for override in single]
 
 
 def _run_folder(name: str, path: Any) -> Path:

@@ -15,7 +15,7 @@ from beacon_lit import BeaconLM
 from beacon_lit.arch.head_budgets import HeadBudgets
 from beacon_lit.arch.nn.importance import repetition_importance
 from beacon_lit.arch.plan.budgets import check_settings, head_budgets
-from beacon_lit.checks import check_writable, is_count
+from beacon_lit.checks import check_counts, check_writable
 from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.data.encoding import start_ids, token_ids
@@ -39,9 +39,8 @@ def compute_head_budgets(cfg: DictConfig) -> HeadBudgets:
         ValueError: a setting is wrong, or no held-out text is long enough.
     """
     check_settings(cfg.ratio, cfg.even, cfg.groups)
-    for name, least in (("length", 2), ("pieces", 1)):
-        if not is_count(cfg[name], least):
-            raise ValueError(f"{name}={cfg[name]!r} is not allowed; allowed: an integer, at least {least}")
+    check_counts(2, length=cfg.length)
+    check_counts(1, pieces=cfg.pieces)
     folder = Path(cfg.run_folder) / "beacon"
     check_writable("run_folder", folder)
     lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)

@@ -1,12 +1,12 @@
-"""Give a resumed run of training the settings of the run that it continues."""
+"""Complete the command line of training that resumes a run with the settings of the run."""
 
 import os
 import shlex
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from beacon_lit.cli.earlier import paths
 from beacon_lit.record import is_first
 from beacon_lit.runs import find_checkpoint
 
@@ -14,21 +14,19 @@ _OWN = ("resume", "init_from", "run_folder", "hydra")  # settings that a run doe
 
 
 def with_settings_of_resumed(words: Sequence[str]) -> list[str]:
-    """Return a command line of training, with the settings that the run of `resume` was given and this line does not.
+    """Return a command line of training, with those settings of the run that it resumes which it does not set itself.
 
-    A run's folder has them in .hydra/overrides.yaml; without this file, or in a sweep, nothing is added.
+    These are the settings of the run's own command line, in .hydra/overrides.yaml. Without this file, or in a sweep,
+    nothing is added.
 
     Args:
         words: the command line, without the command.
     """
-    if {"-m", "--multirun"} & {*words}:
-        return [*words]
-    overrides = OverridesParser.create().parse_overrides([word for word in words if "resume=" in word])
-    path = next((override.value() for override in overrides if override.key_or_group == "resume"), None)
-    if path is None:
+    resumed = paths(words, "resume")
+    if not resumed or {"-m", "--multirun"} & {*words}:
         return [*words]
     try:
-        folder = find_checkpoint(str(path)).resolve().parents[1]
+        folder = find_checkpoint(resumed[0][1]).resolve().parents[1]
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     file = folder / ".hydra" / "overrides.yaml"

@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from beacon_lit.arch import RowDecoding, check_ratio
 from beacon_lit.chat.template import ChatTemplate
-from beacon_lit.checks import check_writable, is_count
+from beacon_lit.checks import check_counts, check_writable
 from beacon_lit.cli.checks import check_trained
 from beacon_lit.cli.command import command
 from beacon_lit.cli.generate import adaptive
@@ -81,9 +81,8 @@ def application(cfg: DictConfig, key: str) -> Any:
 
 def _check(cfg: DictConfig) -> None:
     """Check the settings of the server before the model is loaded."""
-    for name, least in (("port", 0), ("batch_size", 1), ("queue", 1), ("max_new_tokens", 1)):
-        if not is_count(cfg[name], least):
-            raise ValueError(f"{name}={cfg[name]} is not allowed; allowed: an integer >= {least}")
+    check_counts(0, port=cfg.port)
+    check_counts(1, batch_size=cfg.batch_size, queue=cfg.queue, max_new_tokens=cfg.max_new_tokens)
     for name in ("disk_mib", "memory_mib", "upload_mib", "graceful_seconds"):
         if not isinstance(cfg[name], int | float) or cfg[name] < 0:
             raise ValueError(f"{name}={cfg[name]} is not allowed; allowed: a number >= 0")

@@ -13,14 +13,12 @@ from beacon_lit.chat.reading import HELD_BACK, Reading
 from beacon_lit.chat.tokenizing import TokenizedText, common_prefix, tokenize
 from beacon_lit.serving.compress import compress
 from beacon_lit.serving.errors import ApiError
-from beacon_lit.serving.inbox import Delta, Ended, Event, Started
+from beacon_lit.serving.inbox import Delta, Emit, Ended
 from beacon_lit.serving.prompts import Prompt
 from beacon_lit.serving.sampling import Sampler
 from beacon_lit.serving.schemas import Options
 from beacon_lit.serving.service import Service
 from beacon_lit.serving.wording import Wording
-
-Emit = Callable[[Event], None]
 
 
 class Answer:
@@ -52,9 +50,7 @@ class Answer:
             answering.check_room(service.lm, reading, len(ids) - known)
         except ValueError as error:
             raise ApiError(400, str(error), "context_length_exceeded", "messages") from error
-        service.metrics.count("prompt_tokens_total", len(ids))
-        service.metrics.count("reused_tokens_total", known)
-        self.emit(Started(len(ids), known))
+        self.emit(service.started(len(ids), known))
         boundaries = self._boundaries(prompt, ids, shared)
         for place in (*boundaries, len(ids) - HELD_BACK):
             if place > len(reading.ids):

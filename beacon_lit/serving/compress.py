@@ -1,16 +1,14 @@
 """The job of an upload: compress a document once, and keep it on disk."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
 from beacon_lit.chat.reading import HELD_BACK, Reading
 from beacon_lit.serving.documents import Document
 from beacon_lit.serving.errors import ApiError
-from beacon_lit.serving.inbox import Ended, Event, Progress, Started
+from beacon_lit.serving.inbox import Emit, Ended, Progress
 from beacon_lit.serving.service import SEPARATOR, Service
-
-Emit = Callable[[Event], None]
 
 
 class Compress:
@@ -49,9 +47,7 @@ def compress(
         reading.check_room(service.lm, max(len(ids) - known, 1))
     except ValueError as error:
         raise ApiError(413, f"the document is too long: {error}", "file_too_large", "file") from error
-    service.metrics.count("prompt_tokens_total", len(ids))
-    service.metrics.count("reused_tokens_total", known)
-    emit(Started(len(ids), known))
+    emit(service.started(len(ids), known))
     chunks = service.read(reading, tokenized, ids, boundary=True)
     with closing(chunks):
         reading = yield from _reported(chunks, emit)

@@ -1,6 +1,7 @@
 """Carry a job's events from the worker's thread to the event loop."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,7 @@ class Failed:
 
 
 Event = Started | Progress | Delta | Ended | Failed
+Emit = Callable[[Event], None]
 
 
 @dataclass(eq=False)

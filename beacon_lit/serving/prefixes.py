@@ -114,8 +114,7 @@ def _sizes(reading: Reading) -> dict[int, int]:
 
 
 def _blocks(cache: BeaconCache) -> dict[int, int]:
-    tensors = [tensor for layer in cache.layers for tensor in vars(layer).values()]
-    blocks = (tensor.untyped_storage() for tensor in [*tensors, cache.hidden])
+    blocks = (tensor.untyped_storage() for tensor in cache.tensors)
     return {block.data_ptr(): block.nbytes() for block in blocks}
 
 

@@ -11,6 +11,7 @@ from beacon_lit.chat.reading import Reading
 from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.chat.tokenizing import TokenizedText, common_prefix
 from beacon_lit.serving.documents import Documents
+from beacon_lit.serving.inbox import Started
 from beacon_lit.serving.metrics import Metrics
 from beacon_lit.serving.prefixes import Prefixes
 
@@ -64,6 +65,12 @@ class Service:
     def stop(self) -> None:
         """Keep for the next start what has been read."""
         self.prefixes.save(self.kept, self.tokenizer)
+
+    def started(self, prompt: int, known: int) -> Started:
+        """Count the tokens of a prompt, and those of them that were read for earlier requests."""
+        self.metrics.count("prompt_tokens_total", prompt)
+        self.metrics.count("reused_tokens_total", known)
+        return Started(prompt, known)
 
     def at_ratio(self, reading: Reading) -> Reading:
         """Return a reading that goes on at the server's ratio."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from beacon_lit.arch.head_budgets import HeadBudgets
-from beacon_lit.checks import is_count
+from beacon_lit.checks import check_counts
 
 DIGITS = 3  # of a share: rounding moves the mean by at most 0.0005
 
@@ -32,12 +32,10 @@ def head_budgets(importance: np.ndarray, ratio: int, even: float, groups: int) -
 
 def check_settings(ratio: int, even: float, groups: int) -> None:
     """Raise a ValueError unless `head_budgets` allows these settings."""
-    if not is_count(ratio, 2):
-        raise ValueError(f"ratio={ratio!r} is not allowed; allowed: an integer, at least 2")
+    check_counts(2, ratio=ratio)
     if isinstance(even, bool) or not isinstance(even, (int, float)) or not 0.01 <= even <= 1:
         raise ValueError(f"even={even!r} is not allowed: every head needs a share above 0; allowed: 0.01 to 1")
-    if not is_count(groups, 1):
-        raise ValueError(f"groups={groups!r} is not allowed; allowed: an integer, at least 1")
+    check_counts(1, groups=groups)
 
 
 def important_shares(importance: np.ndarray, ratio: int) -> np.ndarray:
