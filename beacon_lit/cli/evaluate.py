@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.text import Text
 
 from beacon_lit.checks import as_tuple
 from beacon_lit.cli.checks import check_accelerator, check_started, check_trained, members
@@ -101,7 +102,9 @@ def _report(cfg: DictConfig, tasks: Tasks, folder: Path, results: Results, notes
     settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
     save(folder, tasks, runs, make_figures(tasks, runs), settings, command_line(), notes)
     console = Console()
-    console.print(score_table(runs, title=str(cfg.checkpoint or cfg.model.path)))
+    evaluated = Text(f"\n  {cfg.checkpoint or cfg.model.path}", "italic")
+    console.print(evaluated, soft_wrap=True)  # a long path is not broken into lines
+    console.print(score_table(runs))
     console.print(cost_table(results))
     for note in notes:
         log.info(note)

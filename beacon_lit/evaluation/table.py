@@ -9,18 +9,17 @@ from beacon_lit.evaluation.costs import by_mode, costs
 from beacon_lit.evaluation.task import Results
 
 
-def score_table(runs: Mapping[str, Results], title: str | None = None) -> Table:
+def score_table(runs: Mapping[str, Results]) -> Table:
     """Make the table of scores, with columns grouped by task.
 
     Args:
         runs: label ("before training", or "" for a single run) -> results.
-        title: stands above the table.
     """
     results = list(runs.values())
     newest = list(runs)[-1]
     tasks = list(dict.fromkeys(task for result in results for task in result))
     modes = list(dict.fromkeys(mode for result in results for scores in result.values() for mode in scores))
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for task in tasks:
         for label in runs:
