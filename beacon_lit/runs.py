@@ -25,6 +25,9 @@ from beacon_lit.tokenizer_state import trained_tokenizer
 
 log = logging.getLogger(__name__)
 
+# What a checkpoint fixes among the settings of `model.backbone`; others, such as `rope_parameters`, count with it.
+_FIXED = ("_target_", "_convert_", "path", "hf_config", "beacon", "beacon_dtype")
+
 
 def find_beacons(path: str | Path) -> Path:
     """Return the path that `BeaconLM.from_pretrained` reads: for the folder of a run, the `beacons` folder inside.
@@ -92,7 +95,8 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
     if cfg.checkpoint is None:
         lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
     else:
-        options = {name: cfg.model.backbone.get(name) for name in ("attn", "dtype") if name in cfg.model.backbone}
+        given = OmegaConf.masked_copy(cfg.model.backbone, [name for name in cfg.model.backbone if name not in _FIXED])
+        options = instantiate(given, _convert_="all")
         options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
         path = find_beacons(cfg.checkpoint)
         lm = BeaconLM.from_pretrained(str(path), **options)
