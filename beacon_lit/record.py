@@ -33,7 +33,7 @@ def recorded(function: RunFunction) -> RunFunction:
     No other process can run in the folder meanwhile.
 
     The file has the fields "state" ("running", "done", "failed", or "stopped" by a signal or Ctrl-C; a killed run stays
-    "running"), "started" and "seconds", the "metrics" of a finished run, and the "error" of a failed run.
+    "running"), "command", "started" and "seconds", the "metrics" of a finished run, and the "error" of a failed run.
     """
 
     @wraps(function)
@@ -41,7 +41,8 @@ def recorded(function: RunFunction) -> RunFunction:
         if not is_first(os.environ):
             return function(cfg)
         file, start = Path(cfg.run_folder) / RECORD_FILE, perf_counter()
-        fields: dict[str, Any] = {"state": RUNNING, "started": datetime.now().astimezone().isoformat("T", "seconds")}
+        fields: dict[str, Any] = {"state": RUNNING, "command": command_line()}
+        fields["started"] = datetime.now().astimezone().isoformat("T", "seconds")
         with reserved(file.parent):
             _write(file, fields)
             try:

@@ -10,15 +10,12 @@ backbone's weights.
 """
 
 import argparse
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.arch.model import BeaconLM
+from beacon_lit.files import check_new, new_folder
 from beacon_lit.tokenizer_state import trained_tokenizer
 
 LAYOUTS = ("published", "beacons", "full")
@@ -48,8 +45,7 @@ def convert(
         raise ValueError(f"to={to!r} is not allowed; allowed: {', '.join(LAYOUTS)}")
     if plain_type and to != "published":
         raise ValueError(f"plain_type=True is not allowed with to={to!r}; allowed: with to='published'")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new or an empty folder")
+    check_new("target", target)
     if to == "beacons" and trains_backbone(source):
         raise ValueError(f"to='beacons' is not allowed, {source} has a trained backbone, too; allowed: published, full")
     settings = stored_settings(source, backbone=backbone)
@@ -60,7 +56,7 @@ def convert(
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
     if to != "beacons" and adapter.settings(lm) is not None:
         lm.merge_adapter()
-    with _whole(target) as folder:
+    with new_folder("target", target) as folder:
         try:  # before the model, which puts the backbone's tokenizer into a folder without one
             trained_tokenizer(source, backbone).save_pretrained(folder)
         except ValueError as error:
@@ -70,24 +66,6 @@ def convert(
         else:
             lm.save_pretrained(folder, beacon_only=to == "beacons")
     return lm
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """Yield a folder beside `target` that becomes `target` at the end of the block, or vanishes after an error."""
-    folder = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(f"target={str(target)!r}: {error.strerror}; allowed: a folder to write to") from error
-    try:
-        yield folder
-        try:
-            folder.replace(target)
-        except OSError as error:  # another process has filled the folder meanwhile
-            raise ValueError(f"target={str(target)!r} is not allowed, it exists; allowed: a new folder") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
