@@ -21,6 +21,16 @@ SHAPES = {
         vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     ),
+    "32B": Qwen2Config(
+        hidden_size=5120, intermediate_size=27648, num_hidden_layers=64, num_attention_heads=40, num_key_value_heads=8,
+        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
+    "72B": Qwen2Config(
+        hidden_size=8192, intermediate_size=29568, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
+        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
     "tiny": Qwen2Config(
         hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=1000, max_position_embeddings=32768, tie_word_embeddings=True,
