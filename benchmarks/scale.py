@@ -2,11 +2,11 @@
 
     python -m benchmarks.scale
 
-No GPU is needed. FLOPs are counted as in training (`arch/flops.py`), on the real shape without weights. Computation runs at
-the share of the peak that the 7B shape reached on one H100 (`Measured.mfu`), times what the strategy reached of twice a
-single GPU on two (`Measured.efficiency`). Layers are gathered one ahead of the computation: a layer takes the longer of
-its computation and the gathering of the next one. GPUs of a node gather over NVLink; nodes receive what they lack through one
-network adapter per GPU, at the same time.
+No GPU is needed. FLOPs are counted as in training (`arch/flops.py`), on the real shape without weights. Computation runs
+at the share of the peak that the 7B shape reached on one H100, times what the strategy reached of twice a single GPU
+on two (`Measured`). Layers are gathered one ahead of the computation: a layer takes the longer of its computation and
+the gathering of the next one. GPUs of a node gather over NVLink; nodes receive what they lack through one network
+adapter per GPU, at the same time.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def estimate(of: Work, anchor: Work, gpus: int, strategy: str, cluster: Cluster,
 
 
 def _held(of: Work, gpus: int) -> float:
-    """Bytes on a GPU: its shard with gradients and AdamW's moments, the root and two layers, and states of all layers."""
+    """Bytes on a GPU: its shard, gradients and AdamW's moments, the root and two layers, and states of all layers."""
     return (of.parameters + 12 * of.trained) / gpus + of.root + 2 * of.layer + of.states
 
 
