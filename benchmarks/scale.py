@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale
 
-No GPU is needed. FLOPs are counted as in training (`arch/flops.py`), on the real shape without weights. Computation runs
+No GPU is needed. FLOPs are counted as in training (`arch/flops.py`), on the real shape. Computation runs
 at the share of the peak that the 7B shape reached on one H100, times what the strategy reached of twice a single GPU
 on two (`Measured`). Layers are gathered one ahead of the computation: a layer takes the longer of its computation and
 the gathering of the next one. GPUs of a node gather over NVLink; nodes receive what they lack through one network
