@@ -21,6 +21,7 @@ DECODE_AHEAD, BATCH_AHEAD = 50, 10  # steps before a window's border, and as man
 
 def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
     """Measure the milliseconds of each step of one row, across a window's border, and of reading the weights alone."""
+    rate = copy_rate(device)
     for length in plan.lengths["decode"]:
         ahead = min(DECODE_AHEAD, plan.window // 2)
         ids = text_before(lm, length, ahead, device)
@@ -28,14 +29,14 @@ def decode(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
             cache, error = attempt(partial(_after, subject, ids))
             measured = None
             if cache is not None:
-                measured, error = attempt(partial(_steps, subject, ids, cache, ahead, plan.window))
+                measured, error = attempt(partial(_steps, subject, ids, cache, ahead, plan.window, rate))
             yield {"model": subject.name, "tokens": length, "batch": 1, **(measured or {"error": error})}
-            if cache is not None and isinstance(subject, Beacons):
+            if cache is not None and type(subject) is Beacons:
                 measured, error = attempt(partial(_one_window, subject, ids, cache, plan.window))
                 yield {"model": "one window read", "tokens": length, **(measured or {"error": error})}
             del cache
     if plan.lengths["decode"]:
-        measured, error = attempt(partial(_weights_alone, lm, device))
+        measured, error = attempt(partial(_weights_alone, lm, rate))
         yield {"model": "weights alone", **(measured or {"error": error})}
 
 
@@ -45,9 +46,9 @@ def _one_window(subject: Beacons, ids: Tensor, cache: Cache, window: int) -> Row
     return {"median_ms": seconds / 8 * 1000}
 
 
-def _weights_alone(lm: BeaconLM, device: torch.device) -> Row:
-    """Compute the floor of a step: the time to read the backbone's weights at the device's copy rate."""
-    rate, weights = copy_rate(device), weight_bytes(lm)
+def _weights_alone(lm: BeaconLM, rate: float) -> Row:
+    """Compute the time to read the backbone's weights at the device's copy rate."""
+    weights = weight_bytes(lm)
     return {"median_ms": weights / rate * 1000, "weights_gib": weights / GIB, "copied_gib_per_second": rate / GIB}
 
 
@@ -60,6 +61,7 @@ def _after(subject: Subject, ids: Tensor) -> Cache:
 
 def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
     """Measure tokens per second of many rows, and how many rows fit; every batch tried is a row of the table."""
+    rate = copy_rate(device)
     for length in plan.lengths["batch"]:
         ahead = min(BATCH_AHEAD, plan.window // 2)
         ids = text_before(lm, length, ahead, device)
@@ -72,7 +74,7 @@ def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
             rows: int | None = plan.rows
             fitting, failing = 0, None
             while rows:
-                work = partial(_copies_and_steps, subject, ids.expand(rows, -1), one, ahead, plan.window)
+                work = partial(_copies_and_steps, subject, ids.expand(rows, -1), one, ahead, plan.window, rate)
                 measured, error = attempt(work)
                 yield {**head, "batch": rows, **(measured or {"error": error})}
                 if error not in (None, OUT_OF_MEMORY):
@@ -94,17 +96,22 @@ def _one_row(subject: Subject, ids: Tensor) -> Cache:
     return subject.copies(_after(subject, ids), 1, torch.device("cpu"))
 
 
-def _copies_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, window: int) -> Row:
-    return _steps(subject, ids, subject.copies(one, len(ids), ids.device), ahead, window)
+def _copies_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, window: int, rate: float) -> Row:
+    return _steps(subject, ids, subject.copies(one, len(ids), ids.device), ahead, window, rate)
 
 
-def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int) -> Row:
-    """Decode `ahead` steps up to a border and as many after it."""
+def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int, rate: float) -> Row:
+    """Decode `ahead` steps up to a border and as many after it.
+
+    The floor of a step is the time to read the weights and the cache once, at the device's copy rate.
+    """
     kept = subject.nbytes(cache) / GIB
+    floor = (weight_bytes(subject.lm) / GIB + kept) * GIB / rate * 1000
     reset_peak(ids.device)
     seconds = subject.generate(ids, cache, 2 * ahead)
     memory = {"peak_gib": peak_gib(ids.device), "cache_gib": kept}
-    return {**timings(seconds, len(ids), ahead if subject.has_borders else None, window), **memory}
+    timed = timings(seconds, len(ids), ahead if subject.has_borders else None, window)
+    return {**timed, "floor_ms": floor, "of_floor": timed["median_ms"] / floor, **memory}
 
 
 def timings(seconds: Sequence[float], rows: int, border: int | None, window: int) -> Row:

@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 PANELS = {"seconds": "seconds to read", "peak_gib": "peak memory, GiB", "cache_gib": "cache, GiB"}
-COLORS = {"beacons": "#1f77b4", "dense": "#222222"}
+COLORS = {"beacons": "#1f77b4", "dense": "#222222"}  # other models are in the tables alone
 
 
 def draw(rows: Sequence[Mapping[str, Any]], device: str) -> Figure:

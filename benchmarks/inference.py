@@ -11,10 +11,17 @@ read    Read a text once: beacons with `compress`, the dense backbone in one for
 decode  Continue one row after a text with `generate`, timed from token to token: 50 steps up to the border of a window,
         where beacons read that window once more, and 50 steps after it. "border" is the slowest step around the border,
         "worst" the slowest of all steps but the first, which includes set-up. "one window read" is the time to read one
-        further window after the text. "weights alone" is the floor of a step: bytes of the weights over the device's
-        copy rate.
+        further window after the text. "weights alone" is the time to read the weights at the device's copy rate.
 batch   Decode many rows at once, 10 steps up to the border and 10 after it. All rows reach the border together, which
         is the worst case of memory. Batches are doubled until memory runs out, then bisected.
+
+"dense, static" is the backbone by our own machinery with nothing compressed: the text is read in the same windows,
+and a step of decoding runs in a CUDA graph over static buffers and reads each key and value once, in batched matrix
+products. "dense" is transformers' own, with FlashAttention-2 or torch's kernel, and a cache that grows.
+
+"x floor" is the time over the least that the device allows: for decoding, weights and cache read once at the copy rate
+of the device (measured, bytes read and written); for reading, the matrix products of all layers at the peak rate
+(2 x weights x tokens, and 4 x layers x heads x head dim x visible pairs).
 
 tokens/s of decoding weighs the border step with its share: one step per window.
 

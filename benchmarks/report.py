@@ -13,18 +13,19 @@ Row = dict[str, Any]
 # part -> key of a row -> format of its value
 COLUMNS: dict[str, dict[str, str]] = {
     "read": {
-        "tokens": ",", "seconds": ".3f", "tokens_per_second": ",.0f", "peak_gib": ".2f", "cache_gib": ".3f", "runs": "",
+        "tokens": ",", "seconds": ".3f", "tokens_per_second": ",.0f", "peak_gib": ".2f", "cache_gib": ".3f",
+        "of_floor": ".2f", "runs": "",
     },
     "decode": {
         "tokens": ",", "median_ms": ".2f", "border_ms": ".2f", "worst_ms": ".2f", "worst_step": "", "first_ms": ".0f",
-        "tokens_per_second": ",.1f", "peak_gib": ".2f", "cache_gib": ".3f",
+        "tokens_per_second": ",.1f", "of_floor": ".2f", "peak_gib": ".2f", "cache_gib": ".3f",
     },
     "batch": {
         "tokens": ",", "batch": "", "tokens_per_second": ",.1f", "median_ms": ".2f", "border_ms": ".2f",
-        "first_ms": ".0f", "peak_gib": ".2f", "cache_gib": ".3f",
+        "first_ms": ".0f", "of_floor": ".2f", "peak_gib": ".2f", "cache_gib": ".3f",
     },
 }  # fmt: skip
-TITLES = {"tokens_per_second": "tokens/s", "peak_gib": "peak GiB", "cache_gib": "cache GiB"}
+TITLES = {"tokens_per_second": "tokens/s", "peak_gib": "peak GiB", "cache_gib": "cache GiB", "of_floor": "x floor"}
 WIDTH = 11
 
 

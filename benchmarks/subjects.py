@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen2ForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from beacon_lit import BeaconCache, BeaconLM
+from beacon_lit.arch.flops import Load, load
+from beacon_lit.arch.plan.call import plan_call
 
 Cache = Any  # a BeaconCache, or a DynamicCache
 
@@ -16,15 +18,20 @@ class Subject(Protocol):
     """A way to read a text and to continue it.
 
     Attributes:
+        lm: the model.
         name: name in tables.
         has_borders: whether a step that closes a window costs more than other steps.
     """
 
+    lm: BeaconLM
     name: str
     has_borders: bool
 
     def read(self, ids: Tensor) -> Cache:
         """Read (B, L) ids; return their cache."""
+
+    def work(self, length: int) -> Load:
+        """Return the amount of work in reading one row of `length` tokens."""
 
     def nbytes(self, cache: Cache) -> int:
         """Return the bytes of a cache."""
@@ -51,6 +58,11 @@ class Beacons:
         """Read (B, L) ids that follow those of a cache; return the cache of all ids."""
         return self.lm.compress(ids, cache=cache)
 
+    def work(self, length: int) -> Load:
+        beacon = self.lm.beacon
+        call = plan_call(beacon, beacon.limits(self.lm.positions), [length], None, "raw", beacon.ratios[0], None)
+        return load(call.rows, beacon)
+
     def nbytes(self, cache: BeaconCache) -> int:
         return cache.nbytes
 
@@ -59,6 +71,25 @@ class Beacons:
 
     def generate(self, ids: Tensor, cache: BeaconCache, new: int) -> list[float]:
         return _timed(self.lm, ids[:, -1:], new, cache=cache)
+
+
+class Kept(Beacons):
+    """Read and decode with the backbone by our own machinery, which compresses nothing.
+
+    The text is read in the windows of the beacons, each of which sees all text before it, by the same attention kernel.
+    A step of decoding runs in a CUDA graph over static buffers, and reads each key and value once.
+    """
+
+    name, has_borders = "dense, static", False
+
+    def read(self, ids: Tensor) -> BeaconCache:
+        return self.lm.compress(ids, ratios=0)
+
+    def work(self, length: int) -> Load:
+        return dense_work(length)
+
+    def generate(self, ids: Tensor, cache: BeaconCache, new: int) -> list[float]:
+        return _timed(self.lm, ids[:, -1:], new, cache=cache, ratios=0)
 
 
 class Dense:
@@ -78,6 +109,9 @@ class Dense:
         self.lm.dense(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache
 
+    def work(self, length: int) -> Load:
+        return dense_work(length)
+
     def nbytes(self, cache: DynamicCache) -> int:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
@@ -92,9 +126,14 @@ class Dense:
         return _timed(self.plain, ids, new, past_key_values=cache, attention_mask=torch.ones_like(ids))
 
 
+def dense_work(length: int) -> Load:
+    """Return the work of reading without beacons: each token sees all tokens up to itself."""
+    return Load(length, 0, 0, length * (length + 1) // 2)
+
+
 def subjects(lm: BeaconLM) -> tuple[Subject, ...]:
     """Return the models to compare."""
-    return Beacons(lm), Dense(lm)
+    return Beacons(lm), Kept(lm), Dense(lm)
 
 
 def random_ids(lm: BeaconLM, length: int, device: torch.device) -> Tensor:

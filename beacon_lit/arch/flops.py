@@ -78,6 +78,13 @@ def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
     return linear + 3 * 4 * config.num_hidden_layers * heads * work.pairs
 
 
+def forward_flops(lm: BeaconModel, work: Load) -> int:
+    """Count the operations of all layers in one forward pass, without the language head."""
+    linear = sum(2 * size * tokens for size, tokens, _ in _linear_layers(lm, work))
+    heads = lm.config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
+    return linear + 4 * lm.config.num_hidden_layers * heads * work.pairs
+
+
 def head_flops(lm: BeaconModel) -> int:
     """Count the operations of the language head for one labelled token, forward and backward."""
     head = lm.lm_head

@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from beacon_lit.arch.flops import forward_flops
 from benchmarks import figures, inference
 from benchmarks.decoding import next_batch, text_before, timings, weight_bytes
 from benchmarks.device import OUT_OF_MEMORY, attempt, is_out_of_memory
 from benchmarks.plan import PLANS
 from benchmarks.report import largest
-from benchmarks.subjects import Beacons, Dense, random_ids
+from benchmarks.subjects import Beacons, Dense, Kept, dense_work, random_ids
 
 CPU = torch.device("cpu")
 
@@ -39,12 +40,12 @@ def test_the_command_measures_reading(everything, lm):
     assert status == 0
     rows = parts["read"]["rows"]
     assert [(row["model"], row["tokens"]) for row in rows] == [
-        ("beacons", 512), ("dense", 512), ("beacons", 1024), ("dense", 1024)
-    ]  # fmt: skip
+        (name, length) for length in (512, 1024) for name in ("beacons", "dense, static", "dense")
+    ]
     for row in rows:
         assert row["seconds"] > 0 and row["runs"] == 3 and row["peak_gib"] is None
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
-    config, held = lm.config, {row["model"]: row["cache_gib"] * 2**30 for row in rows[2:]}
+    config, held = lm.config, {row["model"]: row["cache_gib"] * 2**30 for row in rows[3:]}
     token_bytes = (
         2 * 2 * config.num_hidden_layers * config.num_key_value_heads * 16
     )  # keys and values, bf16, heads of 16
@@ -54,12 +55,15 @@ def test_the_command_measures_reading(everything, lm):
 
 def test_the_command_measures_decoding(everything, lm):
     _, _, parts = everything
-    beacons, window, dense, weights = parts["decode"]["rows"]
+    beacons, window, static, dense, weights = parts["decode"]["rows"]
     assert [row["model"] for row in parts["decode"]["rows"]] == [
-        "beacons", "one window read", "dense", "weights alone"
+        "beacons", "one window read", "dense, static", "dense", "weights alone"
     ]  # fmt: skip
     assert window["median_ms"] > 0 and window["tokens"] == beacons["tokens"]
-    for row in (beacons, dense):
+    for row in (beacons, static, dense):
+        read = weights["weights_gib"] + row["cache_gib"]
+        assert row["floor_ms"] == pytest.approx(weights["median_ms"] * read / weights["weights_gib"])
+        assert row["of_floor"] == row["median_ms"] / row["floor_ms"]
         assert len(row["steps_ms"]) == 100 and 0 < row["median_ms"] <= row["worst_ms"]
     assert beacons["border_ms"] > beacons["median_ms"] and dense["border_ms"] is None
     assert weights["weights_gib"] * 2**30 == weight_bytes(lm) and weights["median_ms"] > 0
@@ -68,10 +72,10 @@ def test_the_command_measures_decoding(everything, lm):
 def test_the_command_measures_batches(everything):
     _, _, parts = everything
     assert [(row["model"], row["batch"]) for row in parts["batch"]["rows"]] == [
-        ("beacons", 2), ("beacons", 4), ("dense", 2), ("dense", 4)
-    ]  # fmt: skip
-    assert parts["batch"]["largest_batch"] == {"tiny": {"beacons": 4, "dense": 4}}
-    one_row, two_rows = (row["cache_gib"] for row in parts["batch"]["rows"][2:])
+        (name, rows) for name in ("beacons", "dense, static", "dense") for rows in (2, 4)
+    ]
+    assert parts["batch"]["largest_batch"] == {"tiny": {"beacons": 4, "dense, static": 4, "dense": 4}}
+    one_row, two_rows = (row["cache_gib"] for row in parts["batch"]["rows"][4:])
     assert two_rows == 2 * one_row
 
 
@@ -114,12 +118,13 @@ def test_running_out_of_memory_is_a_row_and_the_rest_goes_on(tmp_path, monkeypat
     assert status == 0 and (tmp_path / "inference.png").exists()
     errors = {(row["model"], row["tokens"]): row.get("error") for row in parts["read"]["rows"]}
     assert errors == {
-        ("beacons", 512): None, ("dense", 512): None, ("beacons", 1024): None, ("dense", 1024): OUT_OF_MEMORY
+        ("beacons", 512): None, ("dense, static", 512): None, ("dense", 512): None,
+        ("beacons", 1024): None, ("dense, static", 1024): None, ("dense", 1024): OUT_OF_MEMORY,
     }  # fmt: skip
     tried = [(row["batch"], row.get("error")) for row in parts["batch"]["rows"] if row["model"] == "beacons"]
     assert tried == [(2, None), (4, OUT_OF_MEMORY), (3, None)]
-    assert parts["batch"]["largest_batch"]["tiny"] == {"beacons": 3, "dense": 4}
-    assert capsys.readouterr().out.count(OUT_OF_MEMORY) == 2
+    assert parts["batch"]["largest_batch"]["tiny"] == {"beacons": 3, "dense, static": 3, "dense": 4}
+    assert capsys.readouterr().out.count(OUT_OF_MEMORY) == 3
 
 
 def test_another_failure_shows_in_the_status_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
@@ -131,7 +136,7 @@ def test_another_failure_shows_in_the_status_and_the_rest_goes_on(tmp_path, monk
     assert status == 1
     for part in ("decode", "batch"):
         errors = [row.get("error") for row in parts[part]["rows"]]
-        assert errors[0] == "RuntimeError: no such kernel" and set(errors[1:]) == {None}
+        assert errors[0] == "RuntimeError: no such kernel" and set(errors[1:]) == {None}  # "dense, static" has its own
     assert "in broken" in capsys.readouterr().err
 
 
@@ -214,6 +219,28 @@ def test_dense_goes_on_from_its_cache_with_one_token_at_a_time(lm):
         hook.remove()
     assert widths == [39, 1, 1, 1, 1, 1, 1] and len(steps) == 6
     assert made == expected[0, 40:].tolist()
+
+
+@torch.no_grad()
+def test_the_static_peer_compresses_nothing_and_writes_what_the_backbone_writes(lm):
+    ids, static = random_ids(lm, 300, CPU), Kept(lm)  # two windows and a part
+    cache = static.read(ids[:, :-1])
+    assert cache.sink_slots + cache.beacon_slots + cache.window_slots < 299 and static.nbytes(cache) == cache.nbytes
+    token_bytes = 2 * 2 * lm.config.num_hidden_layers * lm.config.num_key_value_heads * 16
+    assert cache.nbytes >= 299 * token_bytes
+    logits, expected = (call.logits[0, -1] for call in (lm(ids[:, -1:], cache=cache), lm.dense(ids)))
+    assert torch.allclose(logits.float(), expected.float(), atol=0.02 * expected.float().abs().max())
+    assert len(static.generate(ids, cache, 200)) == 200  # across borders
+
+
+def test_the_floor_of_reading_counts_what_is_read(lm):
+    beacons, dense = Beacons(lm).work(1024), dense_work(1024)
+    assert dense.pairs == 1024 * 1025 / 2 > 2 * beacons.pairs
+    config = lm.config
+    layer = sum(module.weight.numel() for name, module in lm.model.layers[0].named_modules()
+                if isinstance(module, torch.nn.Linear) and "beacon" not in name)  # fmt: skip
+    expected = config.num_hidden_layers * (2 * layer * 1024 + 4 * config.hidden_size * dense.pairs)
+    assert forward_flops(lm, dense) == expected
 
 
 @torch.no_grad()
