@@ -54,12 +54,16 @@ def check_backbone(saved: Mapping[str, Any], served: Mapping[str, Any], name: st
         served: see `identify`; weights are compared if it has samples.
         name: the cache's name, for the message.
     """
-    for field in saved.keys() & served.keys():
-        if not _ALIKE.get(field, _equal)(saved[field], served[field]):
+    for field in saved:
+        if field in served and not _ALIKE.get(field, _equal)(saved[field], served[field]):
             raise ValueError(
-                f"beacon_cache={name!r} was made on a backbone with another {field} "
-                f"({saved[field]}; served: {served[field]}); allowed: a cache of the backbone that is served"
+                f"beacon_cache={name!r} was made on a backbone with another {field} ({_short(saved[field])}; served: "
+                f"{_short(served[field])}); allowed: a cache of the backbone that is served"
             )
+
+
+def _short(value: Any) -> str:
+    return str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
 
 
 def _equal(one: Any, two: Any) -> bool:

@@ -1,13 +1,12 @@
 """vLLM's side: the scheduler counts a request's memory as computed, and workers load the memory from a file.
 
-    vllm serve BACKBONE --no-enable-prefix-caching --kv-transfer-config '{"kv_connector": "BeaconConnector",
-        "kv_connector_module_path": "beacon_lit.vllm.connector", "kv_role": "kv_consumer",
-        "kv_connector_extra_config": {"folder": "caches"}}'
+vllm serve BACKBONE --no-enable-prefix-caching --kv-transfer-config '{"kv_connector": "BeaconConnector",
+    "kv_connector_module_path": "beacon_lit.vllm.connector", "kv_role": "kv_consumer",
+    "kv_connector_extra_config": {"folder": "caches"}}'
 """
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +19,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from vllm.logger import init_logger
 
-from beacon_lit.vllm.backbone import check_backbone, identify
-from beacon_lit.vllm.export import CacheFile, read_layers
-from beacon_lit.vllm.requests import Load, cache_path, check_engine, check_prompt, own_heads, slot_mapping
+from beacon_lit.vllm.export import read_layers
+from beacon_lit.vllm.requests import Load, check_engine, check_prompt, find, own_heads, served_by, slot_mapping
 
 log = init_logger(f"vllm.{__name__}")  # vLLM shows the messages of its own loggers
 
@@ -46,11 +44,9 @@ class BeaconConnector(KVConnectorBase_V1):
         specs = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
         check_engine(vllm_config, specs)
         self._block_size = specs[0].block_size
-        self._folder = Path(self._kv_transfer_config.get_from_extra_config("folder", "."))
-        model = vllm_config.model_config
+        self._dtype = vllm_config.model_config.dtype
         if role == KVConnectorRole.SCHEDULER:
-            self._served = identify(model.hf_text_config, model.model, model.revision)
-        self._dtype = model.dtype
+            self._folder, self._served = served_by(vllm_config)
         self._loads: list[Load] = []
         self._results = KVConnectorTransferResults()
 
@@ -79,11 +75,8 @@ class BeaconConnector(KVConnectorBase_V1):
         return Loads(loads)
 
     def _planned(self, request: Any) -> Load:
-        params = request.kv_transfer_params
         try:
-            path = cache_path(params, self._folder)
-            file = CacheFile.read(path)
-            check_backbone(file.backbone, self._served, path.name)
+            path, file = find(request.kv_transfer_params, self._folder, self._served)
             check_prompt(request.prompt_token_ids, file, request.sampling_params.prompt_logprobs)
         except ValueError as error:
             return Load(request.request_id, "", 1, refusal=str(error))
@@ -109,6 +102,8 @@ class BeaconConnector(KVConnectorBase_V1):
         if load.refusal:
             raise ValueError(load.refusal)
         saved = read_layers(load.path)
+        if len(saved[0][0]) != load.slots:
+            raise ValueError(f"{load.path} was replaced while a request waited; allowed: asking again")
         slots = slot_mapping(load.block_ids, self._block_size, load.slots)
         rank, ranks = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
         for name, layer in layers.items():

@@ -67,7 +67,7 @@ def save_for_vllm(cache: BeaconCache, path: str | Path) -> CacheFile:
     past, row = cache.to_transformers(), cache.rows[0]
     if not row.slots:
         raise ValueError("an empty cache is not allowed: vLLM has nothing to load; allowed: at least one token")
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for index, layer in enumerate(past.layers):
         keys, values = (tensor[0].transpose(0, 1) for tensor in (layer.keys, layer.values))
         assert len(keys) == row.slots  # so that vLLM's own positions are right

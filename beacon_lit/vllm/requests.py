@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beacon_lit.vllm.backbone import check_backbone, identify
 from beacon_lit.vllm.export import CacheFile
 
 KEY = "beacon_cache"  # in kv_transfer_params
@@ -32,11 +33,16 @@ class Load:
     refusal: str = ""
 
 
-def cache_path(params: Mapping[str, Any], folder: Path) -> Path:
-    """Return the file that `kv_transfer_params` name.
+def find(params: Mapping[str, Any], folder: Path, served: Mapping[str, Any]) -> tuple[Path, CacheFile]:
+    """Return the file that a request names, and what the file says.
+
+    Args:
+        params: the request's `kv_transfer_params`.
+        folder: where exported caches are.
+        served: the backbone that is served, see `backbone.identify`.
 
     Raises:
-        ValueError: other parameters, or a file outside the folder.
+        ValueError: other parameters, a file outside the folder, a missing or damaged file, or another backbone.
     """
     name = params.get(KEY)
     if set(params) != {KEY} or not isinstance(name, str):
@@ -44,7 +50,9 @@ def cache_path(params: Mapping[str, Any], folder: Path) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(f"{KEY}={name!r} is not allowed: it is outside {folder}; allowed: a file in this folder")
-    return path
+    file = CacheFile.read(path)
+    check_backbone(file.backbone, served, name)
+    return path, file
 
 
 def check_prompt(ids: Sequence[int] | None, file: CacheFile, prompt_logprobs: int | None) -> None:
@@ -100,6 +108,13 @@ def check_engine(vllm_config: Any, specs: Sequence[Any]) -> None:
             f"sliding_window={window}, {len(specs)} kinds of layers: layers that forget memory are not allowed; "
             """allowed: full attention in all layers, such as with --hf-overrides '{"sliding_window": null}'"""
         )
+
+
+def served_by(vllm_config: Any) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of exported caches and the backbone, see `backbone.identify`, of an engine."""
+    model = vllm_config.model_config
+    folder = vllm_config.kv_transfer_config.get_from_extra_config("folder", ".")
+    return Path(folder), identify(model.hf_text_config, model.model, model.revision)
 
 
 def slot_mapping(block_ids: Sequence[int], block_size: int, count: int) -> Tensor:
