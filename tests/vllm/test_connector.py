@@ -6,27 +6,17 @@ from typing import Any
 
 import pytest
 
-from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.tiny import byte_tokenizer
-from tests.arch.tiny import tiny, tokens
-from tests.vllm.served import Question, asked, environment, settings
+from tests.arch.tiny import tokens
+from tests.vllm.served import Question, asked, compressing, environment, saved, settings
 
 pytestmark = pytest.mark.vllm
 COUNT = 40
 
 
-def compressing(seed: int = 0) -> BeaconLM:
-    """A tiny Qwen2 with heads of 32, the smallest that vLLM's kernels have."""
-    beacon = BeaconConfig(window=64, ratios=4, sink=1, overlap=3)
-    sizes = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 96, "vocab_size": 258}
-    return tiny("qwen2", beacon, seed=seed, **sizes).eval()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vllm")
-    compressing().save_backbone(folder / "backbone")
-    byte_tokenizer().save_pretrained(folder / "backbone")
+    saved(folder / "backbone")
     return folder
 
 
