@@ -19,8 +19,9 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from vllm.logger import init_logger
 
+from beacon_lit.vllm.blocks import own_heads, slot_mapping
 from beacon_lit.vllm.export import read_layers
-from beacon_lit.vllm.requests import Load, check_engine, check_prompt, find, own_heads, served_by, slot_mapping
+from beacon_lit.vllm.requests import Load, check_engine, check_prompt, find, served_by
 
 log = init_logger(f"vllm.{__name__}")  # vLLM shows the messages of its own loggers
 

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from beacon_lit.vllm.backbone import check_backbone, identify
 from beacon_lit.vllm.export import CacheFile
 
@@ -115,17 +112,3 @@ def served_by(vllm_config: Any) -> tuple[Path, dict[str, Any]]:
     model = vllm_config.model_config
     folder = vllm_config.kv_transfer_config.get_from_extra_config("folder", ".")
     return Path(folder), identify(model.hf_text_config, model.model, model.revision)
-
-
-def slot_mapping(block_ids: Sequence[int], block_size: int, count: int) -> Tensor:
-    """Return the places of a request's first `count` entries among the entries of all blocks, int64."""
-    places = torch.tensor(block_ids, dtype=torch.int64)[:, None] * block_size + torch.arange(block_size)
-    assert places.numel() >= count
-    return places.flatten()[:count]
-
-
-def own_heads(heads: int, rank: int, ranks: int) -> slice:
-    """Return the KV heads of a rank of tensor parallelism; with more ranks than heads, ranks share a head."""
-    each = max(1, heads // ranks)
-    start = rank * heads // ranks
-    return slice(start, start + each)
