@@ -209,7 +209,7 @@ class BeaconLM(BeaconGeneration):
             output.observed = {name: rows.unpack(states[: len(ids)]) for name, states in seen.items()}
             output.taught_states = {name: rows.unpack(states) for name, states in dense.items() if name in seen}
         if return_logits:
-            output.logits = self.lm_head(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
+            output.logits = self.logits(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
         return output.to_tuple() if return_dict is False else output
 
     compress = reading.compress

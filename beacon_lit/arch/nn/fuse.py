@@ -11,8 +11,9 @@ def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
     """Compile the pointwise operations of layers and head; attention and layout stay as they are."""
     compiled = torch.compile(rotate, dynamic=True)
     for layer in layers:
-        layer.self_attn.rotate = compiled  # type: ignore[method-assign]
-        for module in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
-            module.compile(dynamic=True)
+        layer.self_attn.rotation = compiled  # type: ignore[method-assign]
+        for module in layer.children():
+            if module is not layer.self_attn:
+                module.compile(dynamic=True)
     head.compute = torch.compile(loss_and_slope, dynamic=True)
     head.diverge = torch.compile(divergence_and_slope, dynamic=True)
