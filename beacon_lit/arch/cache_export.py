@@ -31,7 +31,9 @@ def dynamic_cache(
     return DynamicCache(
         [
             (
-                _rows((layer.memory_k, rotate(layer.moving_k, *rope) if turned else layer.moving_k, layer.open_k), sizes),
+                _rows(
+                    (layer.memory_k, rotate(layer.moving_k, *rope) if turned else layer.moving_k, layer.open_k), sizes
+                ),
                 _rows((layer.memory_v, layer.moving_v, layer.open_v), sizes),
             )
             for layer, turned in zip(layers, rotated, strict=True)

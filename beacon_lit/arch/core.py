@@ -79,6 +79,12 @@ class BeaconModel(PreTrainedModel):
         LossHead.install(self.lm_head, self.logits_divisor)
         self.freeze()
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """Whether experts can run in one grouped product; transformers searches the source of the class for that."""
+        bases = (base for base in cls.__mro__ if issubclass(base, PreTrainedModel))
+        return next(base for base in bases if not issubclass(base, BeaconModel))._can_set_experts_implementation()
+
     @torch.no_grad()
     def initialize_beacons(self, part: nn.Module | None = None) -> None:
         """Start the own maps from the backbone's projections, and the beacon embedding from `embed_init`'s token.
@@ -155,6 +161,11 @@ class BeaconModel(PreTrainedModel):
         if enable and getattr(function, "keywords", {}).get("use_reentrant", True):
             raise ValueError("use_reentrant=True is not allowed: it gives wrong gradients here; allowed: False")
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether a router chooses experts for each token."""
+        return any(hasattr(layer.mlp, "experts") for layer in self.model.layers)
 
     @property
     def logits_divisor(self) -> float:

@@ -59,6 +59,7 @@ def beacon_model(
     }
     config = model_class.config_class.from_dict({**kept, "beacon": beacon.to_dict()})
     config._name_or_path = hf_config._name_or_path
+    config._experts_implementation = hf_config._experts_implementation  # of no effect without experts
     return model_class, config
 
 

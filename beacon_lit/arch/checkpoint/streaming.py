@@ -98,9 +98,8 @@ def _fill(
             value = stored[name].read(name, model)
             value = value.to(wanted or value.dtype)
             if value.shape != parameter.shape:
-                raise ValueError(
-                    f"{stored[name].file} has {name} of shape {tuple(value.shape)}; the model's is {tuple(parameter.shape)}"
-                )
+                own, theirs = tuple(parameter.shape), tuple(value.shape)
+                raise ValueError(f"{stored[name].file} has {name} of shape {theirs}; the model's is {own}")
         else:
             value = torch.empty(parameter.shape, dtype=wanted or dtype)
         owner, _, leaf = own_name.rpartition(".")

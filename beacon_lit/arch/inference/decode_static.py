@@ -43,8 +43,9 @@ class StaticDecoding(Decoding):
         # the slot in each stack, and the place in the window
         self.places = torch.zeros(len(self.stacks) + 1, batch, dtype=torch.int64, device=like.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        # 8-bit products synchronise with the host; spread weights are at another address in every step
-        self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
+        # 8-bit products and the choice of experts synchronise with the host; spread weights are at another address in
+        # every step
+        self.captures = like.is_cuda and not (is_quantized(lm) or is_spread(lm) or lm.has_experts)
         self.warm = 0
         for row in range(batch):
             self._load(row, cache, row)

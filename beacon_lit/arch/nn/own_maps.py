@@ -21,7 +21,7 @@ class BeaconLinear(nn.Linear):
     replaces: ClassVar[bool] = True
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Project in the dtype of `x`: (..., in) -> (..., out). What the backbone makes of `x`, `shared`, is not used."""
+        """Project in the dtype of `x`: (..., in) -> (..., out). What the backbone makes of `x` is not used."""
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
     def initialize(self, base: nn.Linear, rows: slice) -> None:
@@ -71,8 +71,8 @@ def check_mlp(mlp: nn.Module, params: Sequence[str]) -> None:
     """
     if any(part(mlp, name) is None for name in MLP_PROJECTIONS):
         raise ValueError(
-            f"params={tuple(params)!r} is not allowed: the backbone's MLP is a {type(mlp).__name__}, without projections "
-            f"gate, up and down of its own; allowed: maps of {', '.join(PROJECTIONS)}"
+            f"params={tuple(params)!r} is not allowed: the backbone's MLP is a {type(mlp).__name__}, without "
+            f"projections gate, up and down of its own; allowed: maps of {', '.join(PROJECTIONS)}"
         )
 
 

@@ -63,9 +63,7 @@ FAMILIES = {
     ),
     "qwen3moe": (
         Qwen3MoeForCausalLM,
-        Qwen3MoeConfig(
-            **SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True
-        ),
+        Qwen3MoeConfig(**SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True),
     ),
 }
 
@@ -90,7 +88,9 @@ def unstacked(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Ten
     for name, tensor in weights.items():
         experts, _, projection = name.rpartition(".")
         if projection == "gate_up_proj":
-            yield from zip((f"{experts}.gate_proj.weight", f"{experts}.up_proj.weight"), tensor.chunk(2, 1), strict=True)
+            yield from zip(
+                (f"{experts}.gate_proj.weight", f"{experts}.up_proj.weight"), tensor.chunk(2, 1), strict=True
+            )
         else:
             yield f"{name}.weight" if projection == "down_proj" else name, tensor
 
