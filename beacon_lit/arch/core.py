@@ -51,6 +51,7 @@ class BeaconModel(PreTrainedModel):
 
     attention_class: ClassVar[type[BeaconAttention]]
     layer_class: ClassVar[type[BeaconLayer]]
+    listed: ClassVar[bool]
 
     beacon: BeaconConfig
     attn: str
@@ -82,8 +83,7 @@ class BeaconModel(PreTrainedModel):
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
         """Whether experts can run in one grouped product; transformers searches the source of the class for that."""
-        bases = (base for base in cls.__mro__ if issubclass(base, PreTrainedModel))
-        return next(base for base in bases if not issubclass(base, BeaconModel))._can_set_experts_implementation()
+        return plain_class(cls)._can_set_experts_implementation()
 
     @torch.no_grad()
     def initialize_beacons(self, part: nn.Module | None = None) -> None:
@@ -165,7 +165,7 @@ class BeaconModel(PreTrainedModel):
     @property
     def has_experts(self) -> bool:
         """Whether a router chooses experts for each token."""
-        return any(hasattr(layer.mlp, "experts") for layer in self.model.layers)
+        return any(hasattr(module, "num_experts") for module in self.model.modules())  # type: ignore[attr-defined]
 
     @property
     def logits_divisor(self) -> float:
@@ -278,6 +278,12 @@ class BeaconModel(PreTrainedModel):
         """Compute cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
+
+
+def plain_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """Return the family's class, from which a model's class is derived."""
+    bases = (base for base in model_class.__mro__ if issubclass(base, PreTrainedModel))  # FSDP2 has one of its own
+    return next(base for base in bases if not issubclass(base, BeaconModel))
 
 
 def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:

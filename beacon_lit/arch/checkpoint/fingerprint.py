@@ -43,15 +43,20 @@ def sampled_weights(model: BeaconModel) -> dict[str, Tensor]:
     layers = model.model.layers
     first, _ = part(layers[0].self_attn, "q")  # type: ignore[misc]
     mlp = layers[-1].mlp
-    last = getattr(mlp, "experts", mlp).down_proj  # experts hold one weight for all in place of a module
+    last = getattr(getattr(mlp, "experts", mlp), "down_proj", layers[-1].self_attn.o_proj)
     modules = {
         "embed_tokens": model.model.embed_tokens,
         "first q_proj": first,
         "last down_proj": last,
         "norm": model.model.norm,
     }
-    weights = {name: getattr(module, "weight", module) for name, module in modules.items()}
-    return {name: weight for name, weight in weights.items() if weight is last or is_plain(modules[name])}
+    found = {}
+    for name, module in modules.items():
+        # Experts have one weight for all in place of a module; a norm may have none.
+        weight = module if isinstance(module, Tensor) else getattr(module, "weight", None)
+        if weight is not None and (weight is module or is_plain(module)):
+            found[name] = weight
+    return found
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from beacon_lit.arch.families.qwen2 import BeaconQwen2ForCausalLM
 from beacon_lit.arch.families.qwen3 import BeaconQwen3ForCausalLM
 from beacon_lit.arch.families.qwen3_moe import BeaconQwen3MoeForCausalLM
 from beacon_lit.arch.families.smollm3 import BeaconSmolLM3ForCausalLM
+from beacon_lit.arch.families.unlisted import model_class
 from beacon_lit.arch.model import BeaconLM
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "BeaconQwen3MoeForCausalLM", "BeaconSmolLM3ForCausalLM",
 ]  # fmt: skip
 
+BeaconLM.unlisted = staticmethod(model_class)
 for _name, _model in BeaconLM.families.items():
     _type = _model.config_class.model_type
     AutoConfig.register(_type, _model.config_class, exist_ok=True)
