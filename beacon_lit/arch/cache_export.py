@@ -23,7 +23,15 @@ def dynamic_cache(
         rows: states of rows that use the same number of slots, without beacons in their open windows.
         layers: keys and values of each layer, all KV heads together.
         fingerprint: the cache's fingerprint, which holds the backbone's RoPE and head size.
+
+    Raises:
+        ValueError: a cache with overlap of a model whose architecture is not listed.
     """
+    if "rotation" in fingerprint and any(row.overlap_slots for row in rows):
+        raise ValueError(
+            "overlap is not allowed for the cache of a backbone that is not listed, whose RoPE only its model knows; "
+            "allowed: overlap=0"
+        )
     slots = torch.cat([torch.arange(row.memory_slots, row.memory_slots + row.overlap_slots) for row in rows])
     rope = _rope(fingerprint, layers[0].moving_k, slots)
     rotated = json.loads(fingerprint.get("rotated_layers", "null")) or [True] * len(layers)

@@ -75,8 +75,8 @@ class BeaconLM(BeaconGeneration):
             shard: spreads each part of the model over ranks; every rank must make the same model first.
 
         Raises:
-            ValueError: an architecture that is not supported, a RoPE type whose frequencies change with the length, a window beyond
-                the backbone's positions, or a kernel that cannot be used.
+            ValueError: an architecture that is not supported, a RoPE type whose frequencies change with the length, a
+                window beyond the backbone's positions, or a kernel that cannot be used.
         """
         return checkpoint.from_config(cls.class_of, hf_config, beacon, attn, shard)
 
@@ -110,6 +110,7 @@ class BeaconLM(BeaconGeneration):
                 with suppress(ValueError):  # a backbone without a tokenizer, or one that is not on this machine
                     checkpoint.copy_tokenizer(self.config._name_or_path, save_directory, local_files_only=True)
             return
+        checkpoint.check_listed(self, "beacon_only=False")
         checkpoint.adapter.check_merged(self)
         if checkpoint.collect_whole(self, options):
             super().save_pretrained(save_directory, *args, **options)

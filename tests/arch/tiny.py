@@ -52,6 +52,21 @@ ALL = tuple(CLASSES)
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # tested with everything
 OTHERS = ALL[len(FAMILIES) :]  # tested once with every part that they run through
 EXPERTS = ("qwen3_moe", "mixtral")
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
 # What sets a family apart is in its config, with values that show when they are left out.
 OWN: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
@@ -78,22 +93,7 @@ def examples(count: int) -> Callable[[Any], Any]:
 
 def hf_config(family: str, **values: Any) -> PretrainedConfig:
     """A family's config: hidden size 32, two layers, 4 query heads on 2 key heads."""
-    defaults = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.3,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": None,
-        "tie_word_embeddings": False,
-    }
-    return CONFIGS[family](**{**defaults, **copy.deepcopy(OWN.get(family, {})), **values})
+    return CONFIGS[family](**{**SIZES, **copy.deepcopy(OWN.get(family, {})), **values})
 
 
 def tiny(

@@ -104,8 +104,8 @@ def load(
     model_class, hf_config = beacon_model(class_of, hf_config, beacon or own or BeaconConfig(), attn)
     if shard is not None and not model_class.listed:
         raise ValueError(
-            f"model_type={family(hf_config)!r} is not allowed where a strategy shards the model: the architecture is not "
-            f"listed, and its check runs on one device; allowed: a strategy that does not shard"
+            f"model_type={family(hf_config)!r} is not allowed where a strategy shards the model: the architecture is "
+            f"not listed, and its check runs on one device; allowed: a strategy that does not shard"
         )
     source.check_weights()
     stored = source.read_beacons()

@@ -12,6 +12,20 @@ _TOKENS, _WINDOWS = 48, 3
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest
 
 
+def check_listed(model: BeaconModel, setting: str) -> None:
+    """Raise a ValueError for a model of an unlisted architecture, as whole folders have no registered type for it.
+
+    Args:
+        model: the model.
+        setting: what asks for a whole folder, for the message.
+    """
+    if not model.listed:
+        raise ValueError(
+            f"{setting} is not allowed: another process does not know the folder's type, "
+            f"{model.config.model_type!r}, since the architecture is not listed; allowed: beacons alone"
+        )
+
+
 @torch.no_grad()
 def check_itself(model: BeaconModel) -> None:
     """Compare one window, and windows that keep everything, with the plain model on random ids; takes seconds.
@@ -47,5 +61,7 @@ def _problem(model: BeaconModel, ids: Tensor, size: int) -> str | None:
         for name, ours, theirs in (("hidden states", hidden, expected), ("logits", model.logits(hidden), logits)):
             difference, scale = float((ours - theirs).abs().max()), float(theirs.abs().max())
             if not difference <= _TOLERANCES[theirs.dtype] * scale:
-                return f"{what} of random tokens gave other {name} than the plain model ({difference:.1e} of {scale:.1e})"
+                return (
+                    f"{what} of random tokens gave other {name} than the plain model ({difference:.1e} of {scale:.1e})"
+                )
     return None

@@ -64,6 +64,8 @@ def _compute(model: BeaconModel) -> Fingerprint:
     rope = {"rope_parameters": json.dumps(model.config.rope_parameters, sort_keys=True, default=str)}
     if not all(rotated_layers(model.config)):
         rope["rotated_layers"] = json.dumps(rotated_layers(model.config))
+    if not model.listed:
+        rope["rotation"] = type(model).__name__
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
     trained = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled(model)}
     return tuple({**shapes(model.config), **rope, **settings, **weights, **trained}.items())

@@ -4,14 +4,13 @@ import torch
 
 from beacon_lit.arch.nn.decoder import DecoderLayers
 from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
-from beacon_lit.arch.nn.rope import rotate
 
 
 def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
     """Compile the pointwise operations of layers and head; attention and layout stay as they are."""
-    compiled = torch.compile(rotate, dynamic=True)
+    rotation = torch.compile(layers[0].self_attn.rotation, dynamic=True)
     for layer in layers:
-        layer.self_attn.rotation = compiled  # type: ignore[method-assign]
+        layer.self_attn.rotation = rotation  # type: ignore[method-assign]
         for module in layer.children():
             if module is not layer.self_attn:
                 module.compile(dynamic=True)
