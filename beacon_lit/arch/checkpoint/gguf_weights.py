@@ -76,10 +76,10 @@ def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     weights, unused = {}, set(header.tensors)
     for name, parameter in model.named_parameters():
-        owns = [names.get_name(part, try_suffixes=(".weight", ".bias")) for part in _parts(name)]
+        owns = [names.get_name(part, try_suffixes=(".weight", ".bias")) or part for part in _parts(name)]
         if not unused.issuperset(owns) or _shape(header, owns) != tuple(parameter.shape):
             raise ValueError(
-                f"{header.path} has no {owns[0] or name} of shape {tuple(parameter.shape)}, which the model needs"
+                f"{header.path} has no {owns[0]} of shape {tuple(parameter.shape)}, which the model needs"
             )
         unused.difference_update(owns)
         projection = name.split(".")[-2]

@@ -58,7 +58,7 @@ def broken_by_model(model: Any) -> Iterator[str]:
     Args:
         model: the plain causal language model, without weights.
     """
-    decoder = getattr(model, "model", None)
+    decoder: Any = getattr(model, "model", None)
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
         if not hasattr(decoder, name):
             yield f"its decoder has no module model.{name}"

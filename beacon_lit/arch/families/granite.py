@@ -41,4 +41,4 @@ class BeaconGraniteForCausalLM(BeaconLM, GraniteForCausalLM):
 
     def scale_embeddings(self, embedded: Tensor) -> Tensor:
         """See `BeaconModel`. The embedding of beacons is scaled as well, since it starts from a token's."""
-        return embedded * self.model.embedding_multiplier
+        return embedded * self.config.embedding_multiplier
