@@ -186,6 +186,12 @@ def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
 
     # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
     backend: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+    found, expected = backend.get_vocab_size(), len(metadata["tokenizer.ggml.tokens"])
+    if found != expected:  # older versions of transformers take every Phi-3 for the first one
+        raise ValueError(
+            f"{path} has {expected} tokens, of which this version of transformers makes {found}; allowed: a newer "
+            f"version, or the model's folder with safetensors"
+        )
     if metadata.get("tokenizer.ggml.model") == "gpt2":
         backend.decoder = decoders.ByteLevel()  # transformers 5.17 adds steps that drop a leading space
     if metadata.get("tokenizer.ggml.pre") == "smollm":

@@ -78,9 +78,7 @@ def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
     for name, parameter in model.named_parameters():
         owns = [names.get_name(part, try_suffixes=(".weight", ".bias")) or part for part in _parts(name)]
         if not unused.issuperset(owns) or _shape(header, owns) != tuple(parameter.shape):
-            raise ValueError(
-                f"{header.path} has no {owns[0]} of shape {tuple(parameter.shape)}, which the model needs"
-            )
+            raise ValueError(f"{header.path} has no {owns[0]} of shape {tuple(parameter.shape)}, which the model needs")
         unused.difference_update(owns)
         projection = name.split(".")[-2]
         value = torch.cat([header.tensor(own) for own in owns], -2) if len(owns) > 1 else header.tensor(owns[0])
