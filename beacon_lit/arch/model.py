@@ -55,7 +55,7 @@ class BeaconLM(BeaconGeneration):
             ValueError: an architecture that is not supported; says which assumption it breaks.
         """
         known = cls.families.get(checkpoint.family(hf_config))
-        return cls.unlisted(hf_config) if known is None else known
+        return known if known is not None and known.listed else cls.unlisted(hf_config)
 
     @classmethod
     def from_config(

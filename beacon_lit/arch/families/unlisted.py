@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
+from beacon_lit.arch.checkpoint import family
+from beacon_lit.arch.core import plain_class
 from beacon_lit.arch.families.assumptions import broken_by_config, broken_by_model
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.attention import BeaconAttention
@@ -36,7 +38,7 @@ class UnlistedLayer(BeaconLayer):
 
 
 def model_class(config: PretrainedConfig) -> type[BeaconLM]:
-    """Make the model class of an architecture that is not listed, and register it.
+    """Return the model class of an architecture that is not listed; the first call makes and registers the class.
 
     Args:
         config: the backbone's config.
@@ -44,9 +46,10 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     Raises:
         ValueError: the architecture breaks an assumption; says which one.
     """
-    plain = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if plain is None:
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if mapped is None:
         _refuse(config, "transformers has no causal language model of this type")
+    plain = plain_class(mapped)
     for sentence in broken_by_config(config):
         _refuse(config, sentence)
     with torch.device("meta"):
@@ -60,11 +63,11 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     turn = getattr(module, "apply_rotary_pos_emb", None)
     if turn is None:
         _refuse(config, "its module has no function apply_rotary_pos_emb")
-    return _register(config, plain, attention, type(layer), turn)
+    return BeaconLM.families.get(family(config)) or _register(config, plain, attention, type(layer), turn)
 
 
 def _register(config: PretrainedConfig, plain: Any, attention: type, layer: type, turn: Any) -> type[BeaconLM]:
-    kind, name = config.model_type, plain.__name__.removesuffix("ForCausalLM")
+    kind, name = family(config), plain.__name__.removesuffix("ForCausalLM")
     about = {"__module__": __name__}
     fields = {**about, "model_type": f"beacon_{kind}", "beacon": None, "__annotations__": {"beacon": dict | None}}
     own_config = type(f"Beacon{name}Config", (type(config),), fields)
@@ -111,5 +114,5 @@ def _normed(norm: Any, x: Tensor) -> Tensor:
 def _refuse(config: PretrainedConfig, reason: str) -> None:
     listed = ", ".join(sorted(name for name, known in BeaconLM.families.items() if known.listed))
     raise ValueError(
-        f"model_type={config.model_type!r} is not supported: {reason}; allowed: {listed}, and others built like these"
+        f"model_type={family(config)!r} is not supported: {reason}; allowed: {listed}, and others built like these"
     )

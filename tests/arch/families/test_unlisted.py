@@ -100,6 +100,13 @@ def test_a_broken_assumption_is_named(kind: str) -> None:
         BeaconLM.from_config(config(kind), BEACON)
 
 
+def test_every_config_of_a_known_type_is_looked_at() -> None:
+    lm = BeaconLM.from_config(config("arcee"), BEACON)
+    assert type(BeaconLM.from_config(lm.config, BEACON)) is type(lm)
+    with pytest.raises(ValueError, match=r"'arcee' is not supported: attn_logit_softcapping=30.0 caps logits"):
+        BeaconLM.from_config(config("arcee", attn_logit_softcapping=30.0), BEACON)
+
+
 def test_the_check_notices_other_positions_and_another_head(tmp_path: Path) -> None:
     lm = loaded("arcee", tmp_path)
     check_itself(lm)
