@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from beacon_lit.arch import BeaconLM
-from beacon_lit.arch.checkpoint import adapter, is_adapter, is_beacon, size
+from beacon_lit.arch.checkpoint import adapter, check_listed, is_adapter, is_beacon, size
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 
 Groups = list[dict[str, Any]]
@@ -98,8 +98,10 @@ class Full(Tuning):
         """Mark all parameters but those of `frozen` modules as trained.
 
         Raises:
-            ValueError: a quantised backbone, a backbone with an adapter, or an unknown module in `frozen`.
+            ValueError: an unlisted architecture, a quantised backbone, a backbone with an adapter, or an unknown module
+                in `frozen`.
         """
+        check_listed(lm, "tuning=full")
         if is_quantized(lm):
             raise ValueError("tuning=full is not allowed for a quantised backbone; allowed: beacons, lora")
         if adapter.settings(lm) is not None:

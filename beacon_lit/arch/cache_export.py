@@ -23,17 +23,28 @@ def dynamic_cache(
         rows: states of rows that use the same number of slots, without beacons in their open windows.
         layers: keys and values of each layer, all KV heads together.
         fingerprint: the cache's fingerprint, which holds the backbone's RoPE and head size.
+
+    Raises:
+        ValueError: a cache with overlap of a model whose architecture is not listed.
     """
+    if "rotation" in fingerprint and any(row.overlap_slots for row in rows):
+        raise ValueError(
+            "overlap is not allowed for the cache of a backbone that is not listed, whose RoPE only its model knows; "
+            "allowed: overlap=0"
+        )
     slots = torch.cat([torch.arange(row.memory_slots, row.memory_slots + row.overlap_slots) for row in rows])
     rope = _rope(fingerprint, layers[0].moving_k, slots)
+    rotated = json.loads(fingerprint.get("rotated_layers", "null")) or [True] * len(layers)
     sizes = tuple([getattr(row, kind) for row in rows] for kind in ("memory_slots", "overlap_slots", "window_slots"))
     return DynamicCache(
         [
             (
-                _rows((layer.memory_k, rotate(layer.moving_k, *rope), layer.open_k), sizes),
+                _rows(
+                    (layer.memory_k, rotate(layer.moving_k, *rope) if turned else layer.moving_k, layer.open_k), sizes
+                ),
                 _rows((layer.memory_v, layer.moving_v, layer.open_v), sizes),
             )
-            for layer in layers
+            for layer, turned in zip(layers, rotated, strict=True)
         ]
     )
 
@@ -46,9 +57,10 @@ def _rows(kinds: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
 
 def _rope(fingerprint: Mapping[str, Any], like: Tensor, slots: Tensor) -> Rope:
     """Return cos and sin at these slots, as the backbone computes them; all families do so alike."""
-    names = ("hidden_size", "num_attention_heads", "head_dim")
-    config = LlamaConfig(
-        rope_parameters=json.loads(fingerprint["rope_parameters"]), **{name: fingerprint[name] for name in names}
-    )
+    parameters = json.loads(fingerprint["rope_parameters"])
+    # Llama's class rotates all of a head, so the part of a head that is rotated is its head.
+    size = int(fingerprint["head_dim"] * parameters.pop("partial_rotary_factor", 1.0))
+    names = ("hidden_size", "num_attention_heads")
+    config = LlamaConfig(rope_parameters=parameters, head_dim=size, **{name: fingerprint[name] for name in names})
     cos, sin = LlamaRotaryEmbedding(config).to(like.device)(like, slots[None].to(like.device))
     return cos[0], sin[0]

@@ -51,6 +51,7 @@ class BeaconModel(PreTrainedModel):
 
     attention_class: ClassVar[type[BeaconAttention]]
     layer_class: ClassVar[type[BeaconLayer]]
+    listed: ClassVar[bool]
 
     beacon: BeaconConfig
     attn: str
@@ -69,14 +70,20 @@ class BeaconModel(PreTrainedModel):
             own_maps.install(layer.self_attn, self.beacon.own_maps)
             if any(own.name in MLP_PROJECTIONS for own in self.beacon.own_maps):
                 layer.__class__ = self.layer_class
+                own_maps.check_mlp(layer.mlp, self.beacon.params)
                 own_maps.install(layer.mlp, self.beacon.own_maps)
         embedding = self.model.embed_tokens.weight
         # No padding index: it would hold the only row's gradient at zero.
         self.model.beacon_embed_tokens = nn.Embedding(
             1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
         )
-        LossHead.install(self.lm_head)
+        LossHead.install(self.lm_head, self.logits_divisor)
         self.freeze()
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """Whether experts can run in one grouped product; transformers searches the source of the class for that."""
+        return plain_class(cls)._can_set_experts_implementation()
 
     @torch.no_grad()
     def initialize_beacons(self, part: nn.Module | None = None) -> None:
@@ -118,7 +125,7 @@ class BeaconModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
         super().set_output_embeddings(new_embeddings)
-        LossHead.install(self.lm_head)
+        LossHead.install(self.lm_head, self.logits_divisor)
 
     def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
         """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
@@ -154,6 +161,24 @@ class BeaconModel(PreTrainedModel):
         if enable and getattr(function, "keywords", {}).get("use_reentrant", True):
             raise ValueError("use_reentrant=True is not allowed: it gives wrong gradients here; allowed: False")
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether a router chooses experts for each token."""
+        return any(hasattr(module, "num_experts") for module in self.model.modules())  # type: ignore[attr-defined]
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the head's output is divided by, for families that scale logits (Granite)."""
+        return 1.0
+
+    def scale_embeddings(self, embedded: Tensor) -> Tensor:
+        """Scale the embeddings of tokens and beacons, if the family does so (Granite): (P, D) -> (P, D)."""
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Compute logits of final hidden states: (..., D) -> (..., V)."""
+        return self.lm_head.divided(self.lm_head(hidden))
 
     @property
     def positions(self) -> int:
@@ -219,7 +244,7 @@ class BeaconModel(PreTrainedModel):
         layout = layouts[0]
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
-        stream = torch.cat([raw, beacons.to(raw.dtype)])
+        stream = self.scale_embeddings(torch.cat([raw, beacons.to(raw.dtype)]))
         parts = self.groups.parts
         known: list[dict[int, LayerState]] = [{} for _ in layouts]
         for (layer, group), state in zip(parts, before, strict=False):
@@ -253,6 +278,12 @@ class BeaconModel(PreTrainedModel):
         """Compute cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
+
+
+def plain_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """Return the family's class, from which a model's class is derived."""
+    bases = (base for base in model_class.__mro__ if issubclass(base, PreTrainedModel))  # FSDP2 has one of its own
+    return next(base for base in bases if not issubclass(base, BeaconModel))
 
 
 def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:

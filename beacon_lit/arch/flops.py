@@ -26,6 +26,7 @@ from torch import nn
 
 from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS, BeaconConfig
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.fused import FUSED
 from beacon_lit.arch.nn.kernels import masks
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.windows import Row
@@ -93,10 +94,22 @@ def head_flops(lm: BeaconModel) -> int:
 
 def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool]]:
     """Yield (number of weights, number of tokens, whether the weights are trained) of each linear layer."""
-    apart = {f"{own.name}_proj" for own in lm.beacon.own_maps if own.rank is None}
+    replaced = {own.name for own in lm.beacon.own_maps if own.rank is None}
+    apart = {f"{name}_proj" for name in replaced} | {layer for layer, parts in FUSED.items() if replaced >= set(parts)}
     own = {f"beacon_{name}_proj" for name in (*PROJECTIONS, *MLP_PROJECTIONS)}
     for name, module in cast(nn.ModuleList, lm.model.layers).named_modules():
         if isinstance(module, nn.Linear):
             parts = set(name.split("."))  # an adapter's layers are submodules of the projection
             tokens = work.own if parts & own else work.raw if parts & apart else work.raw + work.beacons
             yield module.in_features * module.out_features, tokens, module.weight.requires_grad
+        elif hasattr(module, "num_experts"):
+            yield from _expert_layers(module, lm.config.num_experts_per_tok, work.raw + work.beacons)
+
+
+def _expert_layers(module: nn.Module, chosen: int, tokens: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the same for a router, and for the experts of which each token goes through `chosen`."""
+    for weight in module.parameters(recurse=False):
+        if weight.dim() == 3:  # (experts, out, in)
+            yield weight[0].numel(), tokens * chosen, weight.requires_grad
+        else:
+            yield weight.numel(), tokens, weight.requires_grad

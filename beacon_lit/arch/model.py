@@ -3,7 +3,7 @@
 The work is done in `core` (layers), `scoring` (losses), `inference` (caches, generation) and `checkpoint` (files).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -38,11 +38,24 @@ class BeaconLM(BeaconGeneration):
     """
 
     accepts_loss_kwargs = False  # Hugging Face's Trainer then averages accumulated losses by itself
-    families = cast("dict[str, type[BeaconLM]]", {})  # no annotation: transformers would look its name up too early
+    # No annotations: transformers would look their names up too early.
+    families = cast("dict[str, type[BeaconLM]]", {})
+    listed = True  # whether the class is one of `families`' own, as opposed to one that `unlisted` makes
+    unlisted = cast("Callable[[PretrainedConfig], type[BeaconLM]]", None)  # set by `families`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         BeaconLM.families[cls.config_class.model_type.removeprefix("beacon_")] = cls
+
+    @classmethod
+    def class_of(cls, hf_config: PretrainedConfig) -> "type[BeaconLM]":
+        """Return the model class of a backbone's config; make one if the architecture is not listed.
+
+        Raises:
+            ValueError: an architecture that is not supported; says which assumption it breaks.
+        """
+        known = cls.families.get(checkpoint.family(hf_config))
+        return known if known is not None and known.listed else cls.unlisted(hf_config)
 
     @classmethod
     def from_config(
@@ -56,16 +69,16 @@ class BeaconLM(BeaconGeneration):
         """Make a model with random weights; the beacons start from the backbone's projections.
 
         Args:
-            hf_config: LlamaConfig, MistralConfig, Qwen2Config or Qwen3Config.
+            hf_config: the backbone's config, e.g. a LlamaConfig; docs/models.md lists the families.
             beacon: default: the settings in `hf_config`, else `BeaconConfig()`.
             attn: "auto", "flash_attn", "varlen" or "sdpa".
             shard: spreads each part of the model over ranks; every rank must make the same model first.
 
         Raises:
-            ValueError: another architecture, a RoPE type whose frequencies change with the length, a window beyond
-                the backbone's positions, or a kernel that cannot be used.
+            ValueError: an architecture that is not supported, a RoPE type whose frequencies change with the length, a
+                window beyond the backbone's positions, or a kernel that cannot be used.
         """
-        return checkpoint.from_config(cls.families, hf_config, beacon, attn, shard)
+        return checkpoint.from_config(cls.class_of, hf_config, beacon, attn, shard)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -79,7 +92,7 @@ class BeaconLM(BeaconGeneration):
             attn: "auto", "flash_attn", "varlen" or "sdpa".
             options: `dtype`, `backbone`, `allow_other_backbone`, `shard`, and those of Hugging Face.
         """
-        return checkpoint.load(cls.families, path, beacon, attn, **options)
+        return checkpoint.load(cls.class_of, path, beacon, attn, **options)
 
     def save_pretrained(self, save_directory: Any, *args: Any, beacon_only: bool = True, **options: Any) -> None:
         """Write the beacons alone, with the backbone's name, fingerprint and tokenizer; or all, for Hugging Face.
@@ -97,6 +110,7 @@ class BeaconLM(BeaconGeneration):
                 with suppress(ValueError):  # a backbone without a tokenizer, or one that is not on this machine
                     checkpoint.copy_tokenizer(self.config._name_or_path, save_directory, local_files_only=True)
             return
+        checkpoint.check_listed(self, "beacon_only=False")
         checkpoint.adapter.check_merged(self)
         if checkpoint.collect_whole(self, options):
             super().save_pretrained(save_directory, *args, **options)
@@ -209,7 +223,7 @@ class BeaconLM(BeaconGeneration):
             output.observed = {name: rows.unpack(states[: len(ids)]) for name, states in seen.items()}
             output.taught_states = {name: rows.unpack(states) for name, states in dense.items() if name in seen}
         if return_logits:
-            output.logits = self.lm_head(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
+            output.logits = self.logits(rows.unpack(hidden, range(rows.width)[-logits_to_keep:]))
         return output.to_tuple() if return_dict is False else output
 
     compress = reading.compress

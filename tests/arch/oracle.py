@@ -123,20 +123,29 @@ def run_window(
     own = [sum(rule.sees(q, k) for k in tokens) - 1 if rule.slot is None else rule.slot(q, tokens) for q in tokens]
     slots = tail + torch.tensor(own)  # behind memory
     beacons = lm.model.beacon_embed_tokens.weight.expand(len(tokens) - raw, -1)
-    x = torch.cat([lm.model.embed_tokens.weight[ids], beacons])
+    x = torch.cat([lm.model.embed_tokens.weight[ids], beacons]) * getattr(lm.config, "embedding_multiplier", 1.0)
+    factor = getattr(lm.config, "residual_multiplier", 1.0)
     is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
     for i, (layer, state) in enumerate(zip(lm.model.layers, states, strict=True)):
-        normed = layer.input_layernorm(x)
+        norms = norms_of(layer)
+        normed = norms[0](x)
         attended, own = attend(lm, layer.self_attn, normed, is_beacon, visible, slots, state)
         kept = [of_head(own[raw:], head) for head in range(len(state.memory))]
         if rule.keeps is not None and ratio not in (0, "drop") and raw == lm.beacon.window:
             others = entries(layer.self_attn, normed, torch.ones_like(is_beacon))
             about = raw // int(ratio), max(lm.beacon.sink - start, 0)
             kept = [rule.keeps(of_head(own, h), of_head(others, h), (i, h, *about)) for h in range(len(state.memory))]
-        x = x + attended
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        x = x + factor * norms[1](attended)
+        x = x + factor * norms[3](layer.mlp(norms[2](x)[None])[0])
         remember(lm, state, own[:raw], kept, ratio, start)
-    return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight)
+    return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight) / getattr(lm.config, "logits_scaling", 1.0)
+
+
+def norms_of(layer: nn.Module) -> list[nn.Module]:
+    """The norms before and after attention, before and after the MLP."""
+    if hasattr(layer, "input_layernorm"):
+        return [layer.input_layernorm, nn.Identity(), layer.post_attention_layernorm, nn.Identity()]
+    return [nn.Identity(), layer.post_attention_layernorm, nn.Identity(), layer.post_feedforward_layernorm]
 
 
 def of_head(own: list[Entry], head: int) -> list[HeadEntry]:
@@ -163,11 +172,10 @@ def attend(
     lm: BeaconLM, attention: nn.Module, x: Tensor, is_beacon: Tensor, visible: Tensor, slots: Tensor, state: State
 ) -> tuple[Tensor, list[Entry]]:
     """(T, D) -> (T, D), and each token's entry."""
-    q = project(attention, "q", x, is_beacon).unflatten(-1, (-1, attention.head_dim))
-    if hasattr(attention, "q_norm"):
-        q = attention.q_norm(q)
+    q = normed(attention, "q", project(attention, "q", x, is_beacon))
     own = entries(attention, x, is_beacon)
     heads = []
+    scale = getattr(lm.config, "attention_multiplier", attention.head_dim**-0.5)
     for head in range(q.shape[1]):
         group = head * len(state.memory) // q.shape[1]
         memory = state.memory[group]
@@ -175,8 +183,8 @@ def attend(
         keys, values = (torch.stack(part) for part in zip(*seen, strict=True))
         earlier = torch.arange(len(seen) - len(own))  # memory is 0, 1, ..., the tail follows
         q_slots = len(memory) + slots
-        rotated = rotate(lm, keys[:, None], torch.cat([earlier, q_slots]))[:, 0]
-        scores = rotate(lm, q[:, head : head + 1], q_slots)[:, 0] @ rotated.T / attention.head_dim**0.5
+        rotated = rotate(lm, attention, keys[:, None], torch.cat([earlier, q_slots]))[:, 0]
+        scores = rotate(lm, attention, q[:, head : head + 1], q_slots)[:, 0] @ rotated.T * scale
         sees = torch.cat([visible.new_ones(len(q), len(memory)), visible], 1)
         heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values)
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
@@ -184,21 +192,44 @@ def attend(
 
 def entries(attention: nn.Module, x: Tensor, is_beacon: Tensor) -> list[Entry]:
     """What each token leaves behind."""
-    k, v = (project(attention, name, x, is_beacon).unflatten(-1, (-1, attention.head_dim)) for name in "kv")
-    return list(zip(attention.k_norm(k) if hasattr(attention, "k_norm") else k, v, strict=True))
+    k, v = (project(attention, name, x, is_beacon) for name in "kv")
+    return list(zip(normed(attention, "k", k), v.unflatten(-1, (-1, attention.head_dim)), strict=True))
+
+
+def normed(attention: nn.Module, name: str, x: Tensor) -> Tensor:
+    """(T, heads x H) queries or keys -> (T, heads, H), normalised per head or over all heads, if at all."""
+    norm = getattr(attention, f"{name}_norm", nn.Identity())
+    heads = x.unflatten(-1, (-1, attention.head_dim))
+    whole = getattr(norm, "weight", x[0, :0]).shape == x.shape[-1:]
+    return norm(x).view_as(heads) if whole else norm(heads)
 
 
 def project(attention: nn.Module, name: str, x: Tensor, is_beacon: Tensor) -> Tensor:
     """The backbone's projection of raw tokens; of beacons their own, if they have one."""
-    base = getattr(attention, f"{name}_proj")
-    special = getattr(attention, f"beacon_{name}_proj", base)
-    return torch.where(is_beacon, F.linear(x, special.weight, special.bias), F.linear(x, base.weight, base.bias))
+    weight, bias = backbone_weights(attention, name)
+    special = getattr(attention, f"beacon_{name}_proj", None)
+    own = (weight, bias) if special is None else (special.weight, special.bias)
+    return torch.where(is_beacon, F.linear(x, *own), F.linear(x, weight, bias))
 
 
-def rotate(lm: BeaconLM, x: Tensor, slots: Tensor) -> Tensor:
-    """RoPE of (tokens, heads, H): halves (a, b) turned by an angle of slot times frequency."""
+def backbone_weights(attention: nn.Module, name: str) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a projection, which may be rows of one for q, k and v."""
+    base = getattr(attention, f"{name}_proj", None)
+    if base is not None:
+        return base.weight, base.bias
+    queries, keys = attention.config.num_attention_heads, attention.config.num_key_value_heads
+    first = {"q": 0, "k": queries, "v": queries + keys, "end": queries + 2 * keys}
+    ends = [first[each] * attention.head_dim for each in (name, {"q": "k", "k": "v", "v": "end"}[name])]
+    return attention.qkv_proj.weight[slice(*ends)], None
+
+
+def rotate(lm: BeaconLM, attention: nn.Module, x: Tensor, slots: Tensor) -> Tensor:
+    """RoPE of (tokens, heads, H): halves (a, b) of the dimensions that turn, by an angle of slot times frequency."""
     rope = lm.model.rotary_emb
+    if not getattr(lm.config, "no_rope_layers", [1, 1])[attention.layer_idx]:
+        return x
+    x, rest = x.split([2 * len(rope.inv_freq), x.shape[-1] - 2 * len(rope.inv_freq)], -1)
     angle = slots[:, None].float() * rope.inv_freq.float()
     cos, sin = ((f(angle) * rope.attention_scaling).to(x.dtype)[:, None] for f in (torch.cos, torch.sin))
     a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)

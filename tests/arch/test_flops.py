@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.flops import head_flops, load, pass_flops
 from beacon_lit.arch.plan.build import build_layout
-from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.tiny import ALL, tiny, tokens
 
 LENGTHS = (70, 50, 9, 33)  # in windows of 16
 
@@ -39,10 +39,11 @@ def hidden_square(lm, rows):
 @pytest.mark.parametrize(
     ("family", "placement", "params"),
     [
-        *((family, "interleave", ("q", "k", "v")) for family in FAMILIES),
+        *((family, "interleave", ("q", "k", "v")) for family in ALL),
         ("qwen2", "append", ("q", "v", "o")),
         ("qwen3", "step-expansion", ("q", "k", "v", "o")),
         ("llama", "interleave", ()),
+        ("phi3", "interleave", ("q", "v")),
     ],
 )
 def test_equals_torchs_count(family, placement, params):

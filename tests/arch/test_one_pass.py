@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.cases import PLACEMENTS, Case, cases
 from tests.arch.oracle import oracle_logits, oracle_loss
-from tests.arch.tiny import FAMILIES, assert_close, examples, gradients, tiny, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, assert_close, examples, gradients, tiny, tokens
 
 # In float64 what is left is rounding; the families' RMSNorm works in float32, which shows in gradients.
 VALUES, GRADIENTS = 1e-9, 2e-6
@@ -52,6 +53,16 @@ def test_beacons(family: str, case: Case) -> None:
 @given(case=cases())
 def test_whole_model(family: str, case: Case) -> None:
     lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64).requires_grad_(True)
+    compare(lm, tokens(1, case.lengths[0], seed=case.seed), case.ratios[0], case.unfinished)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@examples(8)
+@given(case=cases(), whole=st.booleans())
+def test_other_families(family: str, case: Case, whole: bool) -> None:
+    lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64).requires_grad_(whole)
+    if not whole:
+        lm.freeze()
     compare(lm, tokens(1, case.lengths[0], seed=case.seed), case.ratios[0], case.unfinished)
 
 

@@ -12,7 +12,7 @@ from beacon_lit.arch import Teacher
 from beacon_lit.arch.nn import loss as loss_module
 from beacon_lit.arch.nn.loss import divergence_and_slope
 from tests.arch.nn.test_loss import Largest
-from tests.arch.tiny import FAMILIES, VOCABULARY, assert_close, examples, gradients, tiny, tokens
+from tests.arch.tiny import ALL, VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 WINDOW = 8
 BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3)
@@ -62,7 +62,7 @@ def test_values_and_gradients(chunk: int, trained: bool, temperature: float, mon
         assert_close(gradient, wanted[name], 1e-5, name)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_every_family(family: str) -> None:
     lm, (ids, mask, labels) = tiny(family, BEACON), batch()
     out = lm(ids, mask, labels=labels, ratios=4, teacher=Teacher())

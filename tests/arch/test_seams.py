@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import rotate_half
 
-from beacon_lit.arch.nn.rope import ROPE_TYPES, rotate
-from tests.arch.tiny import DENSE, FAMILIES, hf_config, tokens
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.nn.rope import ROPE_TYPES
+from tests.arch.tiny import ALL, DENSE, EXPERTS, OWN, hf_config, tokens
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES)
+BEACON = BeaconConfig(window=8, ratios=2)
+pytestmark = pytest.mark.parametrize("family", ALL)
 
 
 def modeling(family: str) -> ModuleType:
@@ -34,17 +37,20 @@ def test_parts_have_their_names(family: str) -> None:
     assert model.lm_head.bias is None
     assert callable(model.model.norm) and callable(model.model.rotary_emb)
     for layer in model.model.layers:
-        assert {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"} <= dict(
-            layer.named_children()
-        ).keys()
+        before = "post_feedforward_layernorm" if family == "olmo2" else "input_layernorm"
+        assert {"self_attn", "mlp", before, "post_attention_layernorm"} <= dict(layer.named_children()).keys()
         attention = layer.self_attn
-        assert type(attention).__name__ == f"{family.capitalize()}Attention"
-        assert attention.head_dim == 8 and attention.scaling == 8**-0.5
-        for name in "qkvo":
+        assert f"{type(attention).__name__.lower()}" == f"{family.replace('_', '')}attention"
+        scaling = OWN["granite"]["attention_multiplier"] if family == "granite" else 8**-0.5
+        assert attention.head_dim == 8 and attention.scaling == scaling
+        for name in ("qkv", "o") if family == "phi3" else "qkvo":
             projection = getattr(attention, f"{name}_proj")
             assert type(projection) is nn.Linear
             assert (projection.bias is not None) == (family == "qwen2" and name != "o")
-        assert hasattr(attention, "q_norm") == hasattr(attention, "k_norm") == (family == "qwen3")
+        sizes = {"qwen3": 8, "qwen3_moe": 8, "olmo2": 32}
+        assert hasattr(attention, "q_norm") == hasattr(attention, "k_norm") == (family in sizes)
+        assert family not in sizes or len(attention.q_norm.weight) == sizes[family]
+        assert hasattr(layer.mlp, "experts") == (family in EXPERTS)
 
 
 def test_attention_is_called_with_these_arguments_and_returns_a_pair(family: str) -> None:
@@ -67,7 +73,12 @@ def test_a_layer_passes_unknown_arguments_on_to_its_attention(family: str) -> No
     out = layer(x, attention_mask=None, position_embeddings=rope, beacon=step)
     assert isinstance(out, torch.Tensor)
     assert seen[0]["beacon"] is step and seen[0]["position_embeddings"] is rope
-    torch.testing.assert_close(out, x + layer.mlp(layer.post_attention_layernorm(x)))
+    if family == "olmo2":
+        expected = x + layer.post_feedforward_layernorm(layer.mlp(x))  # the norm of zeros is zero
+    else:
+        factor = OWN["granite"]["residual_multiplier"] if family == "granite" else 1.0
+        expected = x + factor * layer.mlp(layer.post_attention_layernorm(x))
+    torch.testing.assert_close(out, expected)
 
 
 def test_a_layer_checkpoints_itself(family: str) -> None:
@@ -94,29 +105,36 @@ def test_rope_takes_slots_and_gives_cos_and_sin(family: str) -> None:
     rope = dense(family).model.rotary_emb
     slots = torch.tensor([[3, 0, 3, 500]])
     cos, sin = rope(torch.zeros(1, dtype=torch.float64), slots)
-    assert cos.shape == sin.shape == (1, 4, 8) and cos.dtype == sin.dtype == torch.float64
-    angle = slots[0, :, None] * 1e4 ** (-torch.arange(0, 8, 2) / 8)
+    size = 4 if family == "phi3" else 8  # of which half turns
+    dtype = torch.float32 if family == "olmo2" else torch.float64
+    assert cos.shape == sin.shape == (1, 4, size) and cos.dtype == sin.dtype == dtype
+    theta = hf_config(family).rope_parameters["rope_theta"]
+    angle = slots[0, :, None] * theta ** (-torch.arange(0, size, 2) / size)
     torch.testing.assert_close(cos[0].float(), torch.cat([angle, angle], -1).cos(), atol=1e-4, rtol=0)
     torch.testing.assert_close(sin[0].float(), torch.cat([angle, angle], -1).sin(), atol=1e-4, rtol=0)
 
 
 def test_rotation_is_the_familys_to_the_bit(family: str) -> None:
-    module = modeling(family)
-    q, k = torch.randn(2, 7, 4, 8)
-    cos, sin = torch.randn(2, 7, 8)
-    expected = module.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1)
-    assert torch.equal(rotate(q, cos, sin), expected[0]) and torch.equal(rotate(k, cos, sin), expected[1])
+    module, attention = modeling(family), BeaconLM.from_config(hf_config(family), BEACON).model.layers[0].self_attn
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k = torch.randn(2, 7, 4, 8, dtype=dtype)
+        cos, sin = torch.randn(2, 7, 4 if family == "phi3" else 8)
+        if family != "olmo2":
+            cos, sin = cos.to(dtype), sin.to(dtype)
+        expected = module.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1)
+        for x, turned in zip((q, k), expected, strict=True):
+            assert torch.equal(attention.rotate(x, cos, sin), turned) and turned.dtype == dtype
     assert inspect.getsource(module.rotate_half) == inspect.getsource(rotate_half)
 
 
 def test_the_model_is_embedding_layers_norm_and_head(family: str) -> None:
-    """Nothing else happens between ids and logits, such as scaling, dropout or a cap."""
-    model, ids = dense(family), tokens(1, 9)
-    x = model.model.embed_tokens(ids)
+    """Nothing else happens between ids and logits but Granite's two multipliers, such as dropout or a cap."""
+    model, ids, own = dense(family), tokens(1, 9), OWN["granite"] if family == "granite" else {}
+    x = model.model.embed_tokens(ids) * own.get("embedding_multiplier", 1.0)
     rope = model.model.rotary_emb(x, torch.arange(9)[None])
     for layer in model.model.layers:
         x = layer(x, attention_mask=None, position_embeddings=rope)
-    assert torch.equal(model.lm_head(model.model.norm(x)), model(ids).logits)
+    assert torch.equal(model.lm_head(model.model.norm(x)) / own.get("logits_scaling", 1.0), model(ids).logits)
 
 
 def test_rope_settings_are_in_one_place(family: str) -> None:
@@ -133,6 +151,10 @@ def test_frequencies_of_allowed_types_do_not_depend_on_the_length(family: str, r
         values["original_max_position_embeddings"] = 32
     if rope == "llama3":
         values |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    if family == "phi3":  # has no type but longrope, which is refused
+        with pytest.raises((StrictDataclassClassValidationError, KeyError), match="longrope"):
+            hf_config(family, rope_parameters=values)
+        return
     embedding = dense(family, rope_parameters=values).model.rotary_emb
     before = embedding.inv_freq.clone()
     short = embedding(torch.zeros(1), torch.arange(10)[None])[0]
@@ -141,7 +163,8 @@ def test_frequencies_of_allowed_types_do_not_depend_on_the_length(family: str, r
 
 
 def test_configs_round_trip_through_dicts(family: str) -> None:
-    config = hf_config(family, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e4})
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e4}
+    config = hf_config(family, **{} if family == "phi3" else {"rope_parameters": rope})
     values = config.to_dict()
     again = type(config).from_dict(values)
     assert values["model_type"] == family and again.rope_parameters == config.rope_parameters

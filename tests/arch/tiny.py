@@ -1,5 +1,6 @@
 """Tiny random models of every family, with weights large enough that a wrong position or token shows in the logits."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -7,23 +8,82 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PretrainedConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from beacon_lit import BeaconConfig, BeaconLM
 
 VOCABULARY = 97
-CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-DENSE = {"llama": LlamaForCausalLM, "mistral": MistralForCausalLM, "qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM}
-FAMILIES = tuple(CONFIGS)
+CLASSES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "granite": (GraniteConfig, GraniteForCausalLM),
+    "phi3": (Phi3Config, Phi3ForCausalLM),
+    "olmo2": (Olmo2Config, Olmo2ForCausalLM),
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "mixtral": (MixtralConfig, MixtralForCausalLM),
+}
+CONFIGS = {family: config for family, (config, _) in CLASSES.items()}
+DENSE = {family: dense for family, (_, dense) in CLASSES.items()}
+ALL = tuple(CLASSES)
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # tested with everything
+OTHERS = ALL[len(FAMILIES) :]  # tested once with every part that they run through
+EXPERTS = ("qwen3_moe", "mixtral")
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+# What sets a family apart is in its config, with values that show when they are left out.
+OWN: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": None},
+    "granite": {
+        "embedding_multiplier": 3.0, "logits_scaling": 1.7, "residual_multiplier": 0.6, "attention_multiplier": 0.2,
+    },
+    "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    "smollm3": {"no_rope_layers": [1, 0]},
+    # Grouped products, the default, have no float64.
+    "qwen3_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
+        "experts_implementation": "eager",
+    },
+    "mixtral": {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 16, "experts_implementation": "eager",
+    },
+}  # fmt: skip
 
 
 def examples(count: int) -> Callable[[Any], Any]:
@@ -33,24 +93,7 @@ def examples(count: int) -> Callable[[Any], Any]:
 
 def hf_config(family: str, **values: Any) -> PretrainedConfig:
     """A family's config: hidden size 32, two layers, 4 query heads on 2 key heads."""
-    defaults = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.3,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": None,
-        "tie_word_embeddings": False,
-    }
-    if family == "mistral":
-        defaults["sliding_window"] = None
-    return CONFIGS[family](**{**defaults, **values})
+    return CONFIGS[family](**{**SIZES, **copy.deepcopy(OWN.get(family, {})), **values})
 
 
 def tiny(

@@ -1,6 +1,6 @@
 """Check that a backbone supports beacons, and find its model class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 from transformers import PretrainedConfig
@@ -12,8 +12,10 @@ from beacon_lit.arch.nn.rope import ROPE_TYPES, positions
 
 # Fields of a config that `beacon_model` sets anew, and `auto_map`, code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
+_RANDOM = ("attention_dropout", "resid_pdrop", "router_jitter_noise")  # what families would draw in training
 
 M = TypeVar("M", bound=BeaconModel)
+ClassOf = Callable[[PretrainedConfig], type[M]]
 
 
 def family(config: PretrainedConfig) -> str:
@@ -22,12 +24,12 @@ def family(config: PretrainedConfig) -> str:
 
 
 def beacon_model(
-    families: Mapping[str, type[M]], hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
+    class_of: ClassOf[M], hf_config: PretrainedConfig, beacon: BeaconConfig, attn: str
 ) -> tuple[type[M], PretrainedConfig]:
     """Choose the model class of a config, and put the beacon settings into the config. No weights are needed.
 
     Args:
-        families: model class by architecture.
+        class_of: returns the model class of a backbone's config.
         hf_config: the backbone's config; stays unchanged.
         beacon: the beacon settings.
         attn: attention kernel.
@@ -38,20 +40,18 @@ def beacon_model(
     Raises:
         ValueError: see `BeaconLM.from_config`.
     """
-    if family(hf_config) not in families:
-        raise ValueError(
-            f"model_type={hf_config.model_type!r} is not supported; allowed: {', '.join(sorted(families))}"
-        )
+    model_class = class_of(hf_config)
     rope = hf_config.rope_parameters["rope_type"]
     if rope not in ROPE_TYPES:
         raise ValueError(
-            f"rope_type={rope!r} is not allowed: memory keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
+            f"rope_type={rope!r} is not allowed: its frequencies change with the length of the text, and memory keys "
+            f"are rotated once; allowed: {', '.join(ROPE_TYPES)}"
         )
-    if getattr(hf_config, "attention_dropout", 0):
-        raise ValueError(f"attention_dropout={hf_config.attention_dropout} is not allowed; allowed: 0")
+    for name in _RANDOM:
+        if getattr(hf_config, name, 0):
+            raise ValueError(f"{name}={getattr(hf_config, name)} is not allowed; allowed: 0")
     _check_window(hf_config, beacon)
     check_kernel(attn, beacon.placement)
-    model_class = families[family(hf_config)]
     kept = {
         name: value
         for name, value in hf_config.to_dict().items()
@@ -59,6 +59,7 @@ def beacon_model(
     }
     config = model_class.config_class.from_dict({**kept, "beacon": beacon.to_dict()})
     config._name_or_path = hf_config._name_or_path
+    config._experts_implementation = hf_config._experts_implementation  # of no effect without experts
     return model_class, config
 
 

@@ -11,6 +11,7 @@ from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.quantized import is_plain
 from beacon_lit.arch.checkpoint.sharded import gathered
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.fused import part
 
 _SHAPE_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -34,17 +35,27 @@ def sample(model: BeaconModel) -> dict[str, list[float]]:
     Returns:
         16 to 31 values by the name of the weight, such as "first q_proj"; all values of a smaller weight.
     """
+    return {name: few_values(weight) for name, weight in sampled_weights(model).items()}
+
+
+def sampled_weights(model: BeaconModel) -> dict[str, Tensor]:
+    """Return the weights of which `sample` returns values."""
     layers = model.model.layers
-    modules: dict[str, Any] = {
+    first, _ = part(layers[0].self_attn, "q")  # type: ignore[misc]
+    mlp = layers[-1].mlp
+    last = getattr(getattr(mlp, "experts", mlp), "down_proj", layers[-1].self_attn.o_proj)
+    modules = {
         "embed_tokens": model.model.embed_tokens,
-        "first q_proj": layers[0].self_attn.q_proj,
-        "last down_proj": layers[-1].mlp.down_proj,
+        "first q_proj": first,
+        "last down_proj": last,
         "norm": model.model.norm,
     }
     found = {}
     for name, module in modules.items():
-        if is_plain(module):
-            found[name] = few_values(module.weight)
+        # Experts have one weight for all in place of a module; a norm may have none.
+        weight = module if isinstance(module, Tensor) else getattr(module, "weight", None)
+        if weight is not None and (weight is module or is_plain(module)):
+            found[name] = weight
     return found
 
 

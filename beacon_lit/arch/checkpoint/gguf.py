@@ -23,11 +23,10 @@ from transformers import (
 )
 
 from beacon_lit.arch.checkpoint.gguf_file import GgufFile
-from beacon_lit.arch.checkpoint.gguf_weights import fill, gguf_config
+from beacon_lit.arch.checkpoint.gguf_weights import ARCHITECTURES, fill, gguf_config
 
 log = logging.getLogger(__name__)
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")  # as `general.architecture` spells them
 _TOKENIZER = "tokenizer"  # in the name of a cached folder, in place of a dtype
 _FORMAT = 1  # part of the name of a cached folder; raise the number when the content of folders changes
 
@@ -165,10 +164,12 @@ def _read_header(path: Path) -> GgufFile:
     if architecture not in ARCHITECTURES:
         raise ValueError(f"{path} has architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
     scaling = header.metadata.get(f"{architecture}.rope.scaling.type", "none")
-    # llama.cpp stores Llama 3's RoPE scaling as a tensor of factors, without a name.
-    if scaling != "none" or "rope_freqs.weight" in header.tensors:
+    # llama.cpp stores the RoPE scaling of Llama 3 and Phi-3 as tensors of factors, without a name.
+    factors = {"rope_freqs.weight": "llama3", "rope_factors_long.weight": "longrope"}
+    found = [kind for name, kind in factors.items() if name in header.tensors]
+    if scaling != "none" or found:
         raise ValueError(
-            f"{path} scales RoPE ({'llama3' if scaling == 'none' else scaling}), in llama.cpp's own way; "
+            f"{path} scales RoPE ({found[0] if scaling == 'none' else scaling}), in llama.cpp's own way; "
             f"allowed: the model's folder with safetensors"
         )
     log.debug("%s: %s, %d tokens, %d tensors", path.name, architecture, len(tokens), len(header.tensors))
@@ -185,6 +186,12 @@ def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
 
     # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
     backend: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+    found, expected = backend.get_vocab_size(), len(metadata["tokenizer.ggml.tokens"])
+    if found != expected:  # older versions of transformers take every Phi-3 for the first one
+        raise ValueError(
+            f"{path} has {expected} tokens, of which this version of transformers makes {found}; allowed: a newer "
+            f"version, or the model's folder with safetensors"
+        )
     if metadata.get("tokenizer.ggml.model") == "gpt2":
         backend.decoder = decoders.ByteLevel()  # transformers 5.17 adds steps that drop a leading space
     if metadata.get("tokenizer.ggml.pre") == "smollm":

@@ -8,6 +8,16 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from beacon_lit.arch.checkpoint.gguf_file import GgufFile
 
+# Architectures as `general.architecture` spells them, and the types of models that they are.
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "phi3": "phi3",
+    "qwen3moe": "qwen3_moe",
+}
+
 
 def gguf_config(header: GgufFile) -> PretrainedConfig:
     """Return the model's config. Where a file leaves a value out, the defaults are llama.cpp's."""
@@ -22,6 +32,8 @@ def gguf_config(header: GgufFile) -> PretrainedConfig:
     if "token_embd.weight" not in tensors:
         raise ValueError(f"{header.path} holds a vocabulary without a model; allowed: a model's file")
     heads, width = value("attention.head_count"), value("embedding_length")
+    rotated = value("rope.dimension_count", width // heads)
+    size = value("attention.key_length", width // heads if architecture == "phi3" else rotated)
     fields = dict(
         vocab_size=tensors["token_embd.weight"].shape[0],
         hidden_size=width,
@@ -29,15 +41,24 @@ def gguf_config(header: GgufFile) -> PretrainedConfig:
         num_hidden_layers=value("block_count"),
         num_attention_heads=heads,
         num_key_value_heads=value("attention.head_count_kv", heads),
-        head_dim=value("attention.key_length", value("rope.dimension_count", width // heads)),
+        head_dim=size,
         max_position_embeddings=value("context_length"),
         rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
         rope_parameters={"rope_type": "default", "rope_theta": value("rope.freq_base", 10000.0)},
         tie_word_embeddings="output.weight" not in tensors,
     )
-    if architecture == "mistral":
-        fields["sliding_window"] = header.metadata.get("mistral.attention.sliding_window")
-    return AutoConfig.for_model(architecture, **fields)
+    if architecture in ("mistral", "phi3"):
+        fields["sliding_window"] = header.metadata.get(f"{architecture}.attention.sliding_window") or None
+    if architecture == "phi3":
+        fields["rope_parameters"]["partial_rotary_factor"] = rotated / size
+    if architecture == "qwen3moe":
+        fields |= dict(
+            num_experts=value("expert_count"),
+            num_experts_per_tok=value("expert_used_count"),
+            moe_intermediate_size=value("expert_feed_forward_length"),
+            norm_topk_prob=True,  # llama.cpp computes it so
+        )
+    return AutoConfig.for_model(ARCHITECTURES[architecture], **fields)
 
 
 def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
@@ -55,14 +76,12 @@ def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     weights, unused = {}, set(header.tensors)
     for name, parameter in model.named_parameters():
-        own = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if own not in unused or header.tensors[own].shape != tuple(parameter.shape):
-            raise ValueError(
-                f"{header.path} has no {own or name} of shape {tuple(parameter.shape)}, which the model needs"
-            )
-        unused.remove(own)
+        owns = [names.get_name(part, try_suffixes=(".weight", ".bias")) or part for part in _parts(name)]
+        if not unused.issuperset(owns) or _shape(header, owns) != tuple(parameter.shape):
+            raise ValueError(f"{header.path} has no {owns[0]} of shape {tuple(parameter.shape)}, which the model needs")
+        unused.difference_update(owns)
         projection = name.split(".")[-2]
-        value = header.tensor(own)
+        value = torch.cat([header.tensor(own) for own in owns], -2) if len(owns) > 1 else header.tensor(owns[0])
         if architecture == "llama" and projection in heads:
             value = _halves(value, heads[projection])
         weights[name] = value.to(dtype)
@@ -70,6 +89,20 @@ def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
         raise ValueError(f"{header.path} has {min(unused)}, which {architecture} does not use; allowed: plain models")
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
+
+
+def _parts(name: str) -> list[str]:
+    """Return the names under which a parameter is stored: the gate and up projections of experts are apart in files."""
+    if not name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+        return [name]
+    experts, _, projection = name.rpartition(".")
+    return [f"{experts}.{part}.weight" for part in projection.replace("gate_up_proj", "gate_proj up_proj").split()]
+
+
+def _shape(header: GgufFile, owns: list[str]) -> tuple[int, ...]:
+    """Return the shape of stored tensors, put together by their rows."""
+    first, *others = (header.tensors[own].shape for own in owns)
+    return (*first[:-2], first[-2] + sum(shape[-2] for shape in others), first[-1]) if others else first
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:

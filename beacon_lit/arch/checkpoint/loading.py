@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from beacon_lit.arch.checkpoint.backbone import beacon_model
+from beacon_lit.arch.checkpoint.backbone import ClassOf, beacon_model, family
 from beacon_lit.arch.checkpoint.beacons import put_beacons
 from beacon_lit.arch.checkpoint.files import as_value_error, beacon_tensors
 from beacon_lit.arch.checkpoint.merging import WRITE_MERGED, merge_into
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
 from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
+from beacon_lit.arch.checkpoint.self_check import check_itself
 from beacon_lit.arch.checkpoint.source import Source, config_settings
 from beacon_lit.arch.checkpoint.streaming import Sharder, parts, stream
 from beacon_lit.arch.config import BeaconConfig
@@ -25,7 +26,7 @@ M = TypeVar("M", bound=BeaconModel)
 
 
 def from_config(
-    families: Mapping[str, type[M]],
+    class_of: ClassOf[M],
     hf_config: PretrainedConfig,
     beacon: BeaconConfig | None,
     attn: str,
@@ -34,22 +35,24 @@ def from_config(
     """Make a model with random weights.
 
     Args:
-        families: model class by architecture.
+        class_of: returns the model class of a backbone's config.
         hf_config, beacon, attn, shard: see `BeaconLM.from_config`, also for errors.
     """
     beacon = beacon or config_settings(hf_config) or BeaconConfig()
-    model_class, config = beacon_model(families, hf_config, beacon, attn)
+    model_class, config = beacon_model(class_of, hf_config, beacon, attn)
     model = model_class(config)
     model.attn = attn
     for part in parts(model):
         model.initialize_beacons(part)
         if shard is not None:
             shard(part)
+    if shard is None and not model.listed:
+        check_itself(model)
     return model
 
 
 def load(
-    families: Mapping[str, type[M]],
+    class_of: ClassOf[M],
     path: str,
     beacon: BeaconConfig | None,
     attn: str,
@@ -64,7 +67,7 @@ def load(
     """Load a beacon model.
 
     Args:
-        families: model class by architecture.
+        class_of: returns the model class of a backbone's config.
         path: one of
             - a hub id or a folder of a plain backbone; the beacons start from its projections;
             - a GGUF file of a plain backbone, or its folder; the file is dequantised once, into a cache folder;
@@ -98,7 +101,12 @@ def load(
     hub, loader, fields = sort_options(options)
     source = Source.of(str(path), backbone, hub, loader.get("dtype"))
     hf_config, own = source.read_config(config, fields)
-    model_class, hf_config = beacon_model(families, hf_config, beacon or own or BeaconConfig(), attn)
+    model_class, hf_config = beacon_model(class_of, hf_config, beacon or own or BeaconConfig(), attn)
+    if shard is not None and not model_class.listed:
+        raise ValueError(
+            f"model_type={family(hf_config)!r} is not allowed where a strategy shards the model: the architecture is "
+            f"not listed, and its check runs on one device; allowed: a strategy that does not shard"
+        )
     source.check_weights()
     stored = source.read_beacons()
     if shard is None:
@@ -108,6 +116,8 @@ def load(
     model.attn = attn
     if source.saved is not None:
         put_beacons(model, source.path, source.saved, stored, allow_other_backbone)
+    if not model.listed:
+        check_itself(model)
     return model
 
 

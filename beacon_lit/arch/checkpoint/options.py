@@ -8,8 +8,8 @@ import torch
 from beacon_lit.arch.checkpoint.files import HUB_OPTIONS
 
 LOADER_OPTIONS = (
-    "attn_implementation", "device_map", "disable_mmap", "dtype", "generation_config", "max_memory",
-    "quantization_config", "use_safetensors", "weights_only",
+    "attn_implementation", "device_map", "disable_mmap", "dtype", "experts_implementation", "generation_config",
+    "max_memory", "quantization_config", "use_safetensors", "weights_only",
 )  # fmt: skip
 # AutoModelForCausalLM adds these. Code of a checkpoint is never run, so `trust_remote_code` has no effect.
 _WITHOUT_EFFECT = ("_commit_hash", "_from_auto", "adapter_kwargs", "code_revision", "torch_dtype", "trust_remote_code")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from beacon_lit.arch.checkpoint.sharded import shape
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.fused import part
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -37,12 +38,10 @@ def quantization(model: Any) -> str:
 @contextmanager
 def dequantized_projections(model: BeaconModel) -> Iterator[None]:
     """Replace packed projections that beacons start from by dequantised ones within this context."""
-    names = {f"{own.name}_proj" for own in model.beacon.own_maps if own.rank is None}
-    packed = {
-        name: module
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in names and not is_plain(module)
-    }
+    owns = [own.name for own in model.beacon.own_maps if own.rank is None]
+    bases = [part(layer.self_attn, name) for layer in model.model.layers for name in owns]
+    needed = {base[0] for base in bases if base is not None}
+    packed = {name: module for name, module in model.named_modules() if module in needed and not is_plain(module)}
     dtype = model.model.embed_tokens.weight.dtype
     for name, module in packed.items():
         model.set_submodule(name, dequantize(module, dtype))

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 
-from beacon_lit.arch.checkpoint.files import as_value_error, weight_files
+from beacon_lit.arch.checkpoint.files import weight_files
 from beacon_lit.arch.checkpoint.source import Source
+from beacon_lit.arch.checkpoint.stored import Stored, stored_parameters
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import is_beacon
 
@@ -63,15 +62,16 @@ def stream(
     files = weight_files(source.weights, source.hub)
     with torch.device("meta"):
         model = model_class(config)
+    stored = stored_parameters(model, files)
     model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers are computed, not loaded
     model.freeze()
     names = {name for name, _ in model.named_parameters()}
-    info = {"missing_keys": sorted(names - files.keys()), "unexpected_keys": sorted(files.keys() - names)}
+    info = {"missing_keys": sorted(names - stored.keys()), "unexpected_keys": sorted(stored.keys() - names)}
     if any(not is_beacon(name) for name in info["missing_keys"]):
         return model, info
-    _fill(model, model.model.beacon_embed_tokens, files, dtype, beacon_dtype)  # set from the embedding below
+    _fill(model, model.model.beacon_embed_tokens, stored, dtype, beacon_dtype)  # set from the embedding below
     for part in list(parts(model)):
-        _fill(model, part, files, dtype, beacon_dtype)
+        _fill(model, part, stored, dtype, beacon_dtype)
         if info["missing_keys"]:
             model.initialize_beacons(part)
         shard(part)
@@ -81,7 +81,11 @@ def stream(
 
 
 def _fill(
-    model: BeaconModel, part: nn.Module, files: Mapping[str, Path], dtype: torch.dtype, beacon_dtype: torch.dtype | None
+    model: BeaconModel,
+    part: nn.Module,
+    stored: Mapping[str, Stored],
+    dtype: torch.dtype,
+    beacon_dtype: torch.dtype | None,
 ) -> None:
     """Read the parameters of a part that are still on the meta device; beacons in no file are left uninitialised."""
     (prefix,) = (f"{name}." if name else "" for name, module in model.named_modules() if module is part)
@@ -90,14 +94,12 @@ def _fill(
             continue
         name = prefix + own_name
         wanted = beacon_dtype if is_beacon(name) else dtype
-        if name in files:
-            with as_value_error(str(files[name])), safe_open(files[name], "pt") as opened:
-                value = opened.get_tensor(name)
+        if name in stored:
+            value = stored[name].read(name, model)
             value = value.to(wanted or value.dtype)
             if value.shape != parameter.shape:
-                raise ValueError(
-                    f"{files[name]} has {name} of shape {tuple(value.shape)}; the model's is {tuple(parameter.shape)}"
-                )
+                own, theirs = tuple(parameter.shape), tuple(value.shape)
+                raise ValueError(f"{stored[name].file} has {name} of shape {theirs}; the model's is {own}")
         else:
             value = torch.empty(parameter.shape, dtype=wanted or dtype)
         owner, _, leaf = own_name.rpartition(".")

@@ -113,7 +113,7 @@ class Decoding:
         return torch.zeros(len(ids), 1, self.lm.config.vocab_size, dtype=weight.dtype, device=weight.device)
 
     def _logits(self, ids: Tensor, rows: Sequence[int], hidden: Tensor) -> Tensor:
-        logits = self.lm.lm_head(hidden)
+        logits = self.lm.logits(hidden)
         if len(rows) == len(ids):
             return logits[:, None]
         out = logits.new_zeros(len(ids), logits.shape[1])

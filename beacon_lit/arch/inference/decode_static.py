@@ -43,8 +43,9 @@ class StaticDecoding(Decoding):
         # the slot in each stack, and the place in the window
         self.places = torch.zeros(len(self.stacks) + 1, batch, dtype=torch.int64, device=like.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        # 8-bit products synchronise with the host; spread weights are at another address in every step
-        self.captures = like.is_cuda and not is_quantized(lm) and not is_spread(lm)
+        # 8-bit products and the choice of experts synchronise with the host; spread weights are at another address in
+        # every step
+        self.captures = like.is_cuda and not (is_quantized(lm) or is_spread(lm) or lm.has_experts)
         self.warm = 0
         for row in range(batch):
             self._load(row, cache, row)
@@ -140,7 +141,7 @@ class StaticDecoding(Decoding):
     def _run(self) -> Tensor:
         """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
         lm, places = self.lm, self.places[-1]
-        embedded = lm.model.embed_tokens(self.new_ids)
+        embedded = lm.scale_embeddings(lm.model.embed_tokens(self.new_ids))
         steps = tuple(self._step(embedded, *stack) for stack in zip(self.stacks, self.places[:-1], strict=True))
         members = tuple(stack.members for stack in self.stacks)
         step: Step = steps[0] if len(steps) == 1 else GroupedStep(steps, members)
@@ -148,7 +149,7 @@ class StaticDecoding(Decoding):
         rows = torch.arange(len(places), device=places.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids
-        return lm.lm_head(hidden)
+        return lm.logits(hidden)
 
     def _step(self, like: Tensor, stack: Buffers, slots: Tensor) -> StaticStep:
         seen = torch.arange(stack.slots, device=slots.device) <= slots[:, None]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.core import BeaconModel, plain_class
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 
 
@@ -30,8 +30,7 @@ def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:
     known = lm.__dict__.get("_plain_model")  # not an attribute, which would make it a module of this one
     if known is not None:
         return known
-    bases = (base for base in type(lm).__mro__ if issubclass(base, PreTrainedModel))  # FSDP2 has one of its own
-    family: Any = next(base for base in bases if not issubclass(base, BeaconModel))
+    family: Any = plain_class(type(lm))
     with torch.device("meta"):
         plain = family(lm.config)
     plain.model, plain.lm_head = lm.model, lm.lm_head

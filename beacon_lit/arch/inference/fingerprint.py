@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, shapes
+from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, sampled_weights, shapes
 from beacon_lit.arch.checkpoint.sharded import is_mastered
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.names import is_adapter, is_beacon
+from beacon_lit.arch.nn.rope import rotated_layers
 
 Fingerprint = tuple[tuple[str, Any], ...]
 
@@ -60,10 +61,14 @@ def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     if model.beacon.head_budgets is not None:  # caches written without them have no such entry
         settings["head_budgets"] = model.beacon.head_budgets
-    rope = json.dumps(model.config.rope_parameters, sort_keys=True, default=str)
+    rope = {"rope_parameters": json.dumps(model.config.rope_parameters, sort_keys=True, default=str)}
+    if not all(rotated_layers(model.config)):
+        rope["rotated_layers"] = json.dumps(rotated_layers(model.config))
+    if not model.listed:
+        rope["rotation"] = type(model).__name__
     weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
     trained = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled(model)}
-    return tuple({**shapes(model.config), "rope_parameters": rope, **settings, **weights, **trained}.items())
+    return tuple({**shapes(model.config), **rope, **settings, **weights, **trained}.items())
 
 
 def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
@@ -80,9 +85,7 @@ def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
 
 def _versions(model: BeaconModel) -> tuple[Any, ...] | None:
     """Return a key that changes with every sampled weight and setting; None if changes cannot be noticed."""
-    layers = model.model.layers
-    backbone = (layers[0].self_attn.q_proj.weight, layers[-1].mlp.down_proj.weight, model.model.norm.weight)
-    weights = [model.model.embed_tokens.weight, *backbone, *(tensor for _, tensor in _sampled(model))]
+    weights = [*sampled_weights(model).values(), *(tensor for _, tensor in _sampled(model))]
     if isinstance(model, FSDPModule) or any(hasattr(tensor, "ds_id") or is_mastered(tensor) for tensor in weights):
         return None  # written through other tensors, with versions of their own
     versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in weights)

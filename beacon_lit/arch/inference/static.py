@@ -13,7 +13,7 @@ from torch import Tensor
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.attention import BeaconAttention, Own
-from beacon_lit.arch.nn.rope import Rope, rotate
+from beacon_lit.arch.nn.rope import Rope
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 
@@ -147,12 +147,17 @@ class Buffers:
 
         tail_k, tail_v = (part(f"moving_{x}", start_o, start_o + o) for x in "kv")
         self.tails[place] = tail_k, tail_v
-        rope = self.lm.rope(cache.hidden, torch.arange(m, m + o, device=cache.hidden.device).repeat(len(tail_k)))
-        rotated = rotate(tail_k.flatten(0, 1), *rope).unflatten(0, (len(tail_k), -1)) if o else tail_k
+        rotated = self._rotated(tail_k, torch.arange(m, m + o, device=tail_k.device)) if o else tail_k
         for x, buffer, tail in (("k", self.keys[:, place], rotated), ("v", self.values[:, place], tail_v)):
             buffer[:, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
             buffer[:, :, m : m + o] = tail.transpose(1, 2)
             buffer[:, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
+
+    def _rotated(self, keys: Tensor, slots: Tensor) -> Tensor:
+        """Apply each layer's RoPE: (layers, n, K, H) at n slots -> (layers, n, K, H)."""
+        rope = self.lm.rope(keys, slots)
+        layers = [self.lm.model.layers[layer].self_attn for layer in self.index]
+        return torch.stack([layer.rotate(each, *rope) for layer, each in zip(layers, keys, strict=True)])
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
         """Return keys and values of some rows, as caches hold them: for each of `parts`."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from torch import Tensor
 
-from beacon_lit.arch.nn.own_maps import project, project_beacons
+from beacon_lit.arch.nn.own_maps import as_beacons, project
 from beacon_lit.arch.nn.rope import rotate
 
 Own: TypeAlias = tuple[Tensor, Tensor] | None
@@ -19,25 +19,37 @@ else:
 class BeaconAttention(_Attention):
     """A mixin for a family's attention class, put on instances. Called without a `Step`, it is the family's class."""
 
-    rotate = staticmethod(rotate)
+    rotation = staticmethod(rotate)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Apply this layer's RoPE: (tokens, heads, H), cos and sin (tokens, H or less) -> (tokens, heads, H)."""
+        return self.rotation(x, cos, sin)
 
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise (P, heads, H) queries and keys before RoPE, if the family does so (Qwen3)."""
         return q, k
+
+    def heads(self, x: Tensor) -> Tensor:
+        """Split a projection into heads: (P, heads x H) -> (P, heads, H)."""
+        return x.unflatten(-1, (-1, self.head_dim))
 
     def forward(self, hidden_states: Tensor, *args: Any, beacon: "Step | None" = None, **kwargs: Any) -> Any:
         """Run the family's forward; with `beacon` attend over windows: (1, P, D) in stream order -> (1, P, D)."""
         if beacon is None:
             return super().forward(hidden_states, *args, **kwargs)
         stream = hidden_states[0]
-        q, k, v = (project(self, name, stream, beacon.raw).unflatten(-1, (-1, self.head_dim)) for name in "qkv")
+        projected = project(self, "qkv", stream, beacon.raw)
+        q, k, v = map(self.heads, projected)
         q, k = self.normalize(q, k)
         own = None
         if beacon.selects:
-            own_k, own_v = (project_beacons(self, name, stream).unflatten(-1, (-1, self.head_dim)) for name in "kv")
+            own_k, own_v = (
+                self.heads(as_beacons(self, name, stream, shared))
+                for name, shared in zip("kv", projected[1:], strict=True)
+            )
             own = self.normalize(q[:0], own_k)[1], own_v
         out = beacon.attend(self, q, k, v, own)
-        return project(self, "o", out.flatten(1), beacon.raw)[None], None
+        return project(self, "o", out.flatten(1), beacon.raw)[0][None], None
 
 
 class Step(Protocol):

@@ -13,9 +13,9 @@ class DecoderLayer(Protocol):
 
     self_attn: BeaconAttention
     mlp: Any
-    input_layernorm: nn.Module
-    post_attention_layernorm: nn.Module
     gradient_checkpointing: bool
+
+    def children(self) -> Iterator[nn.Module]: ...
 
     def __call__(self, hidden: Tensor, **options: Any) -> Tensor:
         """Run the layer: (1, P, D) -> (1, P, D)."""

@@ -4,15 +4,15 @@ import torch
 
 from beacon_lit.arch.nn.decoder import DecoderLayers
 from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
-from beacon_lit.arch.nn.rope import rotate
 
 
 def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
-    """Compile the pointwise operations of layers and head; attention and layout stay as they are."""
-    compiled = torch.compile(rotate, dynamic=True)
+    """Compile the pointwise operations of layers and head; attention, experts and layout stay as they are."""
+    rotation = torch.compile(layers[0].self_attn.rotation, dynamic=True)
     for layer in layers:
-        layer.self_attn.rotate = compiled  # type: ignore[method-assign]
-        for module in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
-            module.compile(dynamic=True)
+        layer.self_attn.rotation = rotation  # type: ignore[method-assign]
+        for module in layer.children():
+            if module is not layer.self_attn and not hasattr(module, "experts"):
+                module.compile(dynamic=True)
     head.compute = torch.compile(loss_and_slope, dynamic=True)
     head.diverge = torch.compile(divergence_and_slope, dynamic=True)

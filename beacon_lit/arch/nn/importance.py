@@ -12,6 +12,7 @@ from torch import Tensor
 
 from beacon_lit.arch.nn.attention import BeaconAttention
 from beacon_lit.arch.nn.decoder import Decoder
+from beacon_lit.arch.nn.own_maps import project
 
 _WEIGHTS = 2**22  # attention weights that exist at a time; on a CPU more are slower
 
@@ -73,10 +74,8 @@ def _recorded(decoder: Decoder, count: int) -> Iterator[list[Tensor]]:
     def look(attention: BeaconAttention, inputs: Any, given: dict[str, Any]) -> None:
         stream = given["hidden_states"][0]
         cos, sin = (part[0] for part in given["position_embeddings"])
-        projections = (attention.q_proj, attention.k_proj)
-        q, k = attention.normalize(
-            *(project(stream).unflatten(-1, (-1, attention.head_dim)) for project in projections)
-        )
+        q, k, _ = map(attention.heads, project(attention, "qkv", stream, len(stream)))
+        q, k = attention.normalize(q, k)
         q, k = (attention.rotate(x, cos, sin) for x in (q, k))
         found.append(attention_received(q, k, count, attention.scaling).float().cpu())
 

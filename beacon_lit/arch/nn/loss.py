@@ -21,17 +21,23 @@ class LossHead(nn.Linear):
 
     compute: LossAndSlope
     diverge: DivergenceAndSlope
+    divisor: float = 1.0
 
     @classmethod
-    def install(cls, head: nn.Linear) -> None:
-        """Turn a backbone's head into a `LossHead`."""
+    def install(cls, head: nn.Linear, divisor: float = 1.0) -> None:
+        """Turn a backbone's head into a `LossHead`, whose output divided by `divisor` is logits."""
         head.__class__ = cls
         head.compute, head.diverge = loss_and_slope, divergence_and_slope  # type: ignore[assignment]
+        head.divisor = divisor  # type: ignore[assignment]
+
+    def divided(self, output: Tensor) -> Tensor:
+        """Divide the head's output or a gradient by `divisor`."""
+        return output if self.divisor == 1.0 else output / self.divisor
 
     def forward(
         self, hidden: Tensor, targets: Tensor | None = None, teacher: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Compute logits: (..., D) -> (..., V). With targets compute `token_losses`."""
+        """Do what the backbone's head does: (..., D) -> (..., V). With targets compute `token_losses`."""
         return super().forward(hidden) if targets is None else self.token_losses(hidden, targets, teacher, temperature)
 
     def token_losses(self, hidden: Tensor, targets: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
@@ -63,19 +69,23 @@ class LossHead(nn.Linear):
         """Compute the (T, kinds) losses of a chunk for a frozen head."""
         losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels)]
         if teacher is not None:
-            losses.append(lambda logits: self.diverge(logits, F.linear(teacher, self.weight, self.bias), temperature))
-        return _FrozenHeadLoss.apply(rows, self.weight, self.bias, *losses)
+            losses.append(lambda logits: self.diverge(logits, self._logits(teacher), temperature))
+        return _FrozenHeadLoss.apply(rows, self, *losses)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Compute logits without the hooks of this module, within which losses are computed."""
+        return self.divided(F.linear(hidden, self.weight, self.bias))
 
     def _recomputed(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
         """Compute the (T, kinds) losses of a chunk for a trained head; the backward pass computes the logits again."""
         return checkpoint(self._chunk, rows, labels, teacher, temperature, use_reentrant=False)
 
     def _chunk(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        logits = super().forward(rows).float()
+        logits = self._logits(rows).float()
         losses = [F.cross_entropy(logits, labels, reduction="none")]
         if teacher is not None:
             with torch.no_grad():
-                target = (super().forward(teacher).float() / temperature).log_softmax(-1)
+                target = (self._logits(teacher).float() / temperature).log_softmax(-1)
             student = (logits / temperature).log_softmax(-1)
             losses.append(F.kl_div(student, target, reduction="none", log_target=True).sum(-1))
         return torch.stack(losses, -1)
@@ -92,14 +102,14 @@ class _FrozenHeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, *losses: LogitLoss) -> Tensor:
-        logits = F.linear(rows, weight, bias)
+    def forward(ctx: Any, rows: Tensor, head: LossHead, *losses: LogitLoss) -> Tensor:
+        logits = head._logits(rows)
         values, slopes = [], []
         for loss in losses:
             value, slope = loss(logits)
             values.append(value)
             if ctx.needs_input_grad[0]:
-                slopes.append(slope @ weight)
+                slopes.append(head.divided(slope @ head.weight))
             del slope  # frees memory before the next slope is computed
         ctx.save_for_backward(*slopes)
         return torch.stack(values, -1)
@@ -107,7 +117,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grads = [one[:, None].to(slope.dtype) * slope for one, slope in zip(grad.T, ctx.saved_tensors, strict=True)]
-        return reduce(torch.add, grads), *[None] * (2 + len(grads))
+        return reduce(torch.add, grads), *[None] * (1 + len(grads))
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

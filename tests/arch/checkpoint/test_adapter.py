@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from beacon_lit.arch.checkpoint import adapter, is_adapter, load_beacons
 from beacon_lit.cli.convert import convert
 from tests.arch.folders import BEACON, IDS, assert_same, no_weights, save_backbone, trained
 from tests.arch.quantizer import RowsConfig
-from tests.arch.tiny import DENSE, FAMILIES, assert_close, gradients, tiny, tokens
+from tests.arch.tiny import DENSE, EXPERTS, FAMILIES, assert_close, gradients, tiny, tokens
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GREEDY = {"max_new_tokens": 11, "do_sample": False, "pad_token_id": 0}
@@ -46,8 +47,10 @@ def backbone(tmp_path: Path) -> Path:
     return save_backbone(tmp_path / "backbone")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*product(FAMILIES, [torch.float32, torch.bfloat16]), *product(("phi3", *EXPERTS), [torch.float32])],
+)
 @torch.no_grad()
 def test_a_fresh_adapter_changes_no_bit(family: str, dtype: torch.dtype) -> None:
     lm = tiny(family, BEACON, dtype=dtype).eval()
@@ -58,7 +61,7 @@ def test_a_fresh_adapter_changes_no_bit(family: str, dtype: torch.dtype) -> None
     after = [lm(IDS, ratios=2).logits, lm.dense(IDS).logits, lm.generate(IDS, ratios=2, **GREEDY)]
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
     dtypes = {parameter.dtype for name, parameter in lm.named_parameters() if is_adapter(name)}
-    assert dtypes == {torch.float32} and lm.model.layers[0].self_attn.q_proj.weight.dtype == dtype
+    assert dtypes == {torch.float32} and lm.model.layers[0].self_attn.o_proj.weight.dtype == dtype
 
 
 @pytest.mark.parametrize("target", PROJECTIONS)
@@ -74,7 +77,7 @@ def test_raw_tokens_go_through_every_adapted_projection(target: str) -> None:
     assert len(mine) == 2 * 2 and all(value.abs().max() > 1e-4 for value in mine)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "phi3"))
 @torch.no_grad()
 def test_an_adapted_model_equals_the_merged_one(family: str) -> None:
     lm = fill(adapted(tiny(family, BEACON).eval()))

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2ForCausalLM
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import save_published
 from tests.arch.folders import IDS, assert_same, edit_json, save_backbone, trained
-from tests.arch.tiny import FAMILIES, hf_config
+from tests.arch.tiny import FAMILIES, OTHERS, hf_config
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
 WRITERS: dict[str, Callable[[BeaconLM, Path], None]] = {
@@ -37,7 +37,8 @@ def write(lm: BeaconLM, layout: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("family", "layout"), [(f, w) for f in FAMILIES for w in WRITERS if (f, w) != ("qwen3", "published")]
+    ("family", "layout"),
+    [*((f, w) for f in FAMILIES for w in WRITERS if (f, w) != ("qwen3", "published")), *((f, "full") for f in OTHERS)],
 )
 def test_every_folder_of_ours(family: str, layout: str, tmp_path: Path) -> None:
     lm = trained(save_backbone(tmp_path / "backbone", family), BEACON).eval()

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import struct
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -47,10 +53,21 @@ SIZES = dict(
     rms_norm_eps=1e-5,
     rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
 )
+# Older versions of transformers have one tokenizer for all files of the architecture phi3, that of Phi-3 mini.
+NEWER = pytest.mark.skipif(find_spec("transformers.integrations.gguf") is None, reason="needs a newer transformers")
+PARTIAL = {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES, tie_word_embeddings=False)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, tie_word_embeddings=False)),
+    "phi3": (
+        Phi3ForCausalLM,
+        Phi3Config(**SIZES | {"rope_parameters": PARTIAL}, sliding_window=64, pad_token_id=None),
+    ),
+    "qwen3moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(**SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True),
+    ),
 }
 
 
@@ -69,6 +86,18 @@ def llama_cpp_order(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
+def unstacked(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights by the names of Hugging Face; the experts' gate and up apart, as llama.cpp has them."""
+    for name, tensor in weights.items():
+        experts, _, projection = name.rpartition(".")
+        if projection == "gate_up_proj":
+            yield from zip(
+                (f"{experts}.gate_proj.weight", f"{experts}.up_proj.weight"), tensor.chunk(2, 1), strict=True
+            )
+        else:
+            yield f"{name}.weight" if projection == "down_proj" else name, tensor
+
+
 def write_gguf(
     path: Path, model: PreTrainedModel, family: str, quantised: bool = False, tensors: Any = None, **strings: str
 ) -> Path:
@@ -80,10 +109,17 @@ def write_gguf(
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
+    if family != "phi3":  # has no such entry
+        writer.add_key_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_dimension_count(int(config.head_dim * config.rope_parameters.get("partial_rotary_factor", 1.0)))
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
+    if family == "qwen3moe":
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -99,7 +135,7 @@ def write_gguf(
     names = gguf.get_tensor_name_map(
         {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}[family], config.num_hidden_layers
     )
-    for name, tensor in model.state_dict().items() if tensors is None else tensors:
+    for name, tensor in unstacked(model.state_dict()) if tensors is None else tensors:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         weight = tensor.numpy()
@@ -109,7 +145,7 @@ def write_gguf(
             )
         kind = gguf.GGMLQuantizationType.Q8_0 if quantised and weight.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(
-            names.get_name(name, try_suffixes=(".weight", ".bias")), gguf.quantize(weight, kind), raw_dtype=kind
+            names.get_name(name, try_suffixes=(".weight", ".bias")) or name, gguf.quantize(weight, kind), raw_dtype=kind
         )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -123,19 +159,19 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
         return model(torch.arange(3, 60)[None]).logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=NEWER if name == "phi3" else ()) for name in FAMILIES])
 def test_model_comes_back_exactly(tmp_path: Path, family: str) -> None:
     model = tiny_model(family)
     folder = convert_gguf(write_gguf(tmp_path / "tiny.gguf", model, family), tmp_path / "cache")
     loaded = AutoModelForCausalLM.from_pretrained(folder)
-    assert loaded.config.model_type == family
+    assert loaded.config.model_type == model.config.model_type
     assert loaded.dtype == torch.float32
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in loaded.state_dict().items())
     # negative control below: the same weights in another order move the logits far more than this
     assert (logits(loaded) - logits(model)).abs().max() <= 1e-5
-    heads = loaded.model.layers[0].self_attn.q_proj.weight
-    heads.data = torch.from_numpy(llama_cpp_order(heads.detach().numpy(), 4).copy())
+    heads = next(loaded.model.layers[0].self_attn.parameters()).data[:64]  # phi3: of the output, else of queries
+    heads.copy_(torch.from_numpy(llama_cpp_order(heads.numpy(), 4).copy()))
     assert (logits(loaded) - logits(model)).abs().max() > 0.1
 
 
@@ -225,12 +261,16 @@ def test_what_cannot_be_represented_is_refused(tmp_path: Path) -> None:
     scaled = write_gguf(tmp_path / "yarn.gguf", model, "llama", llama__rope__scaling__type="yarn")
     with pytest.raises(ValueError, match="scales RoPE \\(yarn\\)"):
         convert_gguf(scaled, tmp_path / "cache")
+    phi, factors = tiny_model("phi3"), ("rope_factors_long.weight", torch.ones(4))
+    tensors = [*phi.state_dict().items(), factors]
+    with pytest.raises(ValueError, match="scales RoPE \\(longrope\\)"):
+        convert_gguf(write_gguf(tmp_path / "long.gguf", phi, "phi3", tensors=tensors), tmp_path / "cache")
     writer = gguf.GGUFWriter(tmp_path / "bert.gguf", "bert")
     writer.add_token_list(TOKENS)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ValueError, match="architecture 'bert'; allowed: llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ValueError, match="architecture 'bert'; allowed: llama, mistral, qwen2, qwen3, phi3, qwen3moe"):
         convert_gguf(tmp_path / "bert.gguf", tmp_path / "cache")
 
 

@@ -1,5 +1,6 @@
 """The backbone alone in a folder, as programs without beacons read it."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,10 @@ from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.checkpoint.test_adapter import adapted, fill
 from tests.arch.folders import IDS
 from tests.arch.quantizer import RowsConfig
-from tests.arch.tiny import DENSE, FAMILIES, tiny
+from tests.arch.tiny import DENSE, FAMILIES, OTHERS, tiny
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "tied"), [*product(FAMILIES, [False, True]), *product(OTHERS, [False])])
 @torch.no_grad()
 def test_the_folder_is_the_dense_model(family: str, tied: bool, tmp_path: Path) -> None:
     lm = tiny(family, tie_word_embeddings=tied).eval()

@@ -14,7 +14,7 @@ from beacon_lit.arch.checkpoint import save_published, stored_settings
 from tests.arch.cases import beacons
 from tests.arch.folders import BEACON, assert_same, edit_json, save_backbone, trained
 from tests.arch.parity import Case, names
-from tests.arch.tiny import examples, tiny
+from tests.arch.tiny import OTHERS, examples, tiny
 
 SETTINGS = BeaconConfig(window=8, ratios=(2, 4), sink=2)
 
@@ -205,7 +205,7 @@ def test_settings_without_a_field_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("family", "values", "message"),
     [
-        ("qwen3", {}, "model_type='qwen3' .*allowed: llama, mistral, qwen2"),
+        *((family, {}, f"model_type='{family}' .*allowed: llama, mistral, qwen2") for family in ("qwen3", *OTHERS)),
         ("qwen2", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "rope_type='yarn'"),
         ("mistral", {"head_dim": 16}, "head_dim=16 .*allowed: 8"),
     ],

@@ -33,21 +33,21 @@ def rounded(backbone: Path, folder: Path, family: str = "qwen2") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "phi3"))
 def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
     backbone = save_backbone(tmp_path / "backbone", family)
     lm = quantized(backbone, BEACON)
     expected = BeaconLM.from_pretrained(rounded(backbone, tmp_path / "rounded", family), BEACON)
-    assert type(lm.model.layers[0].self_attn.q_proj) is RowsLinear
+    first = "qkv_proj" if family == "phi3" else "q_proj"
+    assert type(getattr(lm.model.layers[0].self_attn, first)) is RowsLinear
     for ours, theirs in zip(lm.beacon_parameters(), expected.beacon_parameters(), strict=True):
         assert ours.requires_grad and torch.equal(ours, theirs)
     assert torch.equal(lm(IDS, ratios=2).logits, expected(IDS, ratios=2).logits)
     options = {"ratios": 2, "max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
     assert torch.equal(lm.generate(IDS, **options), expected.generate(IDS, **options))
     exact = BeaconLM.from_pretrained(backbone, BEACON)
-    assert not torch.equal(
-        lm.model.layers[0].self_attn.beacon_q_proj.weight, exact.model.layers[0].self_attn.q_proj.weight
-    )
+    ours, theirs = (each.model.layers[0].self_attn.beacon_q_proj.weight for each in (lm, exact))
+    assert not torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("kind", ["full", "beacons"])

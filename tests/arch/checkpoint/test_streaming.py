@@ -1,6 +1,7 @@
 """Loading part by part: the same model as loading it whole, whatever spreads the parts."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from beacon_lit import BeaconLM
 from tests.arch.folders import BEACON, assert_same, edit_json, save_backbone, trained
-from tests.arch.tiny import FAMILIES, hf_config
+from tests.arch.tiny import EXPERTS, FAMILIES, hf_config
 
 
 class Parts(list):
@@ -29,8 +30,7 @@ def both(path: Path, **options) -> tuple[BeaconLM, BeaconLM, Parts]:
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("family", "tied"), [*product(FAMILIES, [False, True]), *product(("phi3", *EXPERTS), [False])])
 def test_a_backbone(family: str, tied: bool, tmp_path: Path) -> None:
     save_backbone(tmp_path, family, dtype=torch.bfloat16, tie_word_embeddings=tied)
     whole, streamed, parts = both(tmp_path, beacon=BEACON, beacon_dtype="float32")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from tests.arch.caches import assert_same, model
 from tests.arch.parity import Case, names
-from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, tiny, tokens
 from tests.arch.ways import anew
 
 CUTS = st.lists(st.integers(1, 23), min_size=1, max_size=6)
@@ -62,8 +62,19 @@ def slots(cache: BeaconCache) -> dict[str, int]:
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
 @settings(max_examples=15)
-@torch.no_grad()
 def test_the_cut_does_not_matter(family: str, unfinished: str, data: st.DataObject) -> None:
+    assert_cut_does_not_matter(family, unfinished, data)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@given(unfinished=st.sampled_from(["raw", "beacons"]), data=st.data())
+@settings(max_examples=5)
+def test_other_families(family: str, unfinished: str, data: st.DataObject) -> None:
+    assert_cut_does_not_matter(family, unfinished, data)
+
+
+@torch.no_grad()
+def assert_cut_does_not_matter(family: str, unfinished: str, data: st.DataObject) -> None:
     placement = data.draw(st.sampled_from(["interleave", "append", "step-expansion"]))
     sink, overlap = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4))
     lm = model(family, placement, sink, overlap, unfinished)

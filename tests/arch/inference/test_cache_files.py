@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from beacon_lit.arch.inference.start import empty_cache
 from tests.arch.caches import assert_unchanged, padded, snapshot
-from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.tiny import ALL, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), ratio_policy="cycle", sink=1, overlap=2)
 GREEDY = {"do_sample": False, "eos_token_id": None}
@@ -164,7 +164,7 @@ def test_a_model_trained_one_step_further_refuses_what_it_read_before(rate: floa
     assert lm(tokens(3, 4), cache=read(lm)).cache.seen_tokens == 64
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_the_same_model_from_disk_goes_on(family: str, tmp_path: Path) -> None:
     lm = make(family=family)
     lm.save_pretrained(tmp_path / "model", beacon_only=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beacon_lit import BeaconCache, BeaconLM
 from beacon_lit.arch.plan.state import RowState
 from tests.arch.caches import assert_goes_on_alike, assert_same, assert_unchanged, going_on, model, padded, snapshot
-from tests.arch.tiny import FAMILIES, assert_close, examples, tokens
+from tests.arch.tiny import ALL, assert_close, examples, tokens
 from tests.arch.ways import small_steps
 
 MODES = ("raw", "beacons")
@@ -78,7 +78,7 @@ def alone(lm: BeaconLM, lengths: Sequence[int]) -> list[BeaconCache]:
 @examples(10)
 @torch.no_grad()
 def test_rows_in_any_order_go_on_as_they_would_alone(unfinished: str, data: st.DataObject) -> None:
-    lm = model(data.draw(st.sampled_from(FAMILIES)), data.draw(PLACEMENTS), 1, 3, unfinished)
+    lm = model(data.draw(st.sampled_from(ALL)), data.draw(PLACEMENTS), 1, 3, unfinished)
     single = alone(lm, data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4)))
     order = data.draw(st.lists(st.integers(0, len(single) - 1), min_size=1, max_size=5))
     picked = BeaconCache.stack(single).select(order)

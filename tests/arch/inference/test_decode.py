@@ -17,7 +17,7 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers, StaticStep
 from tests.arch.caches import assert_same, model, padded
-from tests.arch.tiny import FAMILIES, VOCABULARY, assert_close, examples, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, VOCABULARY, assert_close, examples, tokens
 from tests.arch.ways import anew, by_calls, small_steps
 
 GREEDY = {"do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
@@ -59,6 +59,17 @@ def texts_of(lengths: Sequence[int]) -> list[Tensor]:
 @given(data=st.data())
 @examples(4)
 def test_three_ways_are_one(family: str, unfinished: str, data: st.DataObject) -> None:
+    assert_three_ways_are_one(family, unfinished, data)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@given(data=st.data())
+@examples(3)
+def test_other_families(family: str, data: st.DataObject) -> None:
+    assert_three_ways_are_one(family, "raw", data)
+
+
+def assert_three_ways_are_one(family: str, unfinished: str, data: st.DataObject) -> None:
     placement = data.draw(st.sampled_from(["interleave", "append", "step-expansion"]))
     lm = model(family, placement, data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4)), unfinished)
     asked = data.draw(requests())

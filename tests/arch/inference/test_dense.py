@@ -1,20 +1,23 @@
 """What stays the backbone: rows of up to one window, `lm.dense`, and the classes of transformers."""
 
+from itertools import product
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beacon_lit import BeaconConfig, BeaconLM
-from tests.arch.tiny import CONFIGS, DENSE, FAMILIES, hf_config, tiny, tokens
+from tests.arch.tiny import ALL, CONFIGS, DENSE, EXPERTS, FAMILIES, OTHERS, hf_config, tiny, tokens
 
 WINDOW = 32
 BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3)
 
 
-def plain(lm: BeaconLM, family: str) -> nn.Module:
+def plain(lm: BeaconLM, family: str, **values: Any) -> nn.Module:
     """The Hugging Face model with the same weights, on the sdpa kernel."""
-    dense = DENSE[family]._from_config(hf_config(family), attn_implementation="sdpa")
+    dense = DENSE[family]._from_config(hf_config(family, **values), attn_implementation="sdpa")
     weights = {name: value for name, value in lm.state_dict().items() if "beacon" not in name}
     dense.load_state_dict(weights, strict=True)
     return dense.to(lm.dtype).train(lm.training)
@@ -29,14 +32,28 @@ def left_padded(batch: int, length: int, padding: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [1, 2, 7, WINDOW - 1, WINDOW])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "length"),
+    [*product(FAMILIES, [1, 2, 7, WINDOW - 1, WINDOW]), *product(OTHERS, [7, WINDOW])],
+)
 @torch.no_grad()
 def test_a_row_of_up_to_one_window_is_the_backbone_bit_for_bit(family: str, length: int, dtype: torch.dtype) -> None:
     lm, ids = tiny(family, BEACON, dtype=dtype), tokens(1, length)
     expected = plain(lm, family)(ids).logits
     assert torch.equal(lm(ids).logits, expected)
     assert torch.equal(lm.eval()(ids).logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", EXPERTS)
+@torch.no_grad()
+def test_experts_run_as_in_transformers(family: str, dtype: torch.dtype) -> None:
+    """In grouped products, unless a config asks for something else."""
+    lm, ids = tiny(family, BEACON, dtype=dtype, experts_implementation=None).eval(), tokens(1, WINDOW)
+    assert lm.config._experts_implementation == "grouped_mm"
+    expected = plain(lm, family, experts_implementation=None)(ids).logits
+    assert torch.equal(lm(ids).logits, expected) and torch.equal(lm.dense(ids).logits, expected)
+    assert lm(tokens(2, 3 * WINDOW), ratios=4).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("placement", ["append", "step-expansion"])
@@ -46,7 +63,7 @@ def test_placements_do_not_matter_within_a_window(placement: str) -> None:
     assert torch.equal(lm(ids).logits, plain(lm, "llama")(ids).logits)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 @torch.no_grad()
 def test_two_rows_of_up_to_one_window(family: str) -> None:
     lm = tiny(family, BEACON)
@@ -63,7 +80,7 @@ def test_one_more_token_than_a_window_is_not_the_backbone(family: str) -> None:
     assert not torch.allclose(lm(ids, ratios=4).logits, plain(lm, family)(ids).logits, atol=1e-2)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_dense_is_the_backbone_bit_for_bit(family: str) -> None:
     lm = tiny(family, BEACON).requires_grad_(True)
     dense, (ids, mask) = plain(lm, family), left_padded(2, 3 * WINDOW, 5)
@@ -90,7 +107,7 @@ def test_dense_with_a_cache_and_attentions_is_the_backbone() -> None:
     assert torch.equal(out, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_dense_token_loss_is_cross_entropy(family: str) -> None:
     lm, (ids, mask) = tiny(family, BEACON), left_padded(2, 3 * WINDOW, 5)
     labels = ids.masked_fill(mask == 0, -100)
@@ -120,7 +137,7 @@ def test_dense_checks_labels(token: int) -> None:
         lm.dense_token_loss(ids, None, labels=labels)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_transformers_stays_as_it_was(family: str) -> None:
     torch.manual_seed(0)
     before = DENSE[family](hf_config(family))
@@ -139,7 +156,7 @@ def test_transformers_stays_as_it_was(family: str) -> None:
     assert not hasattr(hf_config(family), "beacon") and hf_config(family).model_type == family
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_a_model_is_of_both_classes_and_names_are_the_backbones(family: str) -> None:
     config = hf_config(family)
     lm = BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2, params=("q", "o")))

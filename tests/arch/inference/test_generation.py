@@ -1,11 +1,13 @@
 """Hugging Face's `generate` on a beacon model against the argmax of one forward pass per token."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
-from tests.arch.tiny import FAMILIES, tiny, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=4, sink=2, overlap=3)
 NEW = 12  # crosses a window's border
@@ -18,10 +20,10 @@ def greedy(lm: BeaconLM, ids: Tensor, **options: object) -> Tensor:
     return ids
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"unfinished": "beacons"}, {"ratios": 2}, {"ratios": [2, 0, "drop", 4, 2]}], ids=str
-)
-@pytest.mark.parametrize("family", FAMILIES)
+OPTIONS = [{}, {"unfinished": "beacons"}, {"ratios": 2}, {"ratios": [2, 0, "drop", 4, 2]}]
+
+
+@pytest.mark.parametrize(("family", "options"), [*product(FAMILIES, OPTIONS), *product(OTHERS, OPTIONS[-1:])], ids=str)
 @torch.no_grad()
 def test_greedy(family: str, options: dict[str, object]) -> None:
     lm, ids = tiny(family, BEACON).eval(), tokens(1, 19)

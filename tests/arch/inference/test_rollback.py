@@ -12,7 +12,7 @@ from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconLM
 from tests.arch.caches import assert_goes_on_alike, assert_same, assert_unchanged, model, padded, snapshot
-from tests.arch.tiny import FAMILIES, assert_close, examples, tokens
+from tests.arch.tiny import ALL, assert_close, examples, tokens
 
 MODES = ("raw", "beacons")
 PLACEMENTS = st.sampled_from(["interleave", "append", "step-expansion"])
@@ -51,7 +51,7 @@ def generate(lm: BeaconLM, cache: BeaconCache, ids: Tensor, ratio: int | str | N
 def test_what_is_rolled_back_was_never_read(
     unfinished: str, read: Callable[..., BeaconCache], tmp_path: Path, data: st.DataObject
 ) -> None:
-    lm = model(data.draw(st.sampled_from(FAMILIES)), data.draw(PLACEMENTS), 2, data.draw(st.integers(0, 4)), unfinished)
+    lm = model(data.draw(st.sampled_from(ALL)), data.draw(PLACEMENTS), 2, data.draw(st.integers(0, 4)), unfinished)
     texts = [tokens(data.draw(st.integers(1, 25)), seed=seed) for seed in range(data.draw(st.integers(1, 3)))]
     ratio = data.draw(RATIOS)
     cache = lm.compress(*padded(texts), ratios=ratio)

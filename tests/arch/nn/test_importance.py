@@ -11,13 +11,13 @@ from beacon_lit import BeaconConfig
 from beacon_lit.arch.nn import importance as module
 from beacon_lit.arch.nn.importance import attention_received, repetition_importance
 from beacon_lit.arch.plan.budgets import head_budgets, important_shares
-from tests.arch.tiny import DENSE, FAMILIES, assert_close, examples, hf_config, tiny, tokens
+from tests.arch.tiny import ALL, DENSE, assert_close, examples, hf_config, tiny, tokens
 
 TEXT, PROMPT = tokens(20, seed=1).tolist(), [5, 6, 7]
 SELECT = BeaconConfig(window=8, ratios=(2, 4), placement="select", params=("k", "v"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_it_is_the_largest_weight_that_transformers_computes(family: str) -> None:
     lm = tiny(family, SELECT).eval()
     dense = DENSE[family](hf_config(family, attn_implementation="eager")).eval()

@@ -1,5 +1,6 @@
 """RoPE types: windows that are all kept raw must be the dense model, whatever the backbone does to frequencies."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -54,8 +55,7 @@ def test_types_differ() -> None:
     assert all(not torch.allclose(a, b, atol=1e-2) for i, a in enumerate(logits) for b in logits[:i])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("rope", REFUSED)
+@pytest.mark.parametrize(("family", "rope"), [*product(FAMILIES, REFUSED), ("phi3", "longrope")])
 def test_frequencies_that_change_with_the_length_are_refused(family: str, rope: str) -> None:
     with pytest.raises(ValueError, match=f"rope_type='{rope}'.*allowed: default, linear, llama3, yarn"):
         model(family, REFUSED[rope], torch.float32)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.arch.cases import Case, cases
 from tests.arch.oracle import RULES, Rule, Token, step_expansion
 from tests.arch.placements import proof
-from tests.arch.tiny import FAMILIES, examples
+from tests.arch.tiny import ALL, FAMILIES, examples
 from tests.arch.ways import anew, by_calls
 
 
@@ -34,7 +34,7 @@ def test_another_rule_shows() -> None:
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @examples(20)
-@given(cut=proof.CUTS, family=st.sampled_from(FAMILIES))
+@given(cut=proof.CUTS, family=st.sampled_from(ALL))
 def test_the_cut_does_not_matter(unfinished: str, cut: list[int], family: str) -> None:
     proof.assert_cut_does_not_matter(family, "blind", unfinished, cut)
 

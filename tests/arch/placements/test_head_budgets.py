@@ -16,7 +16,7 @@ from tests.arch.oracle import HeadEntry, Rule, append
 from tests.arch.placements import proof
 from tests.arch.placements.test_select import RULE as EVEN
 from tests.arch.placements.test_select import best
-from tests.arch.tiny import FAMILIES, assert_close, examples, tiny, tokens
+from tests.arch.tiny import ALL, FAMILIES, OTHERS, assert_close, examples, tiny, tokens
 
 BUDGETS = ((2.25, 0.25), (0.5, 1.0))  # of the tiny models' two layers with two KV heads
 
@@ -61,6 +61,13 @@ def test_one_pass_is_the_loop(family: str, case: Case) -> None:
     proof.assert_is_the_loop(family, uneven(case), rule(case.beacon.window))
 
 
+@pytest.mark.parametrize("family", OTHERS)
+@examples(5)
+@given(case=cases(placements=("select",)))
+def test_other_families(family: str, case: Case) -> None:
+    proof.assert_is_the_loop(family, uneven(case), rule(case.beacon.window))
+
+
 def test_even_memory_shows() -> None:
     beacon = BeaconConfig(window=8, ratios=(2, 4), placement="select", params=("k", "v"), head_budgets=BUDGETS)
     lm, ids = tiny("qwen2", beacon, dtype=torch.float64), tokens(1, 21)
@@ -83,7 +90,7 @@ def uneven_model(family: str = "qwen2", unfinished: str = "raw") -> BeaconLM:
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @examples(20)
-@given(cut=proof.CUTS, family=st.sampled_from(FAMILIES))
+@given(cut=proof.CUTS, family=st.sampled_from(ALL))
 @torch.no_grad()
 def test_the_cut_does_not_matter(unfinished: str, cut: list[int], family: str) -> None:
     lm, ids = uneven_model(family, unfinished), tokens(2, sum(cut))

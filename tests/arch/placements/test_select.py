@@ -14,7 +14,7 @@ from beacon_lit.arch.nn.selection import stand_out
 from tests.arch.cases import Case, cases
 from tests.arch.oracle import HeadEntry, Rule, append
 from tests.arch.placements import proof
-from tests.arch.tiny import FAMILIES, assert_close, examples, tiny, tokens
+from tests.arch.tiny import ALL, FAMILIES, OTHERS, assert_close, examples, tiny, tokens
 from tests.arch.ways import anew, by_calls
 
 
@@ -53,6 +53,13 @@ def test_one_pass_is_the_loop(family: str, case: Case) -> None:
     proof.assert_is_the_loop(family, case, RULE)
 
 
+@pytest.mark.parametrize("family", OTHERS)
+@examples(8)
+@given(case=cases(placements=("select",)))
+def test_other_families(family: str, case: Case) -> None:
+    proof.assert_is_the_loop(family, case, RULE)
+
+
 def test_another_rule_shows() -> None:
     def last(raw: list[HeadEntry], projected: list[HeadEntry], about: Sequence[int]) -> list[HeadEntry]:
         return projected[-about[2] :]
@@ -67,7 +74,7 @@ def test_another_rule_shows() -> None:
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
 @examples(20)
-@given(cut=proof.CUTS, family=st.sampled_from(FAMILIES))
+@given(cut=proof.CUTS, family=st.sampled_from(ALL))
 def test_the_cut_does_not_matter(unfinished: str, cut: list[int], family: str) -> None:
     proof.assert_cut_does_not_matter(family, "select", unfinished, cut)
 

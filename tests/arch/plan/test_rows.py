@@ -9,7 +9,7 @@ from torch import Tensor
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.plan.rows import Rows
 from tests.arch.cases import Case, cases
-from tests.arch.tiny import FAMILIES, assert_close, examples, gradients, tiny, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, assert_close, examples, gradients, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
 
@@ -24,10 +24,10 @@ def pad(rows: list[Tensor], left: list[bool], value: int) -> Tensor:
     return torch.stack(padded)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@examples(40)
-@given(case=cases(rows=3), sides=st.lists(st.booleans(), min_size=3, max_size=3), extra=st.integers(0, 3))
-def test_batch_equals_rows_alone(family: str, case: Case, sides: list[bool], extra: int) -> None:
+ROWS = dict(case=cases(rows=3), sides=st.lists(st.booleans(), min_size=3, max_size=3), extra=st.integers(0, 3))
+
+
+def assert_batch_equals_rows_alone(family: str, case: Case, sides: list[bool], extra: int) -> None:
     lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64)
     rows = [tokens(length, seed=i) for i, length in enumerate(case.lengths)]
     sides = sides[: len(rows)]
@@ -51,6 +51,20 @@ def test_batch_equals_rows_alone(family: str, case: Case, sides: list[bool], ext
     alone_gradients = gradients(lm, expected)
     for name, gradient in gradients(lm, out.loss).items():
         assert_close(gradient, alone_gradients[name], 2e-6, name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@examples(40)
+@given(**ROWS)
+def test_batch_equals_rows_alone(family: str, case: Case, sides: list[bool], extra: int) -> None:
+    assert_batch_equals_rows_alone(family, case, sides, extra)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@examples(5)
+@given(**ROWS)
+def test_other_families(family: str, case: Case, sides: list[bool], extra: int) -> None:
+    assert_batch_equals_rows_alone(family, case, sides, extra)
 
 
 @pytest.mark.parametrize("keep", [1, 4, 30])

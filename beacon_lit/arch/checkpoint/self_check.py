@@ -1,0 +1,67 @@
+"""Check with its weights that a backbone of an unlisted architecture computes what the plain model computes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.core import BeaconModel, plain_class
+from beacon_lit.arch.plan.windows import Row, Window
+
+_TOKENS, _WINDOWS = 48, 3
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest
+
+
+def check_listed(model: BeaconModel, setting: str) -> None:
+    """Raise a ValueError for a model of an unlisted architecture, as whole folders have no registered type for it.
+
+    Args:
+        model: the model.
+        setting: what asks for a whole folder, for the message.
+    """
+    if not model.listed:
+        raise ValueError(
+            f"{setting} is not allowed: another process does not know the folder's type, "
+            f"{model.config.model_type!r}, since the architecture is not listed; allowed: beacons alone"
+        )
+
+
+@torch.no_grad()
+def check_itself(model: BeaconModel) -> None:
+    """Compare one window, and windows that keep everything, with the plain model on random ids; takes seconds.
+
+    Args:
+        model: on one device.
+
+    Raises:
+        ValueError: hidden states or logits differ, or the model cannot be run; says which.
+    """
+    was, kind = model.training, model.config.model_type.removeprefix("beacon_")
+    device = model.model.embed_tokens.weight.device
+    ids = torch.randint(model.config.vocab_size, (_TOKENS,), generator=torch.Generator().manual_seed(0)).to(device)
+    size = _TOKENS // _WINDOWS
+    try:
+        problem = _problem(model.eval(), ids, size)
+    except (TypeError, AttributeError, RuntimeError, IndexError) as error:
+        problem = f"its layers cannot be run on windows ({type(error).__name__}: {str(error).splitlines()[0]})"
+    finally:
+        model.train(was)
+    if problem is not None:
+        raise ValueError(f"model_type={kind!r} is not supported: {problem}")
+
+
+def _problem(model: BeaconModel, ids: Tensor, size: int) -> str | None:
+    """Return what differs from the plain model, None if nothing does."""
+    expected: Any = model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+    logits: Any = plain_class(type(model)).forward(model, input_ids=ids[None], use_cache=False).logits[0]
+    for what, sizes in (("one window", [len(ids)]), ("windows that keep everything", [size] * (len(ids) // size))):
+        last = len(sizes) - 1
+        row = Row(tuple(Window(length, ratio=0, beacons=0, closes=i < last) for i, length in enumerate(sizes)))
+        hidden, _ = model.run(ids, model.layouts([row]))
+        for name, ours, theirs in (("hidden states", hidden, expected), ("logits", model.logits(hidden), logits)):
+            difference, scale = float((ours - theirs).abs().max()), float(theirs.abs().max())
+            if not difference <= _TOLERANCES[theirs.dtype] * scale:
+                return (
+                    f"{what} of random tokens gave other {name} than the plain model ({difference:.1e} of {scale:.1e})"
+                )
+    return None

@@ -1,0 +1,118 @@
+"""Make model classes of architectures that are not listed, from transformers' own classes.
+
+Such a class assumes what the listed families have in common, see `assumptions`. Whether the layers do nothing else is
+checked with the weights, after loading (`checkpoint.self_check`).
+"""
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+
+from beacon_lit.arch.checkpoint import family
+from beacon_lit.arch.core import plain_class
+from beacon_lit.arch.families.assumptions import broken_by_config, broken_by_model
+from beacon_lit.arch.model import BeaconLM
+from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.layer import BeaconLayer
+
+
+class UnlistedAttention(BeaconAttention):
+    """Attention with the RoPE of its own module, and with norms of queries and keys if it has such norms."""
+
+    def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """See `BeaconAttention`. Norms are per head or over all heads, as many weights as they have."""
+        return _normed(getattr(self, "q_norm", None), q), _normed(getattr(self, "k_norm", None), k)
+
+
+class UnlistedLayer(BeaconLayer):
+    """A layer without own maps in its MLP, since the places of its norms are not known."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Raise a ValueError."""
+        raise ValueError("params='gate', 'up' or 'down' are not allowed for a backbone that is not listed")
+
+
+def model_class(config: PretrainedConfig) -> type[BeaconLM]:
+    """Return the model class of an architecture that is not listed; the first call makes and registers the class.
+
+    Args:
+        config: the backbone's config.
+
+    Raises:
+        ValueError: the architecture breaks an assumption; says which one.
+    """
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if mapped is None:
+        _refuse(config, "transformers has no causal language model of this type")
+    plain = plain_class(mapped)
+    for sentence in broken_by_config(config):
+        _refuse(config, sentence)
+    with torch.device("meta"):
+        model: Any = plain(config)
+    for sentence in broken_by_model(model):
+        _refuse(config, sentence)
+    layer = model.model.layers[0]
+    attention, module = type(layer.self_attn), sys.modules[type(layer.self_attn).__module__]
+    if any(type(other.self_attn) is not attention for other in model.model.layers):
+        _refuse(config, "its layers have attention of different classes")
+    turn = getattr(module, "apply_rotary_pos_emb", None)
+    if turn is None:
+        _refuse(config, "its module has no function apply_rotary_pos_emb")
+    return BeaconLM.families.get(family(config)) or _register(config, plain, attention, type(layer), turn)
+
+
+def _register(config: PretrainedConfig, plain: Any, attention: type, layer: type, turn: Any) -> type[BeaconLM]:
+    kind, name = family(config), plain.__name__.removesuffix("ForCausalLM")
+    about = {"__module__": __name__}
+    fields = {**about, "model_type": f"beacon_{kind}", "beacon": None, "__annotations__": {"beacon": dict | None}}
+    own_config = type(f"Beacon{name}Config", (type(config),), fields)
+    classes = {
+        "config_class": own_config,
+        "attention_class": type(
+            f"Beacon{name}Attention",
+            (UnlistedAttention, attention),
+            {**about, "rotation": staticmethod(partial(_rotate, turn))},
+        ),
+        "layer_class": type(f"Beacon{name}Layer", (UnlistedLayer, layer), about),
+    }
+    own = {"listed": False, "logits_divisor": property(_logits_divisor)}
+    made = type(f"Beacon{name}ForCausalLM", (BeaconLM, plain), {**about, **classes, **own})
+    for each in (made, *classes.values()):
+        setattr(sys.modules[__name__], each.__name__, each)  # where pickle finds them
+    AutoConfig.register(f"beacon_{kind}", own_config, exist_ok=True)
+    AutoModelForCausalLM.register(own_config, made, exist_ok=True)
+    if conversion := get_checkpoint_conversion_mapping(kind):
+        register_checkpoint_conversion_mapping(f"beacon_{kind}", conversion, overwrite=True)
+    return made
+
+
+def _rotate(turn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Do what `nn.rope.rotate` does, by the function of the architecture's module, called as its attention calls it."""
+    size = cos.shape[-1]  # some attentions split what is rotated from the rest of a head themselves
+    heads = x[..., :size].transpose(0, 1)[None]
+    turned = turn(heads, heads[:, :0], cos[None], sin[None])[0][0].transpose(0, 1).to(x.dtype)
+    return turned if size == x.shape[-1] else torch.cat([turned, x[..., size:]], -1)
+
+
+def _logits_divisor(model: BeaconLM) -> float:
+    """See `BeaconModel.logits_divisor`; Cohere's models multiply logits by `logit_scale`."""
+    return 1.0 / (getattr(model.config, "logit_scale", None) or 1.0)
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    if norm is None or isinstance(norm, nn.Identity):
+        return x
+    whole = getattr(norm, "weight", None) is not None and norm.weight.shape == (x.shape[1] * x.shape[2],)
+    return norm(x.flatten(1)).view_as(x) if whole else norm(x)
+
+
+def _refuse(config: PretrainedConfig, reason: str) -> None:
+    listed = ", ".join(sorted(name for name, known in BeaconLM.families.items() if known.listed))
+    raise ValueError(
+        f"model_type={family(config)!r} is not supported: {reason}; allowed: {listed}, and others built like these"
+    )

@@ -1,0 +1,127 @@
+"""Architectures without a file of their own: what works, and the sentence that says why another does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.checkpoint.self_check import check_itself
+from beacon_lit.tuning import Full
+from tests.arch.test_one_pass import RATIOS, compare
+from tests.arch.tiny import OWN, SIZES, assert_close, tokens
+
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2)
+GREEDY: dict[str, Any] = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
+# Rotated in part by neighbouring pairs, parallel sublayers and scaled logits, norms after sublayers, experts.
+WORKING = ("glm", "cohere", "flex_olmo", "ernie4_5")
+
+
+def config(kind: str, **values: Any) -> PretrainedConfig:
+    own = OWN["qwen3_moe"] if kind == "flex_olmo" else {}
+    return CONFIG_MAPPING[kind](**{**SIZES, **own, **values})
+
+
+def loaded(kind: str, folder: Path, beacon: BeaconConfig = BEACON, **options: Any) -> BeaconLM:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config(kind)).save_pretrained(folder)
+    return BeaconLM.from_pretrained(str(folder), beacon, **options)
+
+
+@pytest.mark.parametrize("kind", WORKING)
+@torch.no_grad()
+def test_it_works_as_a_listed_one_does(kind: str, tmp_path: Path) -> None:
+    lm, ids = loaded(kind, tmp_path / "backbone"), tokens(2, 29)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone").eval()
+    assert not lm.listed and isinstance(lm, type(plain)) and not lm.training
+    assert torch.equal(lm.dense(ids).logits, plain(ids).logits)
+    assert torch.equal(lm(ids[:1, :8]).logits, plain(ids[:1, :8]).logits)
+    assert_close(lm(ids, ratios=0).logits, lm.dense(ids).logits, 1e-5)
+    whole = lm(ids, use_cache=True)
+    for row in (0, 1):
+        assert_close(lm(ids[row : row + 1]).logits[0], whole.logits[row], 1e-5)
+    again = lm.compress(ids[:, 11:], cache=lm.compress(ids[:, :11]))
+    assert [state.slots for state in again.rows] == [state.slots for state in whole.cache.rows]
+    found = lm.generate(ids[:1], **GREEDY)
+    for end in range(29, 38):
+        assert int(lm(found[:, :end]).logits[0, -1].argmax()) == int(found[0, end])
+    for parameter in lm.beacon_parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    lm.save_pretrained(tmp_path / "beacons")
+    assert torch.equal(BeaconLM.from_pretrained(str(tmp_path / "beacons"))(ids).logits, lm(ids).logits)
+
+
+def test_one_pass_is_the_loop(tmp_path: Path) -> None:
+    lm = loaded("arcee", tmp_path).double().train().requires_grad_(True)
+    compare(lm, tokens(1, 53), RATIOS, "raw")
+
+
+def test_what_only_listed_ones_have(tmp_path: Path) -> None:
+    lm = loaded("arcee", tmp_path / "backbone")
+    for act in (lambda: lm.save_pretrained(tmp_path / "whole", beacon_only=False), lambda: Full().prepare(lm)):
+        with pytest.raises(
+            ValueError, match=r"(beacon_only=False|tuning=full) is not allowed: .* allowed: beacons alone"
+        ):
+            act()
+    with pytest.raises(ValueError, match=r"'arcee' is not allowed where a strategy shards .* not listed"):
+        BeaconLM.from_pretrained(str(tmp_path / "backbone"), BEACON, shard=lambda part: None)
+    with pytest.raises(ValueError, match=r"overlap is not allowed .* allowed: overlap=0"):
+        lm.compress(tokens(1, 29)).to_transformers()
+    with pytest.raises(ValueError, match=r"params=.*gate"):
+        loaded("glm", tmp_path / "glm", BeaconConfig(window=8, ratios=2, params=("gate:2",)))
+
+
+REFUSED = {
+    "qwen3_next": "layers of linear attention, convolution or a state-space model keep one state",
+    "mamba": "state-space model",
+    "lfm2": "convolution",
+    "gpt2": "positions are not by RoPE",
+    "bert": "positions are not by RoPE",
+    "gemma": "its embedding is a GemmaTextScaledWordEmbedding, which does more than look vectors up",
+    "gemma2": "attn_logit_softcapping=50.0 caps logits",
+    "gemma3_text": "rope_parameters differ between kinds of layers",
+    "llama4_text": "layers of the kind 'chunked_attention'",
+    "ministral3": "its rope_parameters have a setting llama_4_scaling_beta",
+    "deepseek_v3": "its attention .* has no head_dim",
+    "gpt_oss": "its attention .* has weights of its own, sinks",
+    "granitemoe": "a layer .* has no self_attn and mlp",
+    "phi": "its decoder has no module model.norm",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_broken_assumption_is_named(kind: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"model_type='{kind}' is not supported: .*{REFUSED[kind]}.*; allowed: granite, "
+    ):
+        BeaconLM.from_config(config(kind), BEACON)
+
+
+def test_every_config_of_a_known_type_is_looked_at() -> None:
+    lm = BeaconLM.from_config(config("arcee"), BEACON)
+    assert type(BeaconLM.from_config(lm.config, BEACON)) is type(lm)
+    with pytest.raises(ValueError, match=r"'arcee' is not supported: attn_logit_softcapping=30.0 caps logits"):
+        BeaconLM.from_config(config("arcee", attn_logit_softcapping=30.0), BEACON)
+
+
+def test_the_check_notices_other_positions_and_another_head(tmp_path: Path) -> None:
+    lm = loaded("arcee", tmp_path)
+    check_itself(lm)
+    attention = lm.model.layers[1].self_attn
+    right = attention.rotation
+    attention.rotation = lambda x, cos, sin: x
+    with pytest.raises(ValueError, match="'arcee' is not supported: one window of random tokens gave other hidden"):
+        check_itself(lm)
+    attention.rotation = lambda x, cos, sin: right(x, cos.roll(1, 0), sin.roll(1, 0))  # a window is no row alone
+    with pytest.raises(ValueError, match="gave other hidden states than the plain model"):
+        check_itself(lm)
+    attention.rotation = right
+    lm.lm_head.divisor = 2.0
+    with pytest.raises(ValueError, match="one window of random tokens gave other logits"):
+        check_itself(lm)
+    del attention.scaling
+    with pytest.raises(ValueError, match="its layers cannot be run on windows"):
+        check_itself(lm)
