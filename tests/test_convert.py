@@ -14,7 +14,7 @@ from beacon_lit.cli.convert import LAYOUTS, convert, main
 from tests.arch.folders import assert_same, no_weights, trained
 from tests.configs import small_backbone
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def test_what_is_refused_before_weights_are_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = BeaconLM.from_pretrained(tmp_path / "backbone", BeaconConfig(window=8, ratios=2, overlap=3))
+    other = BeaconLM.from_pretrained(
+        tmp_path / "backbone", BeaconConfig(window=8, ratios=2, overlap=3, placement="interleave")
+    )
     other.save_pretrained(tmp_path / "overlap")
     no_weights(monkeypatch)
     with pytest.raises(ValueError, match=message):

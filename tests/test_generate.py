@@ -100,7 +100,7 @@ def test_without_a_ratio_the_smallest_that_fits_is_taken(book: Path, tmp_path: P
 
 def test_beacons_of_a_checkpoint(book: Path, tmp_path: Path) -> None:
     backbone = small_backbone(tmp_path / "backbone")
-    lm = BeaconLM.from_pretrained(str(backbone), BeaconConfig(window=32, ratios=4))
+    lm = BeaconLM.from_pretrained(str(backbone), BeaconConfig(window=32, ratios=4, placement="interleave"))
     lm.save_pretrained(tmp_path / "beacons")
     overrides = [f"checkpoint={tmp_path / 'beacons'}", f"file={book}", "questions=Who?"]
     (answer,) = run(tmp_path, *overrides, "ratio=8")

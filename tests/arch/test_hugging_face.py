@@ -19,7 +19,7 @@ from beacon_lit.tiny import byte_tokenizer
 from tests.arch.folders import IDS, assert_same, save_backbone, trained
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2, placement="interleave")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def trainer(lm: BeaconLM, folder: Path, *callbacks: TrainerCallback, **options: 
 
 def fresh(backbone: Path) -> BeaconLM:
     """A model that draws no ratios, of which Hugging Face's checkpoints know nothing."""
-    return BeaconLM.from_pretrained(backbone, BeaconConfig(window=8, ratios=2, sink=2))
+    return BeaconLM.from_pretrained(backbone, BeaconConfig(window=8, ratios=2, sink=2, placement="interleave"))
 
 
 def test_the_trainer_resumes(backbone: Path, tmp_path: Path) -> None:
