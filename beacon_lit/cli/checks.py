@@ -43,7 +43,7 @@ def check_start(init_from: str | None, tuning: Tuning) -> None:
     Raises:
         ValueError: `init_from` does not exist, or has a trained backbone, and `tuning` trains none.
     """
-    if init_from is not None and not Path(init_from).exists():
+    if init_from is not None and not Path(init_from).expanduser().exists():
         raise ValueError(f"init_from={init_from} does not exist; allowed: a run's folder or `beacons` folder, a .ckpt")
     if init_from is not None and not tuning.trains_backbone and trains_backbone(init_from):
         raise ValueError(

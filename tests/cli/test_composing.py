@@ -51,7 +51,7 @@ def test_a_mistake_in_training_is_one_line(
 
 def test_a_mistake_in_evaluation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "checkpoint=/none"])
-    with pytest.raises(SystemExit, match=r"^error: path=/none: no such file or folder; allowed: "):
+    with pytest.raises(SystemExit, match=r"^error: checkpoint=/none: no such file or folder; allowed: "):
         evaluate.main()
 
 
