@@ -16,6 +16,7 @@ UNFINISHED = ("raw", "beacons")
 
 # Names in the published checkpoints' config.json -> ours.
 _PUBLISHED_POLICIES = {"step-random": "random", "instance-random": "random-per-sequence", "sequence": "cycle"}
+_IN_PUBLISHED = "in the published layout (beacon-convert --to full keeps every setting)"
 _PUBLISHED_PLACEMENTS = {
     ("interleave", "full-coverage"): "interleave",
     ("append", "full-coverage"): "append",
@@ -199,11 +200,9 @@ class BeaconConfig:
             ValueError: the paper's code has no field for a setting (`overlap`, `eval_ratio`, `unfinished="beacons"`).
         """
         rules = {placement: rule for rule, placement in _PUBLISHED_PLACEMENTS.items()}
-        _require(
-            self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)} in the published layout"
-        )
+        _require(self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)} {_IN_PUBLISHED}")
         whole = all(own.rank is None for own in self.own_maps)
-        _require(whole, "params", self.params, "q, k, v, o without a rank in the published layout")
+        _require(whole, "params", self.params, f"q, k, v, o without a rank {_IN_PUBLISHED}")
         policies = {ours: theirs for theirs, ours in _PUBLISHED_POLICIES.items()}
         position, attention = rules[self.placement]
         published = {
@@ -222,7 +221,7 @@ class BeaconConfig:
         readable = BeaconConfig.from_published(published)
         for name in (field.name for field in fields(self)):
             own, kept = getattr(self, name), getattr(readable, name)
-            _require(own == kept, name, own, f"{kept!r} in the published layout")
+            _require(own == kept, name, own, f"{kept!r} {_IN_PUBLISHED}")
         return published
 
 
