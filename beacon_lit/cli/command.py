@@ -11,11 +11,12 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import beacon_lit
 from beacon_lit.cli.composing import report_composing
 from beacon_lit.cli.messages import own_messages, quiet
+from beacon_lit.cli.numbers import check_numbers
 from beacon_lit.cli.threads import limit_threads
 
 Check = Callable[[Sequence[str]], None]
@@ -52,9 +53,11 @@ def command(
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
             sys.argv[1:] = completed(sys.argv[1:])
+            if not _names_configs(sys.argv[1:]):
+                check_numbers(get_args_parser().parse_args().overrides, name, conf_folder())
             for check in checks:
                 check(sys.argv[1:])
-            report_composing()
+            report_composing(own_settings(name, conf_folder()))
             run()
 
         return main
@@ -80,7 +83,7 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
     Raises:
         SystemExit: names the setting, its value and the options.
     """
-    if any(entry.lstrip("+").startswith(_ELSEWHERE) for entry in overrides):
+    if _names_configs(overrides):
         return
     for entry in overrides:
         group, _, chosen = entry.lstrip("+").partition("=")
@@ -92,6 +95,19 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
                 near = get_close_matches(option, options, cutoff=0.5)
                 allowed = ", ".join(dict.fromkeys([*near, *options]))
                 raise SystemExit(f"error: {group}={option} is not allowed; allowed: {allowed}")
+
+
+def own_settings(name: str, conf: Path) -> list[str]:
+    """Return the groups and settings that conf/NAME.yaml itself lists, without those of its groups."""
+    config = OmegaConf.load(conf / f"{name}.yaml")
+    groups = [group for entry in config.get("defaults", []) if isinstance(entry, DictConfig) for group in entry]
+    names = [str(setting) for setting in (*groups, *config) if setting not in ("defaults", "hydra")]
+    return [setting for setting in dict.fromkeys(names) if not setting.startswith("override ")]
+
+
+def _names_configs(overrides: Sequence[str]) -> bool:
+    """Whether a command line names further folders of configs."""
+    return any(entry.lstrip("+").startswith(_ELSEWHERE) for entry in overrides)
 
 
 def _resolve_config_path() -> None:
