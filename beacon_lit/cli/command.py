@@ -1,5 +1,6 @@
 """Turn a function of a config into a command: find conf/, check the command line, let Hydra compose the config."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import beacon_lit
 from beacon_lit.cli.composing import report_composing
+from beacon_lit.cli.folder import removed_if_refused
 from beacon_lit.cli.messages import own_messages, quiet
 from beacon_lit.cli.numbers import check_numbers
 from beacon_lit.cli.threads import limit_threads
@@ -45,14 +47,14 @@ def command(
             limit_threads(cfg)
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on after a job that fails
                 return function(cfg)
-            with own_messages():
+            with removed_if_refused(), own_messages():
                 return function(cfg)
 
         def main() -> None:
             """Run the command line."""
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
-            sys.argv[1:] = completed(sys.argv[1:])
+            sys.argv[1:] = map(_set_or_add, completed(sys.argv[1:]))
             if not _names_configs(sys.argv[1:]):
                 check_numbers(get_args_parser().parse_args().overrides, name, conf_folder())
             for check in checks:
@@ -95,6 +97,11 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
                 near = get_close_matches(option, options, cutoff=0.5)
                 allowed = ", ".join(dict.fromkeys([*near, *options]))
                 raise SystemExit(f"error: {group}={option} is not allowed; allowed: {allowed}")
+
+
+def _set_or_add(entry: str) -> str:
+    """Let `+group.setting=value` also change a setting that exists: an earlier version may not have listed it."""
+    return f"+{entry}" if re.match(r"\+\w+\.[^=]*=", entry) else entry
 
 
 def own_settings(name: str, conf: Path) -> list[str]:

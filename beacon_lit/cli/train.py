@@ -80,7 +80,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
     check_optimizer(module.optimizer, module.schedule, cfg.trainer.max_steps)
     loggers = [instantiate(logger) for logger in members(cfg.get("logger")).values()]
-    chosen = {name: node for name, node in members(cfg.get("callbacks")).items() if loggers or name != "learning_rate"}
+    chosen = members(cfg.get("callbacks"))
+    for name in _left_out(cfg.trainer, bool(loggers)):
+        chosen.pop(name, None)
     # The link moves when training starts, so that a run refused before then leaves the link to the previous run.
     link = LambdaCallback(on_train_start=lambda trainer, _: link_latest(folder) if trainer.is_global_zero else None)
     callbacks = [link, *(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
@@ -113,6 +115,13 @@ def _check(cfg: DictConfig) -> None:
     check_monitors(cfg)
     check_accelerator(cfg.trainer.accelerator, cfg.trainer.devices, "trainer.")
     check_folders(cfg)
+
+
+def _left_out(trainer: DictConfig, logs: bool) -> list[str]:
+    """Return the callbacks that Lightning refuses with these settings of the trainer."""
+    without = {"learning_rate": logs, "progress": trainer.get("enable_progress_bar")}
+    without |= dict.fromkeys(("checkpoint", "best"), trainer.get("enable_checkpointing"))
+    return [name for name, wanted in without.items() if wanted is False]
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

@@ -43,6 +43,14 @@ def test_another_folder_instead_of_conf(
     assert printed(monkeypatch, capsys, "--config-path", given, "--config-name", "whole") == {"answer": 42}
 
 
+def test_a_plus_also_changes_a_setting_that_is_listed(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("model=tiny", "run_folder=x", "+trainer.enable_progress_bar=false", "+trainer.new.one=3")
+    trainer = printed(monkeypatch, capsys, *arguments)["trainer"]
+    assert trainer["enable_progress_bar"] is False and trainer["new"] == {"one": 3}
+
+
 def test_an_unknown_option_is_refused_before_hydra_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "model=tinny"])
     with pytest.raises(SystemExit, match="error: model=tinny is not allowed; allowed: tiny, "):

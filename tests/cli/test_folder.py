@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore
 
+from beacon_lit.cli import evaluate, generate, train
 from beacon_lit.cli.command import command
 from beacon_lit.cli.convert import _whole
 from beacon_lit.cli.folder import FolderCallback, claim, own_folder
@@ -64,6 +65,41 @@ def test_sweeps_that_start_in_the_same_second(name: str, stopped_clock: Path, mo
     assert {folder.parent.name for folder, _ in first} == {"12-30-59"}
     assert {folder.parent.name for folder, _ in second} == {"12-30-59-2"}
     assert {sweep.absolute() for _, sweep in second} == {folder.parent for folder, _ in second}
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate"])
+def test_a_run_that_is_refused_leaves_no_folder(
+    name: str, stopped_clock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {"train": train, "evaluate": evaluate, "generate": generate}
+    monkeypatch.setattr(
+        sys, "argv", [f"{name}.py", "model=tiny", "beacon.ratios=[3]", "file=none.txt"][: 4 - (name != "generate")]
+    )
+    with pytest.raises(SystemExit, match="error: "):
+        ends[name].main()
+    assert not [*stopped_clock.iterdir()]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "hydra.run.dir=mine"])
+    with pytest.raises(SystemExit, match="error: "):
+        ends[name].main()
+    assert (stopped_clock / "mine").is_dir()  # the user's own
+
+
+def test_a_folder_with_a_result_is_kept(stopped_clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+
+    @command("train")
+    def main(cfg: DictConfig) -> None:
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        (folders[-1] / "checkpoints").mkdir()
+        if len(folders) > 1:
+            (folders[-1] / "checkpoints" / "last.ckpt").touch()
+        raise SystemExit("error: refused")
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny"])
+    for kept in (False, True):
+        with pytest.raises(SystemExit):
+            main()
+        assert folders[-1].exists() == kept
 
 
 def test_a_folder_with_a_name_is_used_as_given(stopped_clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
