@@ -28,7 +28,7 @@ from beacon_lit.tokenizer_state import trained_tokenizer
 log = logging.getLogger(__name__)
 
 # What a checkpoint fixes among the settings of `model.backbone`; others, such as `rope_parameters`, count with it.
-_FIXED = ("_target_", "_convert_", "path", "hf_config", "beacon", "beacon_dtype")
+FIXED = ("_target_", "_convert_", "path", "hf_config", "beacon", "beacon_dtype")
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -99,7 +99,7 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
         with naming("model.path"):
             lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
     else:
-        given = OmegaConf.masked_copy(cfg.model.backbone, [name for name in cfg.model.backbone if name not in _FIXED])
+        given = OmegaConf.masked_copy(cfg.model.backbone, [name for name in cfg.model.backbone if name not in FIXED])
         options = instantiate(given, _convert_="all")
         options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
         path = find_beacons(cfg.checkpoint)

@@ -23,7 +23,11 @@ def look(cfg: DictConfig) -> None:
     data = instantiate(cfg.data, tokenizer=tokenizer, validation=[])
     for sample in data.first_samples(cfg.count):
         console.print(colored(sample, data.tokenizer, max(console.width, 20), cfg.max_tokens), end="")
-    console.print(rich_table(data.train_statistics()))
+    statistics = data.train_statistics()
+    console.print(rich_table(statistics))
+    reasons = [reason for entry in statistics for reason, count in entry.left_out.items() if count]
+    if meaning := data.rule.meaning(reasons):
+        console.print(meaning, soft_wrap=True)
 
 
 @command("look")

@@ -265,6 +265,25 @@ def test_the_trainer_resumes(backbone: Path, tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in saved.glob("*.safetensors")) < 100_000  # the beacons alone
 
 
+def test_the_trainer_resumes_with_an_adapter(backbone: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+
+    def adapted() -> BeaconLM:
+        torch.manual_seed(0)
+        lm = fresh(backbone)
+        lm.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+        return lm
+
+    whole = adapted()
+    trainer(whole, tmp_path / "whole").train()
+    trainer(adapted(), tmp_path / "parts", StopAt(2)).train()
+    lm = adapted()
+    trainer(lm, tmp_path / "parts").train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert_same(whole, lm)
+    assert any("lora_B" in name and value.any() for name, value in lm.state_dict().items())
+    assert_same(whole, BeaconLM.from_pretrained(tmp_path / "parts" / "checkpoint-4"))
+
+
 def test_the_trainer_loads_the_best_model(backbone: Path, tmp_path: Path) -> None:
     lm = fresh(backbone)
     run = trainer(
