@@ -22,6 +22,7 @@ from beacon_lit.cli.numbers import check_numbers
 from beacon_lit.cli.threads import limit_threads
 
 Check = Callable[[Sequence[str]], None]
+_READ_IF_GIVEN = ("precision", "backbone_dtype")  # by oc.select in conf/trainer and conf/model
 _ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
 
@@ -56,6 +57,7 @@ def command(
             check_options(sys.argv[1:], conf_folder())
             sys.argv[1:] = map(_set_or_add, completed(sys.argv[1:]))
             if not _names_configs(sys.argv[1:]):
+                check_added(sys.argv[1:], own_settings(name, conf_folder()), conf_folder())
                 check_numbers(get_args_parser().parse_args().overrides, name, conf_folder())
             for check in checks:
                 check(sys.argv[1:])
@@ -97,6 +99,26 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
                 near = get_close_matches(option, options, cutoff=0.5)
                 allowed = ", ".join(dict.fromkeys([*near, *options]))
                 raise SystemExit(f"error: {group}={option} is not allowed; allowed: {allowed}")
+
+
+def check_added(overrides: Sequence[str], settings: Sequence[str], conf: Path) -> None:
+    """Refuse a new setting at the top, such as +modle=qwen2, which nothing would read.
+
+    Args:
+        overrides: the command line. A new setting that another one refers to, as ${name}, is allowed.
+        settings: the command's own groups and settings.
+        conf: the folder with one folder per group.
+
+    Raises:
+        SystemExit: names the setting, and similar ones.
+    """
+    for entry in overrides:
+        added = re.match(r"\+\+?(\w+)=", entry)
+        if added is None or added[1] in (*settings, *_READ_IF_GIVEN) or (conf / added[1]).is_dir():
+            continue
+        if not any(f"${{{added[1]}}}" in other for other in overrides):
+            allowed = ", ".join(get_close_matches(added[1], settings, cutoff=0.6) or settings)
+            raise SystemExit(f"error: {added[1]} is not a setting, and nothing would read {entry}; allowed: {allowed}")
 
 
 def _set_or_add(entry: str) -> str:
