@@ -58,7 +58,7 @@ class BeaconConfig:
     sink: int = 0
     overlap: int = 0
     placement: str = "select"
-    params: tuple[str, ...] | None = None
+    params: tuple[str, ...] = None  # type: ignore[assignment]  # never None after `__post_init__`
     embed_init: str = "eos"
     unfinished: str = "raw"
     head_budgets: HeadBudgets | None = None
@@ -129,7 +129,7 @@ class BeaconConfig:
     @property
     def own_maps(self) -> tuple["OwnMap", ...]:
         """The maps that `params` names."""
-        return tuple(map(OwnMap.parse, self.params or ()))
+        return tuple(map(OwnMap.parse, self.params))
 
     @property
     def placing(self) -> Placement:

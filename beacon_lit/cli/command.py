@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -128,7 +128,7 @@ def _set_or_add(entry: str) -> str:
 
 def own_settings(name: str, conf: Path) -> list[str]:
     """Return the groups and settings that conf/NAME.yaml itself lists, without those of its groups."""
-    config = OmegaConf.load(conf / f"{name}.yaml")
+    config = cast(DictConfig, OmegaConf.load(conf / f"{name}.yaml"))
     groups = [group for entry in config.get("defaults", []) if isinstance(entry, DictConfig) for group in entry]
     names = [str(setting) for setting in (*groups, *config) if setting not in ("defaults", "hydra")]
     return [setting for setting in dict.fromkeys(names) if not setting.startswith("override ")]

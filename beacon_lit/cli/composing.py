@@ -59,7 +59,7 @@ def composing_error(error: Exception, settings: Sequence[str] = ()) -> str | Non
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         assert cause.full_key is not None
         names = [str(name) for name in cause.parent_node] if "." in cause.full_key else settings
-        return _unknown(cause.full_key, names, flat_names(cause.parent_node._get_root()))
+        return _unknown(cause.full_key, names, flat_names(cast(DictConfig, cause.parent_node._get_root())))
     if not isinstance(error, HydraException):
         return None
     said = " ".join(str(error).partition("Config search path:")[0].split())
@@ -91,7 +91,7 @@ def _unknown(given: str, names: Sequence[str], everywhere: Sequence[str]) -> str
 def flat_names(config: DictConfig, prefix: str = "") -> list[str]:
     """Return the dotted names of all settings, without resolving any, and without Hydra's own."""
     names: list[str] = []
-    for key in config:
+    for key in map(str, config):
         node = config._get_node(key)
         inner = isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation()
         if inner and key != "hydra":

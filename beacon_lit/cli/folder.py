@@ -68,7 +68,7 @@ def removed_if_refused() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        config = HydraConfig.instance().cfg
+        config: Any = HydraConfig.instance().cfg
         claimed = config is not None and OmegaConf.select(config, _CLAIMED, default=False)
         if isinstance(end.code, str) and claimed and is_first(os.environ):
             remove_unused(Path(HydraConfig.get().runtime.output_dir))

@@ -38,7 +38,7 @@ def check_numbers(overrides: Sequence[str], name: str, conf: Path) -> None:
     words = [override for override in parsed if _is_word(override)]
     if not words:
         return
-    groups = [override.input_line for override in parsed if (conf / override.key_or_group).is_dir()]
+    groups = [str(override.input_line) for override in parsed if (conf / override.key_or_group).is_dir()]
     defaults = _composed(name, conf, groups)
     for override in words:
         key = override.key_or_group
