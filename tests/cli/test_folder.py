@@ -13,8 +13,8 @@ from torch.distributed import TCPStore
 
 from beacon_lit.cli import evaluate, generate, train
 from beacon_lit.cli.command import command
-from beacon_lit.cli.convert import _whole
 from beacon_lit.cli.folder import FolderCallback, claim, own_folder
+from beacon_lit.files import new_folder
 from beacon_lit.record import is_first, recorded, reserved
 from beacon_lit.runs import link_latest
 from benchmarks.distributed.launch import free_port
@@ -203,15 +203,18 @@ def test_the_latest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
 
 def test_of_two_conversions_to_one_folder_the_second_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with pytest.raises(ValueError, match=r"target=.* is not allowed, it exists"), _whole(target) as folder:
+    with (
+        pytest.raises(ValueError, match=r"target=.* is not allowed, it exists"),
+        new_folder("target", target) as folder,
+    ):
         (folder / "file").write_text("second")
-        with _whole(target) as other:
+        with new_folder("target", target) as other:
             (other / "file").write_text("first")
     assert (target / "file").read_text() == "first" and [*tmp_path.iterdir()] == [target]
 
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), _whole(tmp_path / "target") as folder:
+    with pytest.raises(RuntimeError), new_folder("target", tmp_path / "target") as folder:
         (folder / "file").touch()
         raise RuntimeError
     assert not [*tmp_path.iterdir()]
