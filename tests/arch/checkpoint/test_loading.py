@@ -47,7 +47,7 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
 
 def test_default_settings(tmp_path: Path) -> None:
     lm = BeaconLM.from_pretrained(str(save_backbone(tmp_path, max_position_embeddings=4096)))
-    assert lm.beacon == BeaconConfig(placement="interleave")
+    assert lm.beacon == BeaconConfig() and lm.beacon.placement == "select"
 
 
 def test_dtypes(backbone: Path) -> None:
