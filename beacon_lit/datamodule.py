@@ -196,7 +196,8 @@ class BeaconDataModule(lightning.LightningDataModule):
         dataset = make_dataset(
             split, sources, self.tokenizer, self.rule, self.tolerance, self.cache, self.tokenize_workers
         )
-        _log(f"{split}: {dataset.description}")
+        meaning = self.rule.meaning(dataset.reasons)
+        _log(f"{split}: {dataset.description}{f' ({meaning})' if meaning else ''}")
         return dataset
 
     @property

@@ -187,8 +187,8 @@ class BeaconModule(lightning.LightningModule):
         for name, value in own.items():
             if saved.get(name) != value:
                 raise ValueError(
-                    f"beacon.{name}={value!r} differs from the checkpoint's {saved.get(name)!r}; to resume a run, "
-                    "give its settings again, which its config.yaml has"
+                    f"beacon.{name}={value!r} is not allowed: the run that is resumed has "
+                    f"beacon.{name}={saved.get(name)!r}; {_SAME_OR_NEW}"
                 )
         self._check_tokenizer(checkpoint.get(STATE, {}))
         then = checkpoint.get("kept", self._kept)

@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.checkpoint import TRAINING_SUFFIX
+from beacon_lit.arch.checkpoint import TRAINING_SUFFIX, PathError, holds_beacons_alone
 from beacon_lit.data.templates import with_template
+from beacon_lit.errors import own_error
 from beacon_lit.files import replacing
 from beacon_lit.record import RECORD_FILE
 from beacon_lit.tokenizer_state import trained_tokenizer
@@ -26,7 +28,7 @@ from beacon_lit.tokenizer_state import trained_tokenizer
 log = logging.getLogger(__name__)
 
 # What a checkpoint fixes among the settings of `model.backbone`; others, such as `rope_parameters`, count with it.
-_FIXED = ("_target_", "_convert_", "path", "hf_config", "beacon", "beacon_dtype")
+FIXED = ("_target_", "_convert_", "path", "hf_config", "beacon", "beacon_dtype")
 
 
 def find_beacons(path: str | Path) -> Path:
@@ -35,7 +37,7 @@ def find_beacons(path: str | Path) -> Path:
     Raises:
         ValueError: `path` is the folder of a run without beacons.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if (path / "beacons" / CONFIG_NAME).is_file():
         return path / "beacons"
     if (path / "config.yaml").is_file():
@@ -56,7 +58,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         ValueError: there is no such file, or no checkpoint in the folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = sorted(folder.glob("step-*.ckpt"))
     found = next((file for file in (path, folder / "last.ckpt", *reversed(steps)) if file.is_file()), None)
@@ -93,15 +95,18 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
         ValueError: see `find_beacons` and `BeaconLM.from_pretrained`.
     """
     if cfg.checkpoint is None:
-        lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
+        check_backbone(cfg.model.path, "checkpoint")
+        with naming("model.path"):
+            lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
     else:
-        given = OmegaConf.masked_copy(cfg.model.backbone, [name for name in cfg.model.backbone if name not in _FIXED])
+        given = OmegaConf.masked_copy(cfg.model.backbone, [name for name in cfg.model.backbone if name not in FIXED])
         options = instantiate(given, _convert_="all")
         options |= {"backbone": cfg.backbone, "allow_other_backbone": cfg.allow_other_backbone}
         path = find_beacons(cfg.checkpoint)
-        lm = BeaconLM.from_pretrained(str(path), **options)
+        with naming("checkpoint"):
+            lm = BeaconLM.from_pretrained(str(path), **options)
+            tokenizer = trained_tokenizer(path, cfg.backbone)
         cfg.model.path = lm.config._name_or_path
-        tokenizer = trained_tokenizer(path, cfg.backbone)
     template = cfg.get("data", {}).get("template")
     if template is not None:  # as in training, questions are asked as the data is written
         chosen = with_template(tokenizer, template)
@@ -124,6 +129,33 @@ def check_tokenizer(tokenizer: Any, lm: BeaconLM) -> None:
             f"model.tokenizer has the id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), but the backbone's "
             f"embedding has {size} rows; allowed: the backbone's own tokenizer, or a backbone with a larger embedding"
         )
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Call the path of a model by the setting that gave it, in errors within the block."""
+    try:
+        yield
+    except Exception as error:
+        own = own_error(error)
+        if isinstance(own, PathError) and own.setting == "path":
+            own.setting = setting
+        raise
+
+
+def check_backbone(path: str, instead: str) -> None:
+    """Refuse beacons alone as the backbone, whose own settings would be replaced by those of the command.
+
+    Args:
+        path: the setting `model.path`.
+        instead: the setting of the command that takes beacons.
+
+    Raises:
+        ValueError: `path` holds beacons alone.
+    """
+    if holds_beacons_alone(path):
+        why = f"holds beacons alone; allowed: {instead}={path}, and their backbone as model.path"
+        raise PathError(path, why, "model.path")
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:

@@ -33,7 +33,8 @@ class Plan:
     beacon: BeaconConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        config = BeaconConfig(self.window, (self.ratio,), sink=4, overlap=min(64, self.window // 4))
+        overlap = min(64, self.window // 4)
+        config = BeaconConfig(self.window, (self.ratio,), sink=4, overlap=overlap, placement="interleave")
         object.__setattr__(self, "beacon", config)
         for name, value, least in (("rows", self.rows, 1), ("most", self.most, self.rows)):
             if value < least:

@@ -26,7 +26,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.placements import find_placement
 from beacon_lit.objectives import Objective
 from benchmarks.run import report
 from benchmarks.shapes import SHAPES, build, measure
@@ -93,9 +92,8 @@ def main() -> None:
 
 
 def beacon(window: int, overlap: int, placement: str) -> BeaconConfig:
-    """Return a config of all ratios, with the projections that the placement uses."""
-    params = ("q", "k", "v") if find_placement(placement).runs else ("k", "v")
-    return BeaconConfig(window=window, ratios=(2, 4, 8, 16, 32), overlap=overlap, placement=placement, params=params)
+    """Return a config of all ratios."""
+    return BeaconConfig(window=window, ratios=(2, 4, 8, 16, 32), overlap=overlap, placement=placement)
 
 
 def steps(

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from beacon_lit.cli.convert import LAYOUTS, convert, main
 from tests.arch.folders import assert_same, no_weights, trained
 from tests.configs import small_backbone
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 
 
 @pytest.fixture
@@ -88,12 +89,37 @@ def test_what_is_refused_before_weights_are_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = BeaconLM.from_pretrained(tmp_path / "backbone", BeaconConfig(window=8, ratios=2, overlap=3))
+    other = BeaconLM.from_pretrained(
+        tmp_path / "backbone", BeaconConfig(window=8, ratios=2, overlap=3, placement="interleave")
+    )
     other.save_pretrained(tmp_path / "overlap")
     no_weights(monkeypatch)
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / source, tmp_path / "target", to, plain_type=plain_type)
     assert not (tmp_path / "target").exists()
+
+
+def test_settings_of_reading_are_left_out_of_the_published_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm = trained(small_backbone(tmp_path / "backbone"), replace(BEACON, eval_ratio=4, unfinished="beacons"))
+    lm.save_pretrained(tmp_path / "beacons")
+    converted = convert(tmp_path / "beacons", tmp_path / "published", "published")
+    said = capsys.readouterr().out
+    assert "eval_ratio=4 is left out" in said and "unfinished='beacons' is left out" in said
+    assert converted.beacon == BEACON
+    lm.beacon = BEACON
+    assert_same(lm, BeaconLM.from_pretrained(tmp_path / "published"))
+    assert convert(tmp_path / "beacons", tmp_path / "full", "full").beacon.eval_ratio == 4
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_setting_that_the_published_layout_lacks_has_a_way_out(tmp_path: Path) -> None:
+    trained(small_backbone(tmp_path / "backbone"), BeaconConfig(window=8, ratios=2)).save_pretrained(
+        tmp_path / "beacons"
+    )
+    with pytest.raises(ValueError, match=r"placement='select' is not allowed; .*beacon-convert --to full keeps every"):
+        convert(tmp_path / "beacons", tmp_path / "published", "published")
 
 
 def test_nothing_is_written_over(lm: BeaconLM, tmp_path: Path) -> None:

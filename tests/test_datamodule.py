@@ -251,6 +251,15 @@ def test_sources_are_mixed_by_weight(tokenizer, files, tmp_path: Path) -> None:
         BeaconDataModule(tokenizer, sources, [], window=8, min_length=9, max_length=48, cache=tmp_path)
 
 
+def test_what_is_left_out_is_logged_with_the_limits(tokenizer, tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": "' + "1 " * 20 + '"}\n{"text": "1"}\n')
+    settings = {"window": 8, "min_length": 9, "max_length": 48, "cache": tmp_path}
+    assert len(BeaconDataModule(tokenizer, str(file), [], **settings).train_samples) == 1
+    assert "left out: 1 too_short (too_short: fewer tokens than min_length=9)" in caplog.text
+
+
 def test_malformed_records_are_logged_counted_and_limited(tokenizer, files, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     file = tmp_path / "some.jsonl"

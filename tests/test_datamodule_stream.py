@@ -85,7 +85,7 @@ def test_an_optimizer_step_that_failed_is_trained_on_after_resuming(
 def test_passes_follow_one_another_and_epochs_of_the_trainer_lose_nothing(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    settings = ["trainer.max_steps=-1", "trainer.max_epochs=4", "+trainer.limit_train_batches=6"]
+    settings = ["trainer.max_steps=-1", "trainer.max_epochs=4", "trainer.limit_train_batches=6"]
     train(composed("train", *overrides(inputs, tmp_path, *settings, "data.stream=24", "data.max_tokens=160")))
     seen = [name for batch in recorded(tmp_path) for name in batch]
     records = {f"{file}.{i}" for file in range(FILES) for i in range(EACH)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 from transformers import AutoTokenizer, set_seed
 
 import beacon_lit.cli.generate as command
@@ -78,11 +79,21 @@ def test_a_text_is_read_once_for_all(book: Path, tmp_path: Path) -> None:
 def test_questions_come_from_a_pipe(
     book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for lines in ("Who?\nWhat?\n", "Who?\nWhat?\n\nnot this\n"):
+    for lines in ("Who?\nWhat?\n", "\nWho?\n\n  \nWhat?\n\n", "Who?\nWhat?\n /exit\nnot this\n"):
         monkeypatch.setattr("sys.stdin", io.StringIO(lines))
         answers = run(tmp_path, f"file={book}")
         assert [answer["question"] for answer in answers] == ["Who?", "What?"]
         assert "> Who?\n" in capsys.readouterr().out
+
+
+def test_a_terminal_says_how_to_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("Who?\n\n"))
+    assert [*terminal.asked(Console(highlight=False, markup=False))] == ["Who?"]
+    assert "/exit, Ctrl-D or Ctrl-C ends" in capsys.readouterr().out
 
 
 def test_without_a_ratio_the_smallest_that_fits_is_taken(book: Path, tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_without_a_ratio_the_smallest_that_fits_is_taken(book: Path, tmp_path: P
 
 def test_beacons_of_a_checkpoint(book: Path, tmp_path: Path) -> None:
     backbone = small_backbone(tmp_path / "backbone")
-    lm = BeaconLM.from_pretrained(str(backbone), BeaconConfig(window=32, ratios=4))
+    lm = BeaconLM.from_pretrained(str(backbone), BeaconConfig(window=32, ratios=4, placement="interleave"))
     lm.save_pretrained(tmp_path / "beacons")
     overrides = [f"checkpoint={tmp_path / 'beacons'}", f"file={book}", "questions=Who?"]
     (answer,) = run(tmp_path, *overrides, "ratio=8")

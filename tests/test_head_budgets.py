@@ -27,7 +27,7 @@ def overrides(inputs: tuple[Path, Path], folder: Path) -> list[str]:
 
 def test_the_budgets_are_those_of_the_first_texts(inputs: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     found = compute_head_budgets(composed("head_budgets", *overrides(inputs, tmp_path)))
-    lm = BeaconLM.from_pretrained(str(inputs[0]), BeaconConfig(window=32)).eval()
+    lm = BeaconLM.from_pretrained(str(inputs[0]), BeaconConfig(window=32, placement="interleave")).eval()
     lines = inputs[1].read_text().splitlines()[:3]
     *texts, prompt = byte_tokenizer()([*(yaml.safe_load(line)["text"] for line in lines), PROMPT])["input_ids"]
     importance = torch.cat([repetition_importance(lm.model, text[:100], prompt) for text in texts], -1)

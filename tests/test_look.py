@@ -30,11 +30,12 @@ def overrides(backbone: Path, text: Path, folder: Path) -> list[str]:
 
 def test_first_samples_and_the_mixture_are_printed(backbone: Path, tmp_path: Path, capsys) -> None:
     text = small_text(tmp_path / "text.jsonl")
-    text.write_text(text.read_text() + '{"text": 3}\n')
+    text.write_text(text.read_text() + '{"text": 3}\n{"text": "short"}\n')
     look(composed("look", *overrides(backbone, text, tmp_path), "count=2", "max_tokens=40"))
     shown = capsys.readouterr().out
     assert shown.count(" with loss ─") == 2
     assert "quick" in shown and "... " in shown and "1 wrong_type" in " ".join(shown.split())
+    assert "too_short: fewer tokens than min_length=32" in " ".join(shown.split())
 
 
 def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys) -> None:

@@ -74,7 +74,7 @@ def test_a_new_rate_follows_the_schedule_from_the_step_of_the_checkpoint(
         ("optimizer._target_=torch.optim.Adam", "optimizer=Adam is not allowed: .* has optimizer=AdamW"),
         ("module.schedule=null", "schedule=None is not allowed: .* has schedule=get_scheduler"),
         ("beacon.sink=2", r"beacon\.sink=2"),
-        ("ratio=[2]", r"beacon\.ratios=\[2\] differs"),
+        ("ratio=[2]", r"beacon\.ratios=\[2\] is not allowed"),
         ("init_from={run}", "init_from=.* is not allowed with resume=.*; allowed: one of them"),
     ],
 )
@@ -148,7 +148,9 @@ def test_a_run_that_is_refused_leaves_the_link_to_the_latest_run(
 ) -> None:
     first, refused = (tmp_path / "outputs" / "day" / name for name in ("1", "2"))
     train(composed("train", *settings(inputs, first, "trainer.max_steps=1", "callbacks.evaluation=null")))
-    with pytest.raises(ValueError, match=r"beacon\.ratios=\[4\] differs .*; to resume a run, give its settings again"):
+    with pytest.raises(
+        ValueError, match=r"beacon\.ratios=\[4\] is not allowed: the run .*; allowed: the same, or .*init_from="
+    ):
         train(composed("train", *settings(inputs, refused, f"resume={run}", "ratio=[4]")))
     assert (tmp_path / "outputs" / "latest").resolve() == first.resolve()
 

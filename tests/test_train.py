@@ -145,6 +145,16 @@ def test_yarn_as_documented_on_the_command_line(inputs: tuple[Path, Path], tmp_p
     assert lm.positions == 8192 and lm.config.rope_parameters["rope_type"] == "yarn"
 
 
+def test_arguments_of_the_trainer_need_no_plus(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["enable_progress_bar=false", "enable_checkpointing=false", "limit_train_batches=2", "deterministic=true"]
+    overrides = [*small_run(*inputs, tmp_path), "callbacks.evaluation=null", "logger=none", "trainer.max_steps=2"]
+    assert train(composed("train", *overrides, *(f"trainer.{argument}" for argument in given)))["train/loss"] > 0
+    assert "Epoch" not in capsys.readouterr().out
+    assert (tmp_path / "beacons" / "config.json").is_file()
+
+
 def test_training_without_a_logger(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     train(composed("train", *small_run(*inputs, tmp_path), "trainer.max_steps=1", "logger=none"))
     assert (tmp_path / "metrics.json").is_file() and not (tmp_path / "tensorboard").exists()

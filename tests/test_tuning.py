@@ -243,7 +243,9 @@ def test_bad_settings_are_refused(overrides: str, message: str, inputs: Inputs, 
 
 
 def test_full_tuning_of_a_packed_backbone_is_refused(inputs: Inputs) -> None:
-    lm = BeaconLM.from_pretrained(str(inputs[0]), BeaconConfig(window=32), quantization_config=RowsConfig())
+    lm = BeaconLM.from_pretrained(
+        str(inputs[0]), BeaconConfig(window=32, placement="interleave"), quantization_config=RowsConfig()
+    )
     with pytest.raises(ValueError, match="quantised"):
         Full().prepare(lm)
 

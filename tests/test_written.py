@@ -27,7 +27,13 @@ def test_models(folder: str, expected: dict[str, Tensor]) -> None:
     options = {"backbone": str(WRITTEN / "backbone")} if folder == "beacons" else {}
     lm = BeaconLM.from_pretrained(str(WRITTEN / folder), **options).eval()
     assert lm.beacon == BeaconConfig(
-        window=8, ratios=(2, 4), ratio_policy="cycle", sink=1, overlap=2, params=("q", "k", "v", "o")
+        window=8,
+        ratios=(2, 4),
+        ratio_policy="cycle",
+        sink=1,
+        overlap=2,
+        params=("q", "k", "v", "o"),
+        placement="interleave",
     )
     assert_close(lm(expected["ids"]).logits, expected["logits"], 1e-5)
 

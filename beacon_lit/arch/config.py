@@ -16,6 +16,7 @@ UNFINISHED = ("raw", "beacons")
 
 # Names in the published checkpoints' config.json -> ours.
 _PUBLISHED_POLICIES = {"step-random": "random", "instance-random": "random-per-sequence", "sequence": "cycle"}
+_IN_PUBLISHED = "in the published layout (beacon-convert --to full keeps every setting)"
 _PUBLISHED_PLACEMENTS = {
     ("interleave", "full-coverage"): "interleave",
     ("append", "full-coverage"): "append",
@@ -36,10 +37,12 @@ class BeaconConfig:
         eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
         sink: number of first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
         overlap: number of last raw tokens of a window that stay visible for one more window (0 = the paper).
-        placement: where beacons stand and who sees whom, see docs/beacons.md: "interleave" (a beacon after every `α`
-            tokens; the paper), "select" (each KV head keeps raw tokens), and others.
+        placement: where beacons stand and who sees whom, see docs/beacons.md: "select" (each KV head keeps raw tokens;
+            works without training), "interleave" (a beacon after every `α` tokens, trained before use; the paper), and
+            others.
         params: linear maps that only beacons go through: "q", "k", "v", "o" replaces the backbone's projection;
-            "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down".
+            "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down". Default: "q", "k", "v"
+            where beacons are inserted, "k", "v" where they are selected.
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
         head_budgets: for each layer, the share of each KV head in a window's beacons, 1.0 on average, for placements
             where beacons do not run. Heads of equal shares are computed together, so that few different values are
@@ -54,15 +57,14 @@ class BeaconConfig:
     eval_ratio: int | str | None = None
     sink: int = 0
     overlap: int = 0
-    placement: str = "interleave"
-    params: tuple[str, ...] = ("q", "k", "v")
+    placement: str = "select"
+    params: tuple[str, ...] = None  # type: ignore[assignment]  # never None after `__post_init__`
     embed_init: str = "eos"
     unfinished: str = "raw"
     head_budgets: HeadBudgets | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", as_tuple(self.ratios))
-        object.__setattr__(self, "params", as_tuple(self.params))
         if self.head_budgets is not None:
             object.__setattr__(self, "head_budgets", tuple(tuple(map(float, row)) for row in self.head_budgets))
         _require(is_count(self.window, 1), "window", self.window, "an integer >= 1")
@@ -81,9 +83,14 @@ class BeaconConfig:
         _require(fits, "overlap", self.overlap, f"at most window - sink = {self.window - self.sink}")
         placements = placement_names()
         _require(self.placement in placements, "placement", self.placement, f"one of {', '.join(placements)}")
+        default = ("q", "k", "v") if self.placing.runs else ("k", "v")
+        object.__setattr__(self, "params", default if self.params is None else as_tuple(self.params))
         names = [own.name for own in self.own_maps]
         for name in names if not self.placing.runs else ():
-            allowed = f"maps of k and v, as params=('k', 'v'): with placement={self.placement!r} beacons do not run"
+            allowed = (
+                f"maps of k and v with placement={self.placement!r}, whose beacons do not run; or inserted beacons, "
+            )
+            allowed += "placement='interleave'"
             _require(name in ("k", "v"), "params", name, allowed)
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")
@@ -153,13 +160,16 @@ class BeaconConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "BeaconConfig":
         """Read what `to_dict` returned.
 
+        Args:
+            values: the settings; without `placement`, inserted beacons: the only ones when there was no such setting.
+
         Raises:
             ValueError: unknown settings, or values that are not allowed.
         """
         known = {field.name for field in fields(cls)}
         for name in values:
             _require(name in known, "beacon setting", name, f"one of {', '.join(sorted(known))}")
-        return cls(**values)
+        return cls(**{"placement": "interleave", **values})
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> "BeaconConfig":
@@ -190,11 +200,9 @@ class BeaconConfig:
             ValueError: the paper's code has no field for a setting (`overlap`, `eval_ratio`, `unfinished="beacons"`).
         """
         rules = {placement: rule for rule, placement in _PUBLISHED_PLACEMENTS.items()}
-        _require(
-            self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)} in the published layout"
-        )
+        _require(self.placement in rules, "placement", self.placement, f"one of {', '.join(rules)} {_IN_PUBLISHED}")
         whole = all(own.rank is None for own in self.own_maps)
-        _require(whole, "params", self.params, "q, k, v, o without a rank in the published layout")
+        _require(whole, "params", self.params, f"q, k, v, o without a rank {_IN_PUBLISHED}")
         policies = {ours: theirs for theirs, ours in _PUBLISHED_POLICIES.items()}
         position, attention = rules[self.placement]
         published = {
@@ -207,13 +215,13 @@ class BeaconConfig:
             "beacon_attn": attention,
             "beacon_attend_prev": True,
             "beacon_parallel_window": 1,
-            "beacon_param": list(self.params),
+            "beacon_param": [own.name for own in self.own_maps],
             "beacon_embed_init": self.embed_init,
         }
         readable = BeaconConfig.from_published(published)
         for name in (field.name for field in fields(self)):
             own, kept = getattr(self, name), getattr(readable, name)
-            _require(own == kept, name, own, f"{kept!r} in the published layout")
+            _require(own == kept, name, own, f"{kept!r} {_IN_PUBLISHED}")
         return published
 
 

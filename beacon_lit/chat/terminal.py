@@ -13,6 +13,8 @@ from transformers import TextStreamer
 from beacon_lit.arch import BeaconCache, Ratios
 from beacon_lit.chat.chat import BeaconChat
 
+_EXIT = "/exit"
+
 
 class _Answer(TextStreamer):
     """Prints an answer token by token, and counts the tokens."""
@@ -44,7 +46,9 @@ def read(chat: BeaconChat, text: str, name: str, ratios: Ratios | None, console:
 
 
 def asked(console: Console) -> Iterator[str]:
-    """Yield questions from the terminal or a pipe, up to an empty line or the end."""
+    """Yield questions from the terminal or a pipe, up to the end, /exit or Ctrl-C; empty lines are no questions."""
+    if sys.stdin.isatty():
+        console.print(f"ask; {_EXIT}, Ctrl-D or Ctrl-C ends", style="dim")
     while True:
         try:
             question = console.input("\n[bold]> [/]")
@@ -52,9 +56,10 @@ def asked(console: Console) -> Iterator[str]:
             return console.print()
         if not sys.stdin.isatty():
             console.print(question)  # a terminal shows the question already, a pipe does not
-        if not question.strip():
+        if question.strip() == _EXIT:
             return
-        yield question
+        if question.strip():
+            yield question
 
 
 def printed(questions: Iterable[str], console: Console) -> Iterator[str]:

@@ -13,6 +13,7 @@ from beacon_lit.arch import longest
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
 from beacon_lit.checks import check_writable
 from beacon_lit.objectives import Objective
+from beacon_lit.runs import FIXED
 from beacon_lit.tuning import Tuning
 
 
@@ -43,7 +44,7 @@ def check_start(init_from: str | None, tuning: Tuning) -> None:
     Raises:
         ValueError: `init_from` does not exist, or has a trained backbone, and `tuning` trains none.
     """
-    if init_from is not None and not Path(init_from).exists():
+    if init_from is not None and not Path(init_from).expanduser().exists():
         raise ValueError(f"init_from={init_from} does not exist; allowed: a run's folder or `beacons` folder, a .ckpt")
     if init_from is not None and not tuning.trains_backbone and trains_backbone(init_from):
         raise ValueError(
@@ -85,7 +86,10 @@ def check_length(name: str, length: int, lm: BeaconLM) -> None:
 
 
 def check_trained(overrides: Sequence[str]) -> None:
-    """Refuse settings that a checkpoint replaces: those of its beacons, and the path of its backbone.
+    """Refuse settings that would have no effect.
+
+    These are, with a checkpoint, settings of the model that the checkpoint fixes, and without one, those of its
+    backbone.
 
     Args:
         overrides: the command line.
@@ -95,14 +99,23 @@ def check_trained(overrides: Sequence[str]) -> None:
     """
     given = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
     if given.get("checkpoint", "null") == "null":
+        for name in ("backbone", "allow_other_backbone"):
+            if given.get(name, "null").lower() not in ("null", "false"):
+                raise SystemExit(
+                    f"error: {name}={given[name]} is not allowed without checkpoint: it is of a checkpoint"
+                )
         return
     for name in given:
         if name == "beacon" or name.startswith("beacon."):
             raise SystemExit(
                 f"error: {name}={given[name]} is not allowed with checkpoint: trained beacons have their own"
             )
-        if name == "model.path":
-            raise SystemExit(f"error: {name}={given[name]} is not allowed with checkpoint; allowed: backbone=PATH")
+        fixed = name.removeprefix("model.backbone.").split(".")[0] in FIXED and name.startswith("model.backbone.")
+        if fixed or name in ("model", "model.path") or name.startswith("model.tokenizer"):
+            raise SystemExit(
+                f"error: {name}={given[name]} is not allowed with checkpoint, which has its own; allowed: "
+                "backbone=PATH, if its backbone has moved"
+            )
 
 
 def check_validation(cfg: DictConfig) -> None:

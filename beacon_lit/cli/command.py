@@ -1,24 +1,28 @@
 """Turn a function of a config into a command: find conf/, check the command line, let Hydra compose the config."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import beacon_lit
 from beacon_lit.cli.composing import report_composing
+from beacon_lit.cli.folder import removed_if_refused
 from beacon_lit.cli.messages import own_messages, quiet
+from beacon_lit.cli.numbers import check_numbers
 from beacon_lit.cli.threads import limit_threads
 
 Check = Callable[[Sequence[str]], None]
+_READ_IF_GIVEN = ("precision", "backbone_dtype")  # by oc.select in conf/trainer and conf/model
 _ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
 
@@ -44,17 +48,20 @@ def command(
             limit_threads(cfg)
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on after a job that fails
                 return function(cfg)
-            with own_messages():
+            with removed_if_refused(), own_messages():
                 return function(cfg)
 
         def main() -> None:
             """Run the command line."""
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
-            sys.argv[1:] = completed(sys.argv[1:])
+            sys.argv[1:] = map(_set_or_add, completed(sys.argv[1:]))
+            if not _names_configs(sys.argv[1:]):
+                check_added(sys.argv[1:], own_settings(name, conf_folder()), conf_folder())
+                check_numbers(get_args_parser().parse_args().overrides, name, conf_folder())
             for check in checks:
                 check(sys.argv[1:])
-            report_composing()
+            report_composing(own_settings(name, conf_folder()))
             run()
 
         return main
@@ -80,7 +87,7 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
     Raises:
         SystemExit: names the setting, its value and the options.
     """
-    if any(entry.lstrip("+").startswith(_ELSEWHERE) for entry in overrides):
+    if _names_configs(overrides):
         return
     for entry in overrides:
         group, _, chosen = entry.lstrip("+").partition("=")
@@ -92,6 +99,44 @@ def check_options(overrides: Sequence[str], conf: Path) -> None:
                 near = get_close_matches(option, options, cutoff=0.5)
                 allowed = ", ".join(dict.fromkeys([*near, *options]))
                 raise SystemExit(f"error: {group}={option} is not allowed; allowed: {allowed}")
+
+
+def check_added(overrides: Sequence[str], settings: Sequence[str], conf: Path) -> None:
+    """Refuse a new setting at the top, such as +modle=qwen2, which nothing would read.
+
+    Args:
+        overrides: the command line. A new setting that another one refers to, as ${name}, is allowed.
+        settings: the command's own groups and settings.
+        conf: the folder with one folder per group.
+
+    Raises:
+        SystemExit: names the setting, and similar ones.
+    """
+    for entry in overrides:
+        added = re.match(r"\+\+?(\w+)=", entry)
+        if added is None or added[1] in (*settings, *_READ_IF_GIVEN) or (conf / added[1]).is_dir():
+            continue
+        if not any(f"${{{added[1]}}}" in other for other in overrides):
+            allowed = ", ".join(get_close_matches(added[1], settings, cutoff=0.6) or settings)
+            raise SystemExit(f"error: {added[1]} is not a setting, and nothing would read {entry}; allowed: {allowed}")
+
+
+def _set_or_add(entry: str) -> str:
+    """Let `+group.setting=value` also change a setting that exists: an earlier version may not have listed it."""
+    return f"+{entry}" if re.match(r"\+\w+\.[^=]*=", entry) else entry
+
+
+def own_settings(name: str, conf: Path) -> list[str]:
+    """Return the groups and settings that conf/NAME.yaml itself lists, without those of its groups."""
+    config = cast(DictConfig, OmegaConf.load(conf / f"{name}.yaml"))
+    groups = [group for entry in config.get("defaults", []) if isinstance(entry, DictConfig) for group in entry]
+    names = [str(setting) for setting in (*groups, *config) if setting not in ("defaults", "hydra")]
+    return [setting for setting in dict.fromkeys(names) if not setting.startswith("override ")]
+
+
+def _names_configs(overrides: Sequence[str]) -> bool:
+    """Whether a command line names further folders of configs."""
+    return any(entry.lstrip("+").startswith(_ELSEWHERE) for entry in overrides)
 
 
 def _resolve_config_path() -> None:

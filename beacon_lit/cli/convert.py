@@ -4,20 +4,26 @@
     beacon-convert SOURCE TARGET --to full         beacons and backbone, a Hugging Face folder of ours
     beacon-convert SOURCE TARGET --to published    the layout of the checkpoints published with the paper
 
+The published layout has no field for `eval_ratio` and `unfinished`, which only say how text is read by default: they
+are left out. Settings that the model was trained with are refused where a layout lacks them.
+
 SOURCE is whatever `BeaconLM.from_pretrained` reads beacons from. Every tensor keeps its dtype and its bits. A LoRA
 adapter is the exception: `beacons` keeps the adapter beside the beacons, the other layouts merge the adapter into the
 backbone's weights.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from beacon_lit.arch.checkpoint import adapter, save_published, stored_settings
 from beacon_lit.arch.checkpoint.beacons import trains_backbone
+from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.files import check_new, new_folder
 from beacon_lit.tokenizer_state import trained_tokenizer
 
+_LEFT_OUT = ("eval_ratio", "unfinished")  # of the published layout; no weight depends on them
 LAYOUTS = ("published", "beacons", "full")
 
 
@@ -52,8 +58,10 @@ def convert(
     if settings is None:
         raise ValueError(f"source={source!r} is not allowed, it is a plain backbone; allowed: a model with beacons")
     if to == "published":
+        settings = _expressible(settings)
         settings.to_published()  # raises ValueError before weights are read
     lm = BeaconLM.from_pretrained(source, backbone=backbone, beacon_dtype="auto")
+    lm.beacon = settings
     if to != "beacons" and adapter.settings(lm) is not None:
         lm.merge_adapter()
     with new_folder("target", target) as folder:
@@ -66,6 +74,16 @@ def convert(
         else:
             lm.save_pretrained(folder, beacon_only=to == "beacons")
     return lm
+
+
+def _expressible(settings: BeaconConfig) -> BeaconConfig:
+    """Return the settings with the defaults of those that the published layout leaves out, and say which these are."""
+    for name in _LEFT_OUT:
+        value, default = getattr(settings, name), getattr(BeaconConfig, name)
+        if value != default:
+            print(f"{name}={value!r} is left out, since the published layout has no such field; read with {default!r}")
+            settings = replace(settings, **{name: default})
+    return settings
 
 
 def main() -> None:

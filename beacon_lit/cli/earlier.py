@@ -77,7 +77,7 @@ def paths(overrides: Sequence[str], *names: str) -> list[tuple[str, str]]:
 
 def _run_folder(name: str, path: Any) -> Path:
     """Return the folder of the run that the setting `name` gives; ValueError if the folder holds no run."""
-    folder = Path(str(path))
+    folder = Path(str(path)).expanduser()
     if not (folder / "config.yaml").is_file():
         what = "there is no config.yaml in it" if folder.is_dir() else "no such folder"
         raise ValueError(f"{name}={path}: {what}; allowed: the folder of an evaluation")

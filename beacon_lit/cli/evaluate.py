@@ -47,8 +47,11 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     check_batch_size(cfg.batch_size)
     if not members(cfg.get("task")):
         raise ValueError("task=[] is not allowed; allowed: at least one of conf/task, as in task=[perplexity,passkey]")
-    if cfg.checkpoint is not None and Path(cfg.checkpoint).exists():  # a link, such as outputs/latest, may move on
-        cfg.checkpoint = str(Path(cfg.checkpoint).resolve())
+    if cfg.checkpoint is not None:
+        found = Path(cfg.checkpoint).expanduser()
+        cfg.checkpoint = (
+            str(found.resolve()) if found.exists() else cfg.checkpoint
+        )  # a link, such as outputs/latest, may move on
     tasks = {name: instantiate(task, _convert_="all") for name, task in members(cfg.task).items()}
     methods = cfg.get("baselines")  # the config of an earlier version has none
     kvpress = instantiate(cfg.kvpress, methods=as_tuple(methods), _convert_="all") if methods else Kvpress()

@@ -1,18 +1,23 @@
 """Give every run and every sweep a folder of its own: a callback for Hydra."""
 
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch.distributed import TCPStore
 
-from beacon_lit.record import is_first
+from beacon_lit.record import LOCK_FILE, RECORD_FILE, is_first
 
+_CLAIMED = "hydra.callbacks.folder.claimed"  # of the config of a run, while it runs
+_BEGINNING = (".hydra", LOCK_FILE, RECORD_FILE, "config.yaml")
 PATIENCE = timedelta(minutes=5)  # that ranks wait for rank zero
 
 
@@ -40,19 +45,46 @@ class FolderCallback(Callback):
 
     def _set(self, config: DictConfig, mode: str) -> None:
         setting = f"hydra.{mode}.dir"
-        folder = Path(config.hydra[mode].dir)
+        folder, claimed = Path(config.hydra[mode].dir), False
         if mode == "run" and self.again is not None:
             folder = Path(self.again)
         elif _by_time(config.hydra[mode]):
             try:
-                folder = own_folder(folder, os.environ)
+                folder, claimed = own_folder(folder, os.environ), True
             except (OSError, ValueError) as error:  # Hydra would turn the error into a warning
                 raise SystemExit(f"error: {setting}={folder}: {error}; allowed: a folder to write to") from None
         with read_write(config), open_dict(config):
             config.hydra[mode].dir = str(folder)
+            if mode == "run" and claimed:
+                OmegaConf.update(config, _CLAIMED, True, force_add=True)
             if mode == "sweep":  # whose jobs compose their config again, with these overrides
                 quoted = QuotedString(str(folder), Quote.single).with_quotes()
                 config.hydra.overrides.hydra.append(f"{setting}={quoted}")
+
+
+@contextmanager
+def removed_if_refused() -> Iterator[None]:
+    """Remove the claimed folder of the current job if the block refuses a setting before it wrote any result."""
+    try:
+        yield
+    except SystemExit as end:
+        config: Any = HydraConfig.instance().cfg
+        claimed = config is not None and OmegaConf.select(config, _CLAIMED, default=False)
+        if isinstance(end.code, str) and claimed and is_first(os.environ):
+            remove_unused(Path(HydraConfig.get().runtime.output_dir))
+        raise
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove a folder, and those around it that are empty then, if it holds nothing but what every run begins with."""
+    files = [file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir()]
+    if all(file.parts[0] in _BEGINNING or file.suffix == ".log" for file in files):
+        shutil.rmtree(folder)
+        with suppress(OSError):  # not empty
+            for parent in folder.parents:
+                if parent == Path.cwd():
+                    break
+                parent.rmdir()
 
 
 def own_folder(folder: Path, environment: Mapping[str, str]) -> Path:

@@ -99,7 +99,7 @@ def _read_text(name: str, path: str | Path) -> str:
     Raises:
         ValueError: the file is missing, empty or not UTF-8.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"{name}={path}: no such file; allowed: a text file in UTF-8")
     try:

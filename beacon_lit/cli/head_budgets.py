@@ -22,7 +22,7 @@ from beacon_lit.data.encoding import start_ids, token_ids
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.tasks.perplexity import cut_excerpts
 from beacon_lit.files import write_text
-from beacon_lit.runs import check_tokenizer, save_config
+from beacon_lit.runs import check_tokenizer, naming, save_config
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def compute_head_budgets(cfg: DictConfig) -> HeadBudgets:
     check_counts(1, pieces=cfg.pieces)
     folder = Path(cfg.run_folder) / "beacon"
     check_writable("run_folder", folder)
-    lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
+    with naming("model.path"):
+        lm, tokenizer = instantiate(cfg.model.backbone), instantiate(cfg.model.tokenizer)
     check_tokenizer(tokenizer, lm)
     prompt = token_ids(tokenizer, PROMPT)
     check_length(cfg.length, len(prompt), lm.positions)

@@ -8,6 +8,7 @@ from beacon_lit.cli.command import command
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.data.show import colored
 from beacon_lit.data.statistics import rich_table
+from beacon_lit.runs import naming
 
 
 def look(cfg: DictConfig) -> None:
@@ -17,10 +18,16 @@ def look(cfg: DictConfig) -> None:
         ValueError: a setting or the data is wrong, see `BeaconDataModule`.
     """
     console = Console()
-    data = instantiate(cfg.data, tokenizer=instantiate(cfg.model.tokenizer), validation=[])
+    with naming("model.path"):
+        tokenizer = instantiate(cfg.model.tokenizer)
+    data = instantiate(cfg.data, tokenizer=tokenizer, validation=[])
     for sample in data.first_samples(cfg.count):
         console.print(colored(sample, data.tokenizer, max(console.width, 20), cfg.max_tokens), end="")
-    console.print(rich_table(data.train_statistics()))
+    statistics = data.train_statistics()
+    console.print(rich_table(statistics))
+    reasons = [reason for entry in statistics for reason, count in entry.left_out.items() if count]
+    if meaning := data.rule.meaning(reasons):
+        console.print(meaning, soft_wrap=True)
 
 
 @command("look")

@@ -20,6 +20,7 @@ from beacon_lit.data.corpus.prepare import Corpus, prepare_corpus
 from beacon_lit.data.corpus.report import write_report
 from beacon_lit.data.records import Tolerance
 from beacon_lit.data.sources import as_source
+from beacon_lit.runs import naming
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     settings = instantiate(cfg.corpus, _convert_="all")
     sources = {name: as_source(source, cfg.data_root) for name, source in (settings.pop("sources") or {}).items()}
     corpus = Corpus(sources=sources, tolerance=Tolerance(**settings.pop("tolerance")), **settings)
-    tokenizer = load_tokenizer(cfg.tokenizer)
+    with naming("tokenizer"):
+        tokenizer = load_tokenizer(cfg.tokenizer)
     check_writable("output", folder)
     disable_progress_bars()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))

@@ -40,8 +40,8 @@ def serve(cfg: DictConfig) -> None:
     )
     try:
         socket = server.config.bind_socket()
-    except SystemExit as error:
-        raise ValueError(f"host={cfg.host} port={cfg.port} cannot be used; allowed: a free port, 0 for any") from error
+    except SystemExit:  # of uvicorn, which has said why
+        raise ValueError(f"host={cfg.host} port={cfg.port} cannot be used; allowed: a free port, 0 for any") from None
     host, port = socket.getsockname()[:2]
     console.print(f"serving {app.state.service.name} at http://{host}:{port}/v1")
     console.print(f"page: http://{host}:{port}/")

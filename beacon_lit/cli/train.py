@@ -29,7 +29,16 @@ from beacon_lit.cli.command import command
 from beacon_lit.cli.resumed import with_settings_of_resumed
 from beacon_lit.evaluation.results import flat_metrics
 from beacon_lit.record import is_first, optimized, recorded
-from beacon_lit.runs import check_tokenizer, find_beacons, find_checkpoint, how_to_continue, link_latest, save_config
+from beacon_lit.runs import (
+    check_backbone,
+    check_tokenizer,
+    find_beacons,
+    find_checkpoint,
+    how_to_continue,
+    link_latest,
+    naming,
+    save_config,
+)
 from beacon_lit.tokenizer_state import saved_state
 
 log = logging.getLogger(__name__)
@@ -51,7 +60,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if is_first(os.environ):
         save_config(cfg, folder)
 
-    tokenizer = instantiate(cfg.model.tokenizer)
+    with naming("model.path"):
+        tokenizer = instantiate(cfg.model.tokenizer)
     data = instantiate(cfg.data, tokenizer=tokenizer)
     if cfg.init_from is not None:
         state = saved_state(find_beacons(cfg.init_from))
@@ -59,7 +69,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
             log.warning(f"data.template={cfg.data.template}: init_from={cfg.init_from} was trained in another template")
 
     def build(shard: Sharder | None) -> BeaconLM:
-        lm = instantiate(cfg.model.backbone, shard=shard)
+        with naming("model.path"):
+            lm = instantiate(cfg.model.backbone, shard=shard)
         check_length("data.max_length", data.rule.max_length, lm)
         check_tokenizer(data.tokenizer, lm)
         if cfg.init_from is not None:
@@ -69,7 +80,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     module = instantiate(cfg.module, build=build, tokenizer=data.tokenizer)
     check_optimizer(module.optimizer, module.schedule, cfg.trainer.max_steps)
     loggers = [instantiate(logger) for logger in members(cfg.get("logger")).values()]
-    chosen = {name: node for name, node in members(cfg.get("callbacks")).items() if loggers or name != "learning_rate"}
+    chosen = members(cfg.get("callbacks"))
+    for name in _left_out(cfg.trainer, bool(loggers)):
+        chosen.pop(name, None)
     # The link moves when training starts, so that a run refused before then leaves the link to the previous run.
     link = LambdaCallback(on_train_start=lambda trainer, _: link_latest(folder) if trainer.is_global_zero else None)
     callbacks = [link, *(instantiate(node) for node in chosen.values()), SaveAtEnd(folder)]
@@ -92,8 +105,9 @@ def _check(cfg: DictConfig) -> None:
         raise ValueError(f"init_from={cfg.init_from} is not allowed with resume={cfg.resume}; allowed: one of them")
     if cfg.resume is not None:
         cfg.resume = str(find_checkpoint(cfg.resume).resolve())
-    if cfg.init_from is not None and Path(cfg.init_from).exists():
-        cfg.init_from = str(Path(cfg.init_from).resolve())
+    if cfg.init_from is not None and Path(cfg.init_from).expanduser().exists():
+        cfg.init_from = str(Path(cfg.init_from).expanduser().resolve())
+    check_backbone(cfg.model.path, "init_from")
     _, objective, tuning = map(instantiate, (cfg.beacon, cfg.objective, cfg.tuning))
     check_start(cfg.init_from, tuning)
     check_objective(objective, tuning)
@@ -101,6 +115,13 @@ def _check(cfg: DictConfig) -> None:
     check_monitors(cfg)
     check_accelerator(cfg.trainer.accelerator, cfg.trainer.devices, "trainer.")
     check_folders(cfg)
+
+
+def _left_out(trainer: DictConfig, logs: bool) -> list[str]:
+    """Return the callbacks that Lightning refuses with these settings of the trainer."""
+    without = {"learning_rate": logs, "progress": trainer.get("enable_progress_bar")}
+    without |= dict.fromkeys(("checkpoint", "best"), trainer.get("enable_checkpointing"))
+    return [name for name, wanted in without.items() if wanted is False]
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

@@ -73,8 +73,12 @@ class SampleDataset(Sequence[Sample]):
     @property
     def left_out(self) -> str:
         """Documents and samples of all sources that are left out, by reason, in words."""
-        total = sum((part.left_out for part in self.parts), Counter[str]())
-        return ", ".join(f"{count:,} {reason}" for reason, count in sorted(total.items())) or "nothing"
+        return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.reasons.items())) or "nothing"
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Documents and samples of all sources that are left out, by reason."""
+        return sum((part.left_out for part in self.parts), Counter[str]())
 
     @property
     def description(self) -> str:
@@ -114,7 +118,7 @@ def make_dataset(
     if not len(dataset):
         raise ValueError(
             f"{split}: no text fits min_length={rule.min_length}, max_length={rule.max_length}, "
-            f"window={rule.window}; left out: {dataset.left_out}"
+            f"window={rule.window}; left out: {dataset.left_out} ({rule.meaning(dataset.reasons)})"
         )
     for source, part in zip(sources, dataset.parts, strict=True):
         if split == "train" and source.weight is not None and not len(part.rows):

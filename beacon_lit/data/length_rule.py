@@ -1,6 +1,7 @@
 """Which lengths become samples, and how text that is too long is split into pieces."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,17 @@ class LengthRule:
     def shortest(self) -> int:
         """The least number of tokens of a sample."""
         return max(self.min_length, self.window + 1)
+
+    def meaning(self, reasons: Iterable[str]) -> str:
+        """Explain the reasons for leaving text out that depend on lengths, with the limits; "" if none does."""
+        meanings = {
+            "too_short": f"fewer tokens than min_length={self.min_length}",
+            "too_long": f"more tokens than max_length={self.max_length}",
+            "within_one_window": f"at most window={self.window} tokens, which teach beacons nothing",
+            "leftover": f"the end of a document, fewer than {self.shortest} tokens",
+            "no_answer": f"nothing to train on behind the first window={self.window} tokens",
+        }
+        return "; ".join(f"{reason}: {meanings[reason]}" for reason in sorted({*reasons} & meanings.keys()))
 
     def too_short(self, length: int) -> str | None:
         """Return the reason to leave out a text of `length` tokens, or None to keep the text."""

@@ -38,7 +38,7 @@ def model_card(
         eval_results=list(_eval_results(evaluations)) or None,
         ignore_metadata_errors=False,
     )
-    beacon = BeaconConfig(**saved["beacon"])
+    beacon = BeaconConfig.from_dict(saved["beacon"])
     sections = [
         f"# {PurePath(name).name}: beacons for {base}",
         f"Trained [beacons](https://arxiv.org/abs/2401.03462) that compress the KV cache of {base} by "

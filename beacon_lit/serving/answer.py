@@ -46,10 +46,14 @@ class Answer:
         known = len(reading.ids)
         given = {"max_new_tokens": self.options.limit or service.max_new_tokens}
         answering = Answering.of(service.lm, prompt.end, given)
+        field = self.options.text_field
         try:
+            reading.check_room(service.lm, len(ids) - known)
+            field = self.options.limit_field
             answering.check_room(service.lm, reading, len(ids) - known)
         except ValueError as error:
-            raise ApiError(400, str(error), "context_length_exceeded", "messages") from error
+            message = str(error).replace("max_new_tokens=", f"{field}=")
+            raise ApiError(400, message, "context_length_exceeded", field) from error
         self.emit(service.started(len(ids), known))
         boundaries = self._boundaries(prompt, ids, shared)
         for place in (*boundaries, len(ids) - HELD_BACK):

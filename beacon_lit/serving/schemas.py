@@ -1,8 +1,10 @@
 """The requests of OpenAI's API, as far as this server answers them. Fields that change nothing here are ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from beacon_lit.serving.errors import ApiError
 
 _MOST = 2**20  # tokens of an answer, so that whether it fits is known at once
 # Fields that would change the answer, and the values of each that ask for nothing.
@@ -63,6 +65,7 @@ class Options(BaseModel):
     """What requests for chats and for plain completions share."""
 
     model_config = ConfigDict(extra="allow")
+    text_field: ClassVar[str]
 
     model: str
     max_tokens: int | None = Field(None, ge=1, le=_MOST)
@@ -81,6 +84,11 @@ class Options(BaseModel):
         return self.max_tokens
 
     @property
+    def limit_field(self) -> str:
+        """Name of the field that `limit` comes from."""
+        return "max_tokens"
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end the answer."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -96,12 +104,14 @@ class Options(BaseModel):
         for name, allowed in _UNSUPPORTED.items():
             value = (self.model_extra or {}).get(name)
             if value not in allowed:
-                raise ValueError(f"{name} is not supported; allowed: to leave it out")
+                raise ApiError(400, f"{name} is not supported; allowed: to leave it out", param=name)
         return self
 
 
 class ChatRequest(Options):
     """The body of POST /v1/chat/completions."""
+
+    text_field = "messages"
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=_MOST)
@@ -111,8 +121,15 @@ class ChatRequest(Options):
         """See `Options.limit`."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def limit_field(self) -> str:
+        """See `Options.limit_field`."""
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
+
 
 class CompletionRequest(Options):
     """The body of POST /v1/completions."""
+
+    text_field = "prompt"
 
     prompt: str | Annotated[list[int], Field(min_length=1)]

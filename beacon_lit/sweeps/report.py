@@ -62,7 +62,10 @@ def report(
         written.append("summary.png")
     console = Console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    console.print(terminal(jobs, best, metric, " ".join(map(str, folders)), console.width))
+    say(
+        f"\n{' '.join(map(str, folders))}", style="italic"
+    )  # not as the table's title, which would be broken into lines
+    console.print(terminal(jobs, best, metric, console.width))
     if best:
         say(f"best by {metric}: {best.name}")
     for job in jobs:

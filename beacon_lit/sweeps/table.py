@@ -57,11 +57,11 @@ def columns_of(jobs: Sequence[Job], metric: str | None) -> list[Column]:
     return [*columns, Column("state", [job.state for job in jobs])]
 
 
-def terminal(jobs: Sequence[Job], best: Job | None, metric: str | None, title: str, width: int) -> Table:
+def terminal(jobs: Sequence[Job], best: Job | None, metric: str | None, width: int) -> Table:
     """Make a table for a terminal of `width` characters, with as many columns as fit; the best run is bold."""
     columns = columns_of(jobs, metric)
     room = width - sum(column.width for column in columns if not column.optional) - 2
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     shown = []
     for column in columns:
         room -= column.width * column.optional

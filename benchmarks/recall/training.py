@@ -77,7 +77,7 @@ class Study:
 
     def beacon(self, overlap: int) -> BeaconConfig:
         """Return the beacon settings of one model."""
-        return BeaconConfig(window=self.window, ratios=self.ratio, overlap=overlap)
+        return BeaconConfig(window=self.window, ratios=self.ratio, overlap=overlap, placement="interleave")
 
 
 def build(study: Study, overlap: int) -> BeaconLM:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.tiny import DENSE, hf_config, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 IDS = tokens(1, 29)
 
 

@@ -5,11 +5,14 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
+from hydra.utils import instantiate
 from hypothesis import given
+from omegaconf import OmegaConf
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.config import check_ratio
 from beacon_lit.arch.ratios.adapt import Adapt
+from beacon_lit.cli.command import conf_folder
 from tests.arch.cases import beacons
 from tests.arch.tiny import examples
 
@@ -54,7 +57,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"placement": "prepend"}, "placement='prepend'.*append, .*interleave, .*step-expansion"),
     ({"params": ("q", "x")}, "params='x'.*q, k, v, o"),
     ({"params": ("q_proj",)}, "params='q_proj'"),
-    ({"params": None}, "params=None"),
+    ({"params": 3}, "params=3"),
+    ({"params": "q", "placement": "select"}, "params='q'.*k and v.*placement='interleave'"),
     ({"embed_init": "pad"}, "embed_init='pad'.*eos or bos"),
     ({"unfinished": "open"}, "unfinished='open'.*raw, beacons"),
 ]
@@ -63,7 +67,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("values", "message"), BAD, ids=lambda part: str(part) if isinstance(part, dict) else "")
 def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        BeaconConfig(**{"window": 8, "ratios": (2, 4), **values})
+        BeaconConfig(**{"window": 8, "ratios": (2, 4), "placement": "interleave", **values})
     assert "allowed:" in str(error.value)
 
 
@@ -76,22 +80,45 @@ def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_settings_at_the_edge_are_allowed(values: dict[str, Any]) -> None:
-    BeaconConfig(**{"window": 8, "ratios": (2, 4), **values})
+    BeaconConfig(**{"window": 8, "ratios": (2, 4), "placement": "interleave", **values})
 
 
 def test_defaults() -> None:
     config = BeaconConfig()
     assert (config.window, config.ratios, config.ratio_policy) == (2048, (2, 4, 8), "random")
     assert (config.sink, config.overlap, config.eval_ratio) == (0, 0, None)
-    assert (config.placement, config.params) == ("interleave", ("q", "k", "v"))
+    assert (config.placement, config.params) == ("select", ("k", "v"))
     assert (config.embed_init, config.unfinished) == ("eos", "raw")
 
 
+def test_the_defaults_are_those_of_the_config_group() -> None:
+    group = OmegaConf.merge(OmegaConf.load(conf_folder() / "beacon/select.yaml"), {"ratios": [2, 4, 8]})
+    config = instantiate(group, sink=0, overlap=0, window=2048)  # of the backbone and of the length of texts
+    assert config == BeaconConfig()
+
+
+@pytest.mark.parametrize(
+    ("placement", "params"), [("select", ("k", "v")), ("interleave", ("q", "k", "v")), ("append", ("q", "k", "v"))]
+)
+def test_params_default_to_what_the_placement_needs(placement: str, params: tuple[str, ...]) -> None:
+    assert BeaconConfig(placement=placement).params == params
+    assert BeaconConfig(placement=placement, params=()).params == ()
+    assert BeaconConfig(params=None, placement=placement) == BeaconConfig(placement=placement)
+
+
+def test_settings_from_before_placements_mean_inserted_beacons() -> None:
+    inserted = BeaconConfig(placement="interleave")
+    old = {name: value for name, value in inserted.to_dict().items() if name != "placement"}
+    assert BeaconConfig.from_dict(old) == inserted
+    assert BeaconConfig.from_dict({"window": 8, "params": ["q"], "ratios": 2}).placement == "interleave"
+    assert BeaconConfig.from_dict(BeaconConfig().to_dict()) == BeaconConfig()
+
+
 def test_sequences_become_tuples_and_an_int_one_ratio() -> None:
-    config = BeaconConfig(window=8, ratios=[2, 4], params=["q"])
+    config = BeaconConfig(window=8, ratios=[2, 4], params=["q"], placement="interleave")
     assert config.ratios == (2, 4) and config.params == ("q",)
-    assert BeaconConfig(window=8, ratios=4).ratios == (4,)
-    assert hash(config) == hash(BeaconConfig(window=8, ratios=(2, 4), params=("q",)))
+    assert BeaconConfig(window=8, ratios=4, placement="interleave").ratios == (4,)
+    assert hash(config) == hash(BeaconConfig(window=8, ratios=(2, 4), params=("q",), placement="interleave"))
     with pytest.raises(FrozenInstanceError):
         config.window = 4
 
@@ -108,8 +135,8 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 def test_adapt() -> None:
-    assert BeaconConfig(ratio_policy="adapt-1024").policy == Adapt(1024)
-    assert BeaconConfig(ratio_policy="cycle").policy != Adapt(1024)
+    assert BeaconConfig(ratio_policy="adapt-1024", placement="interleave").policy == Adapt(1024)
+    assert BeaconConfig(ratio_policy="cycle", placement="interleave").policy != Adapt(1024)
 
 
 PUBLISHED = {
@@ -120,7 +147,7 @@ PUBLISHED = {
 
 
 def test_published_names() -> None:
-    expected = BeaconConfig(window=1024, ratios=(2, 4, 8, 16, 32), sink=1, embed_init="bos")
+    expected = BeaconConfig(window=1024, ratios=(2, 4, 8, 16, 32), sink=1, embed_init="bos", placement="interleave")
     assert BeaconConfig.from_published({**PUBLISHED, "vocab_size": 97}) == expected
 
 
@@ -139,12 +166,14 @@ def test_published_names() -> None:
     ],
 )
 def test_published_variants(published: dict[str, Any], ours: dict[str, Any]) -> None:
-    base = {"window": 1024, "ratios": (2, 4, 8, 16, 32), "sink": 1, "embed_init": "bos"}
+    base = {"window": 1024, "ratios": (2, 4, 8, 16, 32), "sink": 1, "embed_init": "bos", "placement": "interleave"}
     assert BeaconConfig.from_published({**PUBLISHED, **published}) == BeaconConfig(**{**base, **ours})
 
 
 def test_published_defaults_are_those_of_the_papers_code() -> None:
-    assert BeaconConfig.from_published({}) == BeaconConfig(window=1024, ratios=(2, 4, 8, 16, 32), params=())
+    assert BeaconConfig.from_published({}) == BeaconConfig(
+        window=1024, ratios=(2, 4, 8, 16, 32), params=(), placement="interleave"
+    )
 
 
 @pytest.mark.parametrize(

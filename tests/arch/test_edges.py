@@ -91,7 +91,7 @@ def test_changed_settings_are_noticed() -> None:
 
 def test_generation_under_autocast() -> None:
     """`check_cache` allows it; the buffers do not: index put of bfloat16 values into float32."""
-    lm = tiny("llama", BeaconConfig(window=8, ratios=4)).eval()
+    lm = tiny("llama", BeaconConfig(window=8, ratios=4, placement="interleave")).eval()
     with torch.autocast("cpu", torch.bfloat16):
         assert lm.generate(tokens(1, 7), max_new_tokens=12, **GREEDY).shape == (1, 19)
 

@@ -55,7 +55,7 @@ def test_equals_torchs_count(family, placement, params):
 
 
 def test_what_is_computed_twice_is_not_counted():
-    lm = tiny("qwen2", BeaconConfig(window=16, ratios=(4,)))
+    lm = tiny("qwen2", BeaconConfig(window=16, ratios=(4,), placement="interleave"))
     once = counted(lm)
     lm.checkpoint_activations()
     twice = counted(lm)
@@ -63,7 +63,7 @@ def test_what_is_computed_twice_is_not_counted():
 
 
 def test_trained_layers_have_gradients_of_their_weights():
-    lm = tiny("llama", BeaconConfig(window=16, ratios=(4,)))
+    lm = tiny("llama", BeaconConfig(window=16, ratios=(4,), placement="interleave"))
     frozen = counted(lm)[1]
     lm.model.layers.requires_grad_(True)
     theirs, own, rows = counted(lm)

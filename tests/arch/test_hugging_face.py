@@ -19,7 +19,7 @@ from beacon_lit.tiny import byte_tokenizer
 from tests.arch.folders import IDS, assert_same, save_backbone, trained
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2, placement="interleave")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def trainer(lm: BeaconLM, folder: Path, *callbacks: TrainerCallback, **options: 
 
 def fresh(backbone: Path) -> BeaconLM:
     """A model that draws no ratios, of which Hugging Face's checkpoints know nothing."""
-    return BeaconLM.from_pretrained(backbone, BeaconConfig(window=8, ratios=2, sink=2))
+    return BeaconLM.from_pretrained(backbone, BeaconConfig(window=8, ratios=2, sink=2, placement="interleave"))
 
 
 def test_the_trainer_resumes(backbone: Path, tmp_path: Path) -> None:
@@ -263,6 +263,25 @@ def test_the_trainer_resumes(backbone: Path, tmp_path: Path) -> None:
     early, late = BeaconLM.from_pretrained(saved).state_dict(), lm.state_dict()
     assert any(not torch.equal(early[name], late[name]) for name in early)
     assert sum(file.stat().st_size for file in saved.glob("*.safetensors")) < 100_000  # the beacons alone
+
+
+def test_the_trainer_resumes_with_an_adapter(backbone: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+
+    def adapted() -> BeaconLM:
+        torch.manual_seed(0)
+        lm = fresh(backbone)
+        lm.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+        return lm
+
+    whole = adapted()
+    trainer(whole, tmp_path / "whole").train()
+    trainer(adapted(), tmp_path / "parts", StopAt(2)).train()
+    lm = adapted()
+    trainer(lm, tmp_path / "parts").train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert_same(whole, lm)
+    assert any("lora_B" in name and value.any() for name, value in lm.state_dict().items())
+    assert_same(whole, BeaconLM.from_pretrained(tmp_path / "parts" / "checkpoint-4"))
 
 
 def test_the_trainer_loads_the_best_model(backbone: Path, tmp_path: Path) -> None:

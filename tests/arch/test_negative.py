@@ -16,7 +16,7 @@ from tests.arch.oracle import oracle_logits
 from tests.arch.tiny import FAMILIES, tiny, tokens
 
 WINDOW = 8
-BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 RATIOS = [2, 4, 2, 4]
 MEMORY = 2 + 4  # slots of sink and beacons after the first window
 SECOND, THIRD = 1, 2

@@ -17,7 +17,7 @@ from tests.arch.tiny import FAMILIES, OTHERS, assert_close, examples, gradients,
 
 # In float64 what is left is rounding; the families' RMSNorm works in float32, which shows in gradients.
 VALUES, GRADIENTS = 1e-9, 2e-6
-MIXED = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, params=("q", "k", "v", "o"))
+MIXED = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, params=("q", "k", "v", "o"), placement="interleave")
 SELECT = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="select", params=("k", "v"))
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
 RATIOS = [4, 2, 0, 8, "drop", 2, 1]
@@ -145,7 +145,7 @@ def test_scoring_equals_training_without_gradients(unfinished: str) -> None:
 
 
 def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> None:
-    beacon = BeaconConfig(window=8, ratios=2, unfinished="beacons")
+    beacon = BeaconConfig(window=8, ratios=2, unfinished="beacons", placement="interleave")
     lm, ids = tiny("qwen2", beacon), tokens(1, 21)
     raw, inserted = (lm(ids, unfinished=each).logits for each in ("raw", "beacons"))
     assert not torch.allclose(raw[:, 16:], inserted[:, 16:])

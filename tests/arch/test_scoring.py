@@ -15,7 +15,7 @@ from tests.arch.nn.test_loss import Largest
 from tests.arch.tiny import ALL, VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 WINDOW = 8
-BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:

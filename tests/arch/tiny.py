@@ -101,7 +101,9 @@ def tiny(
 ) -> BeaconLM:
     """A random model in training mode. No two weights are alike: biases, norms and the beacons' copies have noise."""
     torch.manual_seed(seed)
-    lm = BeaconLM.from_config(hf_config(family, **values), beacon or BeaconConfig(window=8, ratios=2))
+    lm = BeaconLM.from_config(
+        hf_config(family, **values), beacon or BeaconConfig(window=8, ratios=2, placement="interleave")
+    )
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if name.endswith("bias") or "norm" in name or "beacon" in name:

@@ -12,7 +12,7 @@ from beacon_lit.module import BeaconModule
 from tests.arch.tiny import tiny, tokens
 from tests.evaluation.fakes import byte_tokenizer
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2, placement="interleave")
 
 
 def beacon_module(beacon: BeaconConfig = BEACON, lr: float = 1e-3, **settings: Any) -> BeaconModule:

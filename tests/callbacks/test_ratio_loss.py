@@ -81,7 +81,7 @@ def test_accumulated_batches_are_one_step(tmp_path):
 
 
 def test_one_ratio_and_no_memory_together_are_the_whole_loss(tmp_path):
-    module = beacon_module(BeaconConfig(window=8, ratios=(4,)))
+    module = beacon_module(BeaconConfig(window=8, ratios=(4,), placement="interleave"))
     ((_, row),) = curves(tmp_path, RatioLossCallback(1), module, [batch(0)])
     assert "train/loss_ratio_2" not in row
     weights = batch(0)["weights"][:, 1:]
@@ -100,7 +100,7 @@ def test_a_ratio_that_no_token_had_is_left_out(tmp_path):
 
 
 def test_groups_by_hand():
-    config = BeaconConfig(window=3, ratios=(1, 3))
+    config = BeaconConfig(window=3, ratios=(1, 3), placement="interleave")
     rows = Rows((0, 2), (8, 6), 8)  # the second row has padding on the left
     planned = plan([8, 6], [[3, 1, 3], [1, 1]], config, "raw")
     assert token_groups(rows, planned, config.ratios).tolist() == [

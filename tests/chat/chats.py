@@ -20,7 +20,7 @@ def model(kind: str, **values: Any) -> BeaconLM:
     """A small model for a tokenizer's vocabulary."""
     size = len(tokenizer(kind))
     if values or size not in _models:
-        beacon = BeaconConfig(window=16, ratios=4, sink=2, overlap=3)
+        beacon = BeaconConfig(window=16, ratios=4, sink=2, overlap=3, placement="interleave")
         options = {"vocab_size": size, "max_position_embeddings": 4096, "eos_token_id": None, **values}
         lm = tiny("llama", beacon, **options).double().eval()
         return lm if values else _models.setdefault(size, lm)

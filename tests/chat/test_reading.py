@@ -48,7 +48,7 @@ def test_an_interrupted_read_changes_nothing_and_goes_on_when_asked_again() -> N
 
 
 def test_ratios_go_on() -> None:
-    beacon = BeaconConfig(window=16, ratios=(2, 4, 8))
+    beacon = BeaconConfig(window=16, ratios=(2, 4, 8), placement="interleave")
     lm = tiny("llama", beacon, vocab_size=len(tokenizer("words")), max_position_embeddings=4096).eval()
     for ratio, beacons in ((2, [8]), (8, [2]), ([8, 2, 2, 4], [2, 8, 8, 4])):
         chat = BeaconChat(lm, tokenizer("words"))

@@ -49,7 +49,12 @@ def test_an_interrupted_read_goes_on_tomorrow(tmp_path: Path) -> None:
 
 
 def test_ratios_and_the_template_come_back(tmp_path: Path) -> None:
-    lm = tiny("llama", BeaconConfig(window=16, ratios=(2, 4)), vocab_size=len(tokenizer("words")), eos_token_id=None)
+    lm = tiny(
+        "llama",
+        BeaconConfig(window=16, ratios=(2, 4), placement="interleave"),
+        vocab_size=len(tokenizer("words")),
+        eos_token_id=None,
+    )
     template = "{% for m in messages %}[{{ strftime_now('%Y') }} {{ kind }} {{ m.content }}<|im_end|>{% endfor %}"
     chat = BeaconChat(lm, tokenizer("words"), chat_template=template, kind="short")
     chat.read("The fox.", ratios=4)

@@ -7,13 +7,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from beacon_lit import BeaconLM
+from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.cli import resolvers
 from beacon_lit.cli.checks import check_accelerator, check_optimizer, check_trained, members
 from beacon_lit.cli.evaluate import evaluate
-from beacon_lit.cli.generate import generate
+from beacon_lit.cli.generate import adaptive, generate
 from beacon_lit.cli.train import train
 from beacon_lit.record import flat_settings
+from beacon_lit.runs import subject
 from tests.configs import composed, small_run
 
 resolvers.register()
@@ -152,14 +153,46 @@ def test_a_good_optimizer_passes() -> None:
     [
         (["checkpoint=x", "beacon.window=64"], "beacon.window=64 is not allowed with checkpoint: trained beacons have"),
         (["beacon=select", "checkpoint=x"], "beacon=select is not allowed with checkpoint"),
-        (["checkpoint=x", "model.path=y"], "model.path=y is not allowed with checkpoint; allowed: backbone=PATH"),
+        (["checkpoint=x", "model.path=y"], "model.path=y is not allowed with checkpoint, .*; allowed: backbone=PATH"),
+        (["checkpoint=x", "model=qwen2"], "model=qwen2 is not allowed with checkpoint, .*; allowed: backbone=PATH"),
+        (["checkpoint=x", "model.backbone.beacon_dtype=float16"], "model.backbone.beacon_dtype=float16 is not allowed"),
+        (
+            ["checkpoint=x", "+model.backbone.hf_config.vocab_size=3"],
+            "model.backbone.hf_config.vocab_size=3 is not all",
+        ),
+        (["checkpoint=x", "model.tokenizer.use_fast=true"], "model.tokenizer.use_fast=true is not allowed"),
     ],
 )
 def test_what_a_checkpoint_would_replace_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         check_trained(overrides)
     check_trained([override for override in overrides if override != "checkpoint=x"])
-    check_trained(["checkpoint=x", "ratio=4", "model.backbone.attn=sdpa"])
+    check_trained(["checkpoint=x", "ratio=4", "model.backbone.attn=sdpa", "+model.backbone.rope_parameters={}"])
+    check_trained(["checkpoint=x", "backbone=y", "allow_other_backbone=true"])
+
+
+@pytest.mark.parametrize("setting", ["backbone=y", "allow_other_backbone=true", "+backbone=y"])
+def test_what_only_a_checkpoint_has_is_refused_without_one(setting: str) -> None:
+    with pytest.raises(SystemExit, match=r"=.* is not allowed without checkpoint"):
+        check_trained([setting])
+    check_trained([f"{setting.partition('=')[0]}=null"])
+
+
+@pytest.mark.parametrize("name", ["evaluate", "generate", "serve"])
+def test_options_of_the_backbone_count_with_a_checkpoint(name: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    lm = BeaconLM.from_pretrained(str(inputs[0]), BeaconConfig(window=32, ratios=2))
+    lm.save_pretrained(tmp_path / "beacons")
+    linear = "{rope_type: linear, factor: 2.0, rope_theta: 10000.0}"
+    given = [
+        f"checkpoint={tmp_path / 'beacons'}",
+        f"+model.backbone.rope_parameters={linear}",
+        "model.backbone.attn=sdpa",
+    ]
+    read = subject if name == "evaluate" else adaptive
+    loaded, _ = read(composed(name, *given))
+    assert loaded.config.rope_parameters["rope_type"] == "linear" and loaded.attn == "sdpa"
+    plain, _ = read(composed(name, given[0]))
+    assert plain.config.rope_parameters["rope_type"] == "default" and plain.attn == "auto"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from beacon_lit.cli.command import check_added, conf_folder
 from beacon_lit.cli.train import main
 
 
@@ -41,6 +42,33 @@ def test_another_folder_instead_of_conf(
 ) -> None:
     given = path.format(absolute=mine)
     assert printed(monkeypatch, capsys, "--config-path", given, "--config-name", "whole") == {"answer": 42}
+
+
+def test_a_plus_also_changes_a_setting_that_is_listed(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("model=tiny", "run_folder=x", "+trainer.enable_progress_bar=false", "+trainer.new.one=3")
+    trainer = printed(monkeypatch, capsys, *arguments)["trainer"]
+    assert trainer["enable_progress_bar"] is False and trainer["new"] == {"one": 3}
+
+
+@pytest.mark.parametrize(
+    ("added", "near"), [("+modle=qwen2", "module, model"), ("++max_steps=3", "beacon, tuning, data, ")]
+)
+def test_a_new_setting_that_nothing_reads_is_refused(added: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", added])
+    with pytest.raises(SystemExit) as end:
+        main()
+    name = added.strip("+").partition("=")[0]
+    line = f"error: {name} is not a setting, and nothing would read {added}; allowed: {near}"
+    assert str(end.value).startswith(line)
+
+
+def test_new_settings_that_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("+precision=bf16-mixed", "+length=512", "data.max_length=${length}", "+experiment=pretrain_qwen2")
+    cfg = printed(monkeypatch, capsys, "model=tiny", "run_folder=x", *given[:3])
+    assert cfg["data"]["max_length"] == 512 and cfg["trainer"]["precision"] == "bf16-mixed"
+    check_added(given, [], conf_folder())
 
 
 def test_an_unknown_option_is_refused_before_hydra_starts(monkeypatch: pytest.MonkeyPatch) -> None:

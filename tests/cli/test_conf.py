@@ -1,8 +1,11 @@
 """Every file of conf/ composes, and every `_target_` in it exists."""
 
+import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import lightning
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
@@ -47,6 +50,19 @@ def test_every_command_composes(command: str) -> None:
     cfg = composed(command)
     assert cfg.hydra.job.config_name == command
     check_targets(cfg)
+
+
+def test_the_trainers_arguments_are_listed() -> None:
+    """All that concern training, with Lightning's defaults unless a comment or the file says otherwise."""
+    elsewhere = {"self", "callbacks", "logger", "limit_test_batches", "limit_predict_batches"}
+    newer = {"enable_autolog_hparams", "model_registry"}  # which the oldest supported version does not have
+    parameters = inspect.signature(lightning.Trainer.__init__).parameters
+    listed = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    assert parameters.keys() - elsewhere - newer == listed.keys() - {"_target_"}
+    _, defaults = (CONF / "trainer" / "auto.yaml").read_text().split("# Lightning's own defaults")
+    for name in re.findall(r"^(\w+):", defaults, re.M):
+        if name not in ("plugins", "default_root_dir"):
+            assert listed[name] == parameters[name].default, name
 
 
 @pytest.mark.parametrize("chosen", OPTIONS)

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore
 
+from beacon_lit.cli import evaluate, generate, train
 from beacon_lit.cli.command import command
-from beacon_lit.cli.convert import _whole
 from beacon_lit.cli.folder import FolderCallback, claim, own_folder
+from beacon_lit.files import new_folder
 from beacon_lit.record import is_first, recorded, reserved
 from beacon_lit.runs import link_latest
 from benchmarks.distributed.launch import free_port
@@ -64,6 +65,41 @@ def test_sweeps_that_start_in_the_same_second(name: str, stopped_clock: Path, mo
     assert {folder.parent.name for folder, _ in first} == {"12-30-59"}
     assert {folder.parent.name for folder, _ in second} == {"12-30-59-2"}
     assert {sweep.absolute() for _, sweep in second} == {folder.parent for folder, _ in second}
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate"])
+def test_a_run_that_is_refused_leaves_no_folder(
+    name: str, stopped_clock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {"train": train, "evaluate": evaluate, "generate": generate}
+    monkeypatch.setattr(
+        sys, "argv", [f"{name}.py", "model=tiny", "beacon.ratios=[3]", "file=none.txt"][: 4 - (name != "generate")]
+    )
+    with pytest.raises(SystemExit, match="error: "):
+        ends[name].main()
+    assert not [*stopped_clock.iterdir()]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "hydra.run.dir=mine"])
+    with pytest.raises(SystemExit, match="error: "):
+        ends[name].main()
+    assert (stopped_clock / "mine").is_dir()  # the user's own
+
+
+def test_a_folder_with_a_result_is_kept(stopped_clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+
+    @command("train")
+    def main(cfg: DictConfig) -> None:
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        (folders[-1] / "checkpoints").mkdir()
+        if len(folders) > 1:
+            (folders[-1] / "checkpoints" / "last.ckpt").touch()
+        raise SystemExit("error: refused")
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny"])
+    for kept in (False, True):
+        with pytest.raises(SystemExit):
+            main()
+        assert folders[-1].exists() == kept
 
 
 def test_a_folder_with_a_name_is_used_as_given(stopped_clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,15 +203,18 @@ def test_the_latest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
 
 def test_of_two_conversions_to_one_folder_the_second_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with pytest.raises(ValueError, match=r"target=.* is not allowed, it exists"), _whole(target) as folder:
+    with (
+        pytest.raises(ValueError, match=r"target=.* is not allowed, it exists"),
+        new_folder("target", target) as folder,
+    ):
         (folder / "file").write_text("second")
-        with _whole(target) as other:
+        with new_folder("target", target) as other:
             (other / "file").write_text("first")
     assert (target / "file").read_text() == "first" and [*tmp_path.iterdir()] == [target]
 
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), _whole(tmp_path / "target") as folder:
+    with pytest.raises(RuntimeError), new_folder("target", tmp_path / "target") as folder:
         (folder / "file").touch()
         raise RuntimeError
     assert not [*tmp_path.iterdir()]

@@ -16,6 +16,16 @@ def pieces(length: int, bos: int | None = None, seed: int = 0, **settings) -> tu
     return [piece.tolist() for piece in found], dict(+left_out)
 
 
+def test_reasons_name_their_limits() -> None:
+    rule = LengthRule(min_length=70, max_length=256, window=64)
+    assert rule.meaning(["too_short", "invalid_json", "too_long"]) == (
+        "too_long: more tokens than max_length=256; too_short: fewer tokens than min_length=70"
+    )
+    assert "fewer than 70 tokens" in rule.meaning(["leftover"]) and rule.meaning(["invalid_json"]) == ""
+    for reason in ("within_one_window", "no_answer"):
+        assert "window=64" in rule.meaning([reason])
+
+
 @given(st.data())
 def test_split_lengths_lose_less_than_one_piece(data: st.DataObject) -> None:
     low = data.draw(st.integers(1, 40))

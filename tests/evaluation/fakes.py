@@ -26,7 +26,7 @@ class FakeLM(nn.Module):
         self.penalty = nn.Parameter(torch.tensor(penalty))  # plays the beacons: training it changes ratios alone
         self.backbone = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).requires_grad_(False)
         self.vocabulary = vocabulary
-        self.beacon = BeaconConfig(window=window, ratios=(4, 2))
+        self.beacon = BeaconConfig(window=window, ratios=(4, 2), placement="interleave")
         self.positions = 4096
         self.generation_config = SimpleNamespace(eos_token_id=None)
         self.calls: list[object] = []
@@ -133,7 +133,7 @@ def tiny_lm(vocabulary: int) -> BeaconLM:
         vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.3,
     )  # fmt: skip
-    return BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1))
+    return BeaconLM.from_config(config, BeaconConfig(window=WINDOW, ratios=(2, 4), sink=1, placement="interleave"))
 
 
 def byte_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:

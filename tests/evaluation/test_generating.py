@@ -33,7 +33,7 @@ NEW = 20
 
 @pytest.fixture(scope="module")
 def subject():
-    beacon = BeaconConfig(window=16, ratios=(2, 4, 8), sink=1, overlap=4)
+    beacon = BeaconConfig(window=16, ratios=(2, 4, 8), sink=1, overlap=4, placement="interleave")
     lm = tiny("qwen3", beacon, vocab_size=258, head_dim=16, max_position_embeddings=64).eval()
     lm.generation_config = GenerationConfig()
     return Subject(lm, byte_tokenizer())

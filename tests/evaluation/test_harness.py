@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     backbone = small_backbone(folder / "backbone")
-    beacons = BeaconConfig(window=32, ratios=(2, 4), overlap=4)
+    beacons = BeaconConfig(window=32, ratios=(2, 4), overlap=4, placement="interleave")
     BeaconLM.from_pretrained(str(backbone), beacons, attn="sdpa").save_pretrained(folder / "beacons", beacon_only=True)
     return folder / "beacons"
 

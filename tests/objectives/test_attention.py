@@ -13,7 +13,7 @@ from tests.arch.tiny import assert_close, gradients, tiny
 from tests.configs import composed
 from tests.objectives.batches import batch
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 def test_without_weight_it_is_distillation() -> None:

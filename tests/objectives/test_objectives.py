@@ -15,7 +15,7 @@ from tests.configs import composed, small_backbone, small_run, small_text
 from tests.distributed.runs import overrides, torchrun
 from tests.objectives.batches import batch
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

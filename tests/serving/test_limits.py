@@ -57,17 +57,22 @@ def test_the_client_raises_its_own_errors(server: Running) -> None:
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": [{"role": "judge", "content": "?"}]}, "messages.0.role", "user"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages", "file"),
-        ({"n": 2}, None, "n is not supported"),
-        ({"tools": [{"type": "function"}]}, None, "tools is not supported"),
+        ({"n": 2}, "n", "n is not supported"),
+        ({"tools": [{"type": "function"}]}, "tools", "tools is not supported"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 10**9}, "max_tokens", "less than or equal to"),
-        ({"max_tokens": 10**6}, None, "max_new_tokens=1000000 is not allowed here"),
+        ({"max_tokens": 10**6}, "max_tokens", "max_tokens=1000000 is not allowed here"),
+        (
+            {"max_completion_tokens": 10**6},
+            "max_completion_tokens",
+            "max_completion_tokens=1000000 is not allowed here",
+        ),
         ({"stop": 5}, "stop", "string"),
     ],
 )
-def test_wrong_requests(server: Running, change: dict[str, Any], param: str | None, said: str) -> None:
+def test_wrong_requests(server: Running, change: dict[str, Any], param: str, said: str) -> None:
     error = error_of(server.http.post("/chat/completions", json={**LONG, **change}), 400)
-    assert said in error["message"] and (param is None or error["param"].startswith(param))
+    assert said in error["message"] and error["param"].startswith(param)
     assert error["type"] == "invalid_request_error"
 
 
@@ -82,7 +87,10 @@ def test_other_wrong_requests(server: Running) -> None:
         error_of(server.http.post("/completions", json={"model": "tiny", "prompt": prompt, "max_tokens": 1}), 400)
     # sent when the answer would begin, so not as part of a stream
     long = {**LONG, "stream": True, "messages": [{"role": "user", "content": text(3500)}]}
-    assert error_of(server.http.post("/chat/completions", json=long), 400)["code"] == "context_length_exceeded"
+    error = error_of(server.http.post("/chat/completions", json=long), 400)
+    assert error["code"] == "context_length_exceeded" and error["param"] == "messages"
+    plain = {"model": "tiny", "prompt": text(3500), "max_tokens": 1}
+    assert error_of(server.http.post("/completions", json=plain), 400)["param"] == "prompt"
 
 
 def test_documents_that_are_too_long(server: Running) -> None:

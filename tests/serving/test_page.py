@@ -37,7 +37,7 @@ def test_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_the_plain_backbone() -> None:
-    config = BeaconConfig(window=256, eval_ratio=8, sink=4, overlap=64)
+    config = BeaconConfig(window=256, eval_ratio=8, sink=4, overlap=64, placement="interleave")
     lm, tokenizer = BeaconLM.from_pretrained(smollm2(), config).eval(), AutoTokenizer.from_pretrained(smollm2())
     question = " The quick brown"
     names: dict[str, Any] = {

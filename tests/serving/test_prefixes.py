@@ -18,7 +18,7 @@ MANY = 2**40
 
 
 def model(seed: int = 0) -> BeaconLM:
-    beacon = BeaconConfig(window=16, ratios=4, sink=2, overlap=3)
+    beacon = BeaconConfig(window=16, ratios=4, sink=2, overlap=3, placement="interleave")
     return tiny("llama", beacon, seed=seed, vocab_size=258, max_position_embeddings=4096).eval()
 
 

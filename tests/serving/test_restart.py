@@ -3,14 +3,18 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 
-from tests.configs import ROOT
+from beacon_lit.cli.messages import short_errors
+from beacon_lit.cli.serve import serve
+from tests.configs import ROOT, composed
 from tests.serving.servers import TINY, Running, serving, text
 
 SYSTEM = text(120, 5)
@@ -27,6 +31,14 @@ def asked(client: openai.OpenAI, *files: str, system: str | None = None) -> tupl
     messages.append({"role": "user", "content": [*parts, {"type": "text", "text": "Who?"}]})
     answer: Any = client.chat.completions.create(model="tiny", max_tokens=20, messages=messages)
     return answer.choices[0].message.content, answer.usage.prompt_tokens_details.cached_tokens
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as end, short_errors():
+            serve(composed("serve", *TINY, f"port={port}", f"folder={tmp_path}"))
+    assert str(end.value) == f"error: host=127.0.0.1 port={port} cannot be used; allowed: a free port, 0 for any"
 
 
 def tokens_of(server: Running, id: str) -> int:

@@ -47,6 +47,7 @@ def test_a_row_for_each_run(sweep: Path, capsys: pytest.CaptureFixture) -> None:
     assert "9 failed: ValueError: ratios=3 is [not] allowed" in shown and "10 unfinished" in shown
     assert "11 stopped: by a signal or Ctrl-C" in shown
     assert "best by val/loss: 1" in shown and "1:23" in shown
+    assert str(sweep) in shown.splitlines()  # not broken at the width of the table
 
 
 def test_markdown_shows_what_differs_and_the_best_in_bold(sweep: Path) -> None:

@@ -5,7 +5,8 @@ beacon_config.json    beacon settings, and the backbone's name and fingerprint; 
 adapter/              the backbone's LoRA adapter, if there is one, in peft's own format
 config.json           a config of the registered model type, by which AutoConfig and AutoModelForCausalLM find our class
 
-A folder that Hugging Face's Trainer writes also has model.safetensors.index.json, by which the Trainer resumes.
+A folder that Hugging Face's Trainer writes also has model.safetensors.index.json, by which the Trainer resumes, and
+adapter/resume.safetensors, the adapter by the names of the model's parameters.
 
 "Beacons alone" means this format, as opposed to a whole model. A training checkpoint (`.ckpt`) can be read as well.
 """
@@ -41,6 +42,7 @@ from beacon_lit.arch.nn.names import check_names, is_adapter, is_backbone, is_be
 log = logging.getLogger(__name__)
 
 MODULE_PREFIX = "lm."  # parameter names of a training checkpoint begin with this
+_RESUMED_ADAPTER = f"{ADAPTER_FOLDER}/resume.safetensors"
 _WITHOUT_EFFECT = ("max_shard_size", "safe_serialization", "token")  # options of Hugging Face's `save_pretrained`
 POSITION_FIELDS = ("rope_parameters", "max_position_embeddings")
 
@@ -103,15 +105,21 @@ def save_beacons_alone(model: BeaconModel, folder: str | Path, *unknown: Any, **
         log.warning("beacon_only=True leaves out the backbone, which is trained as well; beacon_only=False saves all")
     save_beacons(model, folder, state, write)
     if write and by_trainer:
-        _write_index(Path(folder), model)
+        _write_index(Path(folder), dict(model.named_parameters()) if state is None else state)
 
 
-def _write_index(folder: Path, model: BeaconModel) -> None:
-    """Write the index of weights by which Hugging Face's Trainer resumes, unless there is an adapter to resume, too."""
-    if adapter.settings(model) is None:
-        names = [name for name, _ in model.named_parameters() if is_beacon(name)]
-        index = {"metadata": {}, "weight_map": dict.fromkeys(names, WEIGHTS_FILE)}
-        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+def _write_index(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Write the index of weights by which Hugging Face's Trainer resumes.
+
+    The Trainer reads tensors by the names of the model's parameters, which differ from those in peft's format. An
+    adapter is therefore written once more.
+    """
+    own = {name: value.detach().contiguous() for name, value in state.items() if is_adapter(name)}
+    if own:
+        save_file(own, folder / _RESUMED_ADAPTER, metadata={"format": "pt"})
+    files = {name: WEIGHTS_FILE for name in state if is_beacon(name)} | dict.fromkeys(own, _RESUMED_ADAPTER)
+    index = {"metadata": {}, "weight_map": files}
+    (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def settings(model: BeaconModel) -> dict[str, Any]:

@@ -23,6 +23,27 @@ ADAPTER_FOLDER, ADAPTER_FILE = "adapter", "adapter_model.safetensors"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
+class PathError(ValueError):
+    """A path holds nothing that can be loaded.
+
+    Args:
+        path: the path.
+        why: the rest of the message, such as ": no such file" or "has no tokenizer".
+        setting: the setting that gave the path. Commands whose setting has another name than "path" replace it, so that
+            the message names what the user typed.
+    """
+
+    def __init__(self, path: str | Path, why: str, setting: str = "path") -> None:
+        super().__init__(path, why, setting)
+        self.path, self.why, self.setting = path, why, setting
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.path}{'' if self.why.startswith(':') else ' '}{self.why}"
+
+
 def find_file(source: str, name: str, hub: Mapping[str, Any]) -> Path | None:
     """Find a file in a folder or in a hub repository, from which the file is downloaded if necessary.
 

@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 
 from beacon_lit.arch.checkpoint.backbone import ClassOf, beacon_model, family
 from beacon_lit.arch.checkpoint.beacons import put_beacons
-from beacon_lit.arch.checkpoint.files import as_value_error, beacon_tensors
+from beacon_lit.arch.checkpoint.files import PathError, as_value_error, beacon_tensors
 from beacon_lit.arch.checkpoint.merging import WRITE_MERGED, merge_into
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
 from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
@@ -159,10 +159,8 @@ def _load_parts(
     for name in loader.keys() - {"dtype"}:
         raise ValueError(f"{name}={loader[name]!r} is not allowed where a strategy shards the model; allowed: none")
     if source.adapter is not None:
-        raise ValueError(
-            f"path={source.adapter} is an adapter, which is not allowed where a strategy shards the model; allowed: "
-            f"the merged model: {WRITE_MERGED}"
-        )
+        why = "is an adapter, which is not allowed where a strategy shards the model; allowed: the merged model: "
+        raise PathError(source.adapter, why + WRITE_MERGED)
     dtype: Any = loader.get("dtype", "auto")
     if dtype == "auto":
         dtype = as_dtype("dtype", config.dtype or "float32")

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.utils import ADAPTER_CONFIG_NAME
 
 from beacon_lit.arch.checkpoint.adapter import check_peft
-from beacon_lit.arch.checkpoint.files import ADAPTER_FILE, as_value_error
+from beacon_lit.arch.checkpoint.files import ADAPTER_FILE, PathError, as_value_error
 from beacon_lit.arch.checkpoint.paths import adapter_base
 from beacon_lit.arch.checkpoint.quantized import is_quantized, quantization
 from beacon_lit.arch.checkpoint.whole import check_file
@@ -35,16 +35,15 @@ def check_adapter(folder: Path) -> None:
         if (folder / name).is_file():
             check_file(folder / name)
     if not any((folder / name).is_file() for name in (ADAPTER_FILE, _OLDER_FILE)):
-        raise ValueError(
-            f"path={folder} holds {ADAPTER_CONFIG_NAME}, but no {ADAPTER_FILE}; allowed: an adapter's folder"
-        )
+        raise PathError(folder, f"holds {ADAPTER_CONFIG_NAME}, but no {ADAPTER_FILE}; allowed: an adapter's folder")
     adapter_base(folder)
     with as_value_error(str(folder)):
         config = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:
-        raise ValueError(
-            f"path={folder} is a {config.peft_type.value} adapter, which adds tokens and changes no weights; allowed: "
-            f"adapters that can be merged into the weights, such as LORA"
+        raise PathError(
+            folder,
+            f"is a {config.peft_type.value} adapter, which adds tokens and changes no weights; allowed: adapters that "
+            f"can be merged into the weights, such as LORA",
         )
 
 

@@ -23,6 +23,7 @@ from beacon_lit.arch.checkpoint.files import (
     SETTINGS_FILE,
     TRAINING_SUFFIX,
     WEIGHTS_FILE,
+    PathError,
     as_value_error,
     find_file,
 )
@@ -30,7 +31,8 @@ from beacon_lit.arch.checkpoint.gguf import unpacked_here
 from beacon_lit.arch.checkpoint.whole import TOKENIZER_FILES, check_file, gguf_files, has_tokenizer, has_whole_model
 
 ALLOWED = "a hub id, a model's folder, a GGUF file, or the folder of beacons or of an adapter"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_RUN_FOLDERS = ("outputs", "multirun")  # where runs are written, which is no owner on the hub
 _RUN_CONFIG, _RUN_BEACONS = "config.yaml", "beacons"
 _HUB_CACHE = "models--"  # the hub's cache names a repository's folder models--OWNER--NAME
 
@@ -73,10 +75,17 @@ def find(path: str | Path, hub: Mapping[str, Any]) -> Found:
         _check_exists(given, local)
         check_file(local)
         return Found("gguf", str(local), {})
-    if not _HUB_ID.fullmatch(given):
-        _check_exists(given, local)
-        raise ValueError(f"path={given} is a file; allowed: {ALLOWED}")
+    if local.exists():
+        raise PathError(given, f"is a file; allowed: {ALLOWED}")
+    _check_hub_id(given)
     return _on_hub(given, hub)
+
+
+def holds_beacons_alone(path: str | Path) -> bool:
+    """Whether a local path names beacons alone, a run's folder with such beacons, or a training checkpoint."""
+    local = Path(path).expanduser()
+    folders = (local, local / _RUN_BEACONS)
+    return local.suffix == TRAINING_SUFFIX or any((folder / SETTINGS_FILE).is_file() for folder in folders)
 
 
 def find_backbone(path: str, named: str, hub: Mapping[str, Any]) -> Found:
@@ -97,6 +106,9 @@ def find_backbone(path: str, named: str, hub: Mapping[str, Any]) -> Found:
         )
     try:
         return find(unpacked_here(named), hub)
+    except PathError as error:
+        why = f"{error.why} (the backbone of {path}; if it has moved, say where to: backbone=...)"
+        raise PathError(error.path, why, "backbone") from error
     except ValueError as error:
         raise ValueError(f"{error} (the backbone of {path}; if it has moved, say where to: backbone=...)") from error
 
@@ -111,7 +123,18 @@ def adapter_base(folder: Path) -> str:
 
 def _check_exists(given: str, local: Path) -> None:
     if not local.exists():
-        raise ValueError(f"path={given}: no such file or folder; allowed: {ALLOWED}")
+        raise PathError(given, f": no such file or folder; allowed: {ALLOWED}")
+
+
+def _check_hub_id(given: str) -> None:
+    """Refuse a name that is meant as a path, which the hub would be asked for in vain, slowly without a network."""
+    owner, slash, _ = given.partition("/")
+    hint = "" if slash else " (a hub id is OWNER/NAME)"
+    if _HUB_ID.fullmatch(given):
+        if owner not in _RUN_FOLDERS and not Path(owner).is_dir():
+            return
+        hint = f" ({owner} is a folder, so this is no hub id)"
+    raise PathError(given, f": no such file or folder; allowed: {ALLOWED}{hint}")
 
 
 def _in_folder(local: Path, hub: Mapping[str, Any]) -> Found:
@@ -122,26 +145,25 @@ def _in_folder(local: Path, hub: Mapping[str, Any]) -> Found:
     whole = has_whole_model(folder)
     if (folder / SETTINGS_FILE).is_file():
         if whole:
-            raise ValueError(
-                f"path={folder} holds beacons alone ({SETTINGS_FILE}) and a whole model; allowed: one of them"
-            )
+            raise PathError(folder, f"holds beacons alone ({SETTINGS_FILE}) and a whole model; allowed: one of them")
         for name in (SETTINGS_FILE, WEIGHTS_FILE):
             if (folder / name).is_file():
                 check_file(folder / name)
         return Found("beacons", str(folder), rest)
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         if whole:
-            raise ValueError(
-                f"path={folder} holds a whole model and an adapter ({ADAPTER_CONFIG_NAME}), and whether the weights "
-                f"contain the adapter already is not known; allowed: remove {ADAPTER_CONFIG_NAME} to load the weights "
-                f"as they are, or move the adapter's files into a folder of their own to apply the adapter to the base "
-                f"model that it names"
+            raise PathError(
+                folder,
+                f"holds a whole model and an adapter ({ADAPTER_CONFIG_NAME}), and whether the weights contain the "
+                f"adapter already is not known; allowed: remove {ADAPTER_CONFIG_NAME} to load the weights as they are, "
+                f"or move the adapter's files into a folder of their own to apply the adapter to the base model that "
+                f"it names",
             )
         return Found("adapter", str(folder), rest)
     files = [] if whole else gguf_files(folder)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise ValueError(f"path={folder} holds several GGUF files; allowed: one of them, path={folder}/FILE: {names}")
+        raise PathError(folder, f"holds several GGUF files; allowed: one of them, {folder}/FILE: {names}")
     if files:
         return Found("gguf", str(files[0]), {})
     if whole or (folder / CONFIG_NAME).is_file():
@@ -150,7 +172,7 @@ def _in_folder(local: Path, hub: Mapping[str, Any]) -> Found:
         return _in_folder(folder / _RUN_BEACONS, rest)
     if has_tokenizer(folder):
         return Found("tokenizer", str(folder), rest)
-    raise ValueError(f"path={folder} {_nothing(folder)}; allowed: {ALLOWED}")
+    raise PathError(folder, f"{_nothing(folder)}; allowed: {ALLOWED}")
 
 
 def _nothing(folder: Path) -> str:
@@ -159,7 +181,7 @@ def _nothing(folder: Path) -> str:
         return "does not exist"
     if folder.name.startswith(_HUB_CACHE):
         owner, _, name = folder.name.removeprefix(_HUB_CACHE).partition("--")
-        return f"is a folder of the hub's cache, which the hub id finds: path={owner}/{name}"
+        return f"is a folder of the hub's cache, which the hub id finds: {owner}/{name}"
     if (folder / _RUN_CONFIG).is_file():
         return f"is the folder of an unfinished run, without {_RUN_BEACONS}/{CONFIG_NAME}"
     if (folder / WEIGHTS_FILE).is_file():
@@ -190,6 +212,5 @@ def _on_hub(name: str, hub: Mapping[str, Any]) -> Found:
             find_file(name, file, hub)
         if find_file(name, CONFIG_NAME, hub) is None:
             return Found("adapter", str(adapter.parent), rest)
-    raise ValueError(
-        f"path={name} holds a whole model and an adapter ({ADAPTER_CONFIG_NAME}); allowed: a repository of one of them"
-    )
+    why = f"holds a whole model and an adapter ({ADAPTER_CONFIG_NAME}); allowed: a repository of one of them"
+    raise PathError(name, why)

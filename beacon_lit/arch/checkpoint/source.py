@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from beacon_lit.arch.checkpoint.beacons import POSITION_FIELDS, read_settings, read_tensors
-from beacon_lit.arch.checkpoint.files import as_value_error
+from beacon_lit.arch.checkpoint.files import PathError, as_value_error
 from beacon_lit.arch.checkpoint.fingerprint import check_shapes
 from beacon_lit.arch.checkpoint.gguf import convert_gguf
 from beacon_lit.arch.checkpoint.merging import check_adapter
@@ -86,10 +86,8 @@ class Source:
             below = find_backbone(below.path, named, below.hub)
         if below.kind not in ("model", "gguf"):
             if below is found:
-                raise ValueError(f"path={below.path} holds a {below.kind} alone; allowed: {ALLOWED}")
-            raise ValueError(
-                f"path={below.path} holds {below.kind} alone; allowed: the backbone of {path}, a whole model"
-            )
+                raise PathError(below.path, f"holds a {below.kind} alone; allowed: {ALLOWED}")
+            raise PathError(below.path, f"holds {below.kind} alone; allowed: the backbone of {path}, a whole model")
         if below.kind == "gguf":
             weights = str(convert_gguf(below.path, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32))
         else:

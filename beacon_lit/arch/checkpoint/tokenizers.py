@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from beacon_lit.arch.checkpoint.beacons import read_settings
-from beacon_lit.arch.checkpoint.files import HUB_OPTIONS, as_value_error
+from beacon_lit.arch.checkpoint.files import HUB_OPTIONS, PathError, as_value_error
 from beacon_lit.arch.checkpoint.gguf import gguf_tokenizer
 from beacon_lit.arch.checkpoint.paths import Found, adapter_base, find, find_backbone
 from beacon_lit.arch.checkpoint.whole import TOKENIZER_FILES, check_file, has_tokenizer
@@ -62,7 +62,7 @@ def _of(found: Found, backbone: str | None) -> Found:
 def _check(folder: Path) -> None:
     """Raise a ValueError if a folder holds no tokenizer, or pointers in place of the tokenizer's files."""
     if not has_tokenizer(folder):
-        raise ValueError(f"path={folder} has no tokenizer; allowed: a folder with tokenizer.json or tokenizer.model")
+        raise PathError(folder, "has no tokenizer; allowed: a folder with tokenizer.json or tokenizer.model")
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             check_file(folder / name)

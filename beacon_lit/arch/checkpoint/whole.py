@@ -5,6 +5,8 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from beacon_lit.arch.checkpoint.files import PathError
+
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "merges.txt", "tokenizer.model", "tekken.json",
@@ -27,7 +29,7 @@ def gguf_files(folder: Path) -> list[Path]:
 def check_config(folder: Path) -> None:
     """Raise a ValueError unless the local folder of a whole model holds config.json."""
     if not (folder / CONFIG_NAME).is_file():
-        raise ValueError(f"path={folder} holds weights, but no {CONFIG_NAME}; allowed: the complete folder of a model")
+        raise PathError(folder, f"holds weights, but no {CONFIG_NAME}; allowed: the complete folder of a model")
     check_file(folder / CONFIG_NAME)
 
 
@@ -66,12 +68,11 @@ def _weights(folder: Path) -> list[Path]:
         if (folder / index).is_file():
             return _shards(folder, folder / index)
     if has_whole_model(folder):
-        raise ValueError(
-            f"path={folder} holds parts of a model's weights, but not their index {SAFE_WEIGHTS_INDEX_NAME}"
-        )
-    raise ValueError(
-        f"path={folder} holds {CONFIG_NAME}, but no weights; allowed: a folder with {SAFE_WEIGHTS_NAME}, "
-        f"{WEIGHTS_NAME} or the index of several files"
+        raise PathError(folder, f"holds parts of a model's weights, but not their index {SAFE_WEIGHTS_INDEX_NAME}")
+    raise PathError(
+        folder,
+        f"holds {CONFIG_NAME}, but no weights; allowed: a folder with {SAFE_WEIGHTS_NAME}, {WEIGHTS_NAME} or the index "
+        f"of several files",
     )
 
 
@@ -84,5 +85,5 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         more = "" if len(missing) == 1 else f" (and {len(missing) - 1} more)"
-        raise ValueError(f"path={folder} lacks {missing[0]}{more} of the {len(names)} files that {index.name} names")
+        raise PathError(folder, f"lacks {missing[0]}{more} of the {len(names)} files that {index.name} names")
     return [folder / name for name in names]

@@ -273,7 +273,7 @@ def test_a_merged_backbone_is_no_longer_that_of_its_name(backbone: Path, tmp_pat
     ],
 )
 def test_what_a_saved_adapter_could_not_bring_back_is_refused(options: dict[str, Any], message: str) -> None:
-    lm = tiny("llama", BeaconConfig(window=8, ratios=2))
+    lm = tiny("llama", BeaconConfig(window=8, ratios=2, placement="interleave"))
     before = {name: (value.clone(), value.requires_grad) for name, value in lm.named_parameters()}
     with pytest.raises(ValueError, match=message):
         adapted(lm, **options)

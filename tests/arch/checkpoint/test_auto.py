@@ -17,7 +17,7 @@ from beacon_lit.arch.checkpoint import save_published
 from tests.arch.folders import IDS, assert_same, edit_json, save_backbone, trained
 from tests.arch.tiny import FAMILIES, OTHERS, hf_config
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 WRITERS: dict[str, Callable[[BeaconLM, Path], None]] = {
     "beacons": lambda lm, folder: lm.save_pretrained(folder),
     "full": lambda lm, folder: lm.save_pretrained(folder, beacon_only=False),
@@ -73,7 +73,7 @@ def test_options_of_the_call(layout: str, lm: BeaconLM, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["beacons", "full"])
 def test_beacon_settings_of_the_call(layout: str, lm: BeaconLM, tmp_path: Path) -> None:
     folder = write(lm, layout, tmp_path / layout)
-    other = BeaconConfig(window=16, ratios=4)
+    other = BeaconConfig(window=16, ratios=4, placement="interleave")
     assert AutoModelForCausalLM.from_pretrained(folder, beacon=other.to_dict()).beacon == other
 
 

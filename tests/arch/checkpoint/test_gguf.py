@@ -226,7 +226,9 @@ def test_beacons_find_their_unpacked_backbone_on_another_machine(
 ) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
     monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "there"))
-    BeaconLM.from_pretrained(str(path), BeaconConfig(window=32)).save_pretrained(tmp_path / "beacons")
+    BeaconLM.from_pretrained(str(path), BeaconConfig(window=32, placement="interleave")).save_pretrained(
+        tmp_path / "beacons"
+    )
     (tmp_path / "there").rename(tmp_path / "here")
     with pytest.raises(ValueError, match="if it has moved, say where to"):
         BeaconLM.from_pretrained(str(tmp_path / "beacons"))
@@ -335,18 +337,20 @@ def cached(tmp_path: Path) -> list[str]:
 
 
 def test_a_file_or_its_folder_in_any_case(small: Path, tmp_path: Path) -> None:
-    want = BeaconLM.from_pretrained(small, BeaconConfig(window=32))
+    want = BeaconLM.from_pretrained(small, BeaconConfig(window=32, placement="interleave"))
     upper = small.rename(small.with_name("tiny.GGUF"))
     for path in (upper, upper.parent):
-        lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32))
+        lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32, placement="interleave"))
         assert all(torch.equal(value, lm.state_dict()[name]) for name, value in want.state_dict().items())
         assert load_tokenizer(path).tokenize("hello   12") == ["hello", "ĠĠĠ", "1", "2"]
     assert cached(tmp_path) == ["tiny-float32", "tiny-tokenizer"]
 
 
 def test_the_cache_has_the_dtype_that_is_asked_for(small: Path, tmp_path: Path) -> None:
-    exact = BeaconLM.from_pretrained(small, BeaconConfig(window=32))
-    half = BeaconLM.from_pretrained(small, BeaconConfig(window=32), dtype="bfloat16", beacon_dtype="float32")
+    exact = BeaconLM.from_pretrained(small, BeaconConfig(window=32, placement="interleave"))
+    half = BeaconLM.from_pretrained(
+        small, BeaconConfig(window=32, placement="interleave"), dtype="bfloat16", beacon_dtype="float32"
+    )
     assert cached(tmp_path) == ["tiny-bfloat16", "tiny-float32", "tiny-tokenizer"]
     with safe_open(Path(half.config._name_or_path) / "model.safetensors", "pt") as opened:
         names = list(opened.keys())
@@ -358,7 +362,7 @@ def test_the_cache_has_the_dtype_that_is_asked_for(small: Path, tmp_path: Path) 
 def test_beacons_find_their_backbone_in_another_dtype(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    half = BeaconLM.from_pretrained(small, BeaconConfig(window=32), dtype=torch.bfloat16)
+    half = BeaconLM.from_pretrained(small, BeaconConfig(window=32, placement="interleave"), dtype=torch.bfloat16)
     half.save_pretrained(tmp_path / "beacons")
     monkeypatch.setenv("BEACON_CACHE", str(tmp_path / "elsewhere"))
     (tmp_path / "cache").rename(tmp_path / "gone")

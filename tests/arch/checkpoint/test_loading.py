@@ -50,7 +50,7 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
 
 def test_default_settings(tmp_path: Path) -> None:
     lm = BeaconLM.from_pretrained(str(save_backbone(tmp_path, max_position_embeddings=4096)))
-    assert lm.beacon == BeaconConfig()
+    assert lm.beacon == BeaconConfig() and lm.beacon.placement == "select"
 
 
 def test_dtypes(backbone: Path) -> None:
@@ -157,10 +157,13 @@ def test_settings_given_win_where_weights_allow(backbone: Path, tmp_path: Path) 
     other = BeaconConfig(window=16, ratios=4, ratio_policy="cycle", placement="append")
     assert BeaconLM.from_pretrained(str(tmp_path / "beacons"), other).beacon == other
     with pytest.raises(ValueError, match=r"params=\('k', 'q', 'v'\)"):
-        BeaconLM.from_pretrained(str(tmp_path / "beacons"), BeaconConfig(window=8, ratios=2, params=("q", "k")))
+        BeaconLM.from_pretrained(
+            str(tmp_path / "beacons"), BeaconConfig(window=8, ratios=2, params=("q", "k"), placement="interleave")
+        )
     with pytest.raises(ValueError, match=r"lacks model\.layers\.0\.self_attn\.beacon_o_proj"):
         BeaconLM.from_pretrained(
-            str(tmp_path / "beacons"), BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"))
+            str(tmp_path / "beacons"),
+            BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"), placement="interleave"),
         )
 
 
@@ -258,7 +261,10 @@ def test_another_architecture_is_refused_before_weights_are_read(
 
 @pytest.mark.parametrize(
     ("beacon", "slots"),
-    [(BeaconConfig(window=16, ratios=2), 24), (BeaconConfig(window=8, ratios=(1, 8), sink=1, overlap=4), 21)],
+    [
+        (BeaconConfig(window=16, ratios=2, placement="interleave"), 24),
+        (BeaconConfig(window=8, ratios=(1, 8), sink=1, overlap=4, placement="interleave"), 21),
+    ],
 )
 def test_a_window_beyond_the_positions_is_refused_before_weights_are_read(
     beacon: BeaconConfig, slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

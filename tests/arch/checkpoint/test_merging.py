@@ -19,7 +19,7 @@ from tests.arch.quantizer import RowsConfig
 
 peft = pytest.importorskip("peft")  # the `lora` extra
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 
 
 def save_adapter(base: Path, folder: Path, config: Any = None) -> Any:

@@ -15,7 +15,7 @@ from beacon_lit.arch.checkpoint import save_published
 from tests.arch.folders import IDS, assert_same, no_weights, save_backbone, trained
 from tests.arch.tiny import tiny
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 KINDS = pytest.mark.parametrize("kind", ["backbone", "full", "published", "beacons"])
 
 

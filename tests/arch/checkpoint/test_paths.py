@@ -11,13 +11,13 @@ import torch
 from transformers import AutoTokenizer
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.checkpoint import load_tokenizer
+from beacon_lit.arch.checkpoint import load_tokenizer, paths
 from beacon_lit.arch.checkpoint.paths import find
 from beacon_lit.tiny import byte_tokenizer
 from tests.arch.checkpoint.test_options import put_on_hub
 from tests.arch.folders import IDS, assert_same, edit_json, no_weights, save_backbone, trained
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 988097824\n".format("0" * 64)
 
 
@@ -238,8 +238,27 @@ def test_other_paths_with_nothing_to_load(backbone: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"model\.safetensors is a file; allowed: "):
         BeaconLM.from_pretrained(backbone / "model.safetensors")
     (tmp_path / "models--someone--model").mkdir()
-    with pytest.raises(ValueError, match="which the hub id finds: path=someone/model; allowed: "):
+    with pytest.raises(ValueError, match="which the hub id finds: someone/model; allowed: "):
         BeaconLM.from_pretrained(tmp_path / "models--someone--model")
+
+
+def test_a_name_that_is_meant_as_a_path_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "find_file", None)  # asks the hub
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model.bin").write_text("{}")
+    ours = {folder: f"{folder} is a folder, so this is no hub id" for folder in ("outputs", "multirun", "runs")}
+    cases = {f"{folder}/nope": why for folder, why in ours.items()} | {"nope": "a hub id is OWNER/NAME"}
+    for path, why in cases.items():
+        for load in (lambda path: BeaconLM.from_pretrained(path, BEACON), load_tokenizer):
+            with pytest.raises(ValueError, match=f"path={path}: no such file or folder; allowed: .*{why}"):
+                load(path)
+    with pytest.raises(ValueError, match=r"path=runs/model\.bin is a file; allowed: "):
+        load_tokenizer("runs/model.bin")
+    with pytest.raises(TypeError):  # the hub is asked
+        load_tokenizer("someone/nope")
 
 
 def test_a_missing_folder_that_could_be_a_hub_id(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_an_adapter_is_left_out(tmp_path: Path) -> None:
 
 def test_a_quantised_backbone_is_refused(tmp_path: Path) -> None:
     tiny().save_backbone(tmp_path / "plain")
-    config = BeaconConfig(window=8, ratios=2)
+    config = BeaconConfig(window=8, ratios=2, placement="interleave")
     packed = BeaconLM.from_pretrained(str(tmp_path / "plain"), config, quantization_config=RowsConfig())
     with pytest.raises(ValueError, match=r"quantization_config=.* is not allowed to write the backbone; allowed: none"):
         packed.save_backbone(tmp_path / "packed")

@@ -16,7 +16,7 @@ from tests.arch.folders import BEACON, assert_same, edit_json, save_backbone, tr
 from tests.arch.parity import Case, names
 from tests.arch.tiny import OTHERS, examples, tiny
 
-SETTINGS = BeaconConfig(window=8, ratios=(2, 4), sink=2)
+SETTINGS = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave")
 
 PUBLISHED = {
     "beacon_window": 8, "beacon_stride": 8, "beacon_ratio": [2, 4], "beacon_ratio_mix": "step-random",
@@ -28,7 +28,7 @@ PUBLISHED = {
 @pytest.fixture
 def published(tmp_path: Path) -> tuple[Path, BeaconLM]:
     """A folder as the paper's code writes it: a plain architecture, `beacon_*` fields, `beacon_*` tensors."""
-    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4), sink=2))
+    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave"))
     folder = tmp_path / "published"
     save_backbone(folder)
     edit_json(folder / "config.json", **PUBLISHED, auto_map={"AutoModelForCausalLM": "modeling_qwen2.Qwen2ForCausalLM"})
@@ -50,9 +50,13 @@ def test_a_published_checkpoint_with_other_settings(published: tuple[Path, Beaco
     folder, _ = published
     assert BeaconLM.from_pretrained(str(folder), BEACON).beacon == BEACON
     with pytest.raises(ValueError, match="beacon_v_proj"):
-        BeaconLM.from_pretrained(str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k")))
+        BeaconLM.from_pretrained(
+            str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k"), placement="interleave")
+        )
     with pytest.raises(ValueError, match="beacon_o_proj"):
-        BeaconLM.from_pretrained(str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o")))
+        BeaconLM.from_pretrained(
+            str(folder), BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"), placement="interleave")
+        )
 
 
 def test_a_published_checkpoint_without_all_its_beacons(published: tuple[Path, BeaconLM]) -> None:
@@ -181,7 +185,7 @@ def test_settings_come_back_or_are_refused(config: BeaconConfig) -> None:
 
 @pytest.mark.parametrize("policy", ["random", "random-per-sequence", "cycle", "adapt-1024"])
 def test_policies_come_back(policy: str) -> None:
-    config = BeaconConfig(ratio_policy=policy, embed_init="bos", sink=1)
+    config = BeaconConfig(ratio_policy=policy, embed_init="bos", sink=1, placement="interleave")
     assert BeaconConfig.from_published(config.to_published()) == config
 
 
@@ -196,7 +200,7 @@ def test_policies_come_back(policy: str) -> None:
 def test_settings_without_a_field_are_refused_before_anything_is_written(
     values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4), **values))
+    lm = tiny("qwen2", BeaconConfig(**{"window": 8, "ratios": (2, 4), "placement": "interleave"} | values))
     with pytest.raises(ValueError, match=message):
         save_published(lm, tmp_path / "published")
     assert not (tmp_path / "published").exists()

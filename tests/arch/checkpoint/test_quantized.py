@@ -14,7 +14,7 @@ from tests.arch.folders import IDS, assert_same, save_backbone, trained
 from tests.arch.quantizer import RowsConfig, RowsLinear, pack
 from tests.arch.tiny import DENSE, FAMILIES, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, params=("q", "k", "v", "o"))
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, params=("q", "k", "v", "o"), placement="interleave")
 
 
 def quantized(path: Path, *args: Any, **options: Any) -> BeaconLM:

@@ -282,7 +282,7 @@ def test_rows_at_different_places_of_their_windows_are_compressed_in_chunks(unfi
 
 
 def adaptive(positions: int = 64) -> BeaconLM:
-    beacon = BeaconConfig(window=8, ratios=(2, 4, 8), ratio_policy="adapt-0")
+    beacon = BeaconConfig(window=8, ratios=(2, 4, 8), ratio_policy="adapt-0", placement="interleave")
     return tiny("llama", beacon, max_position_embeddings=positions).double().eval()
 
 
@@ -318,7 +318,7 @@ def test_adapt_remembers_a_total_length_given_early() -> None:
 
 @torch.no_grad()
 def test_no_ratio_is_asked_for_where_none_is_needed() -> None:
-    lm = tiny("llama", BeaconConfig(window=8, ratios=(2, 4))).double().eval()
+    lm = tiny("llama", BeaconConfig(window=8, ratios=(2, 4), placement="interleave")).double().eval()
     cache = lm.compress(tokens(1, 4), ratios=4)
     assert lm(tokens(1, 6), cache=cache).cache.rows[0].beacon_slots == 2
     assert lm.compress(tokens(1, 8), skip=5).rows[0].kept_slots == 5

@@ -13,7 +13,7 @@ from beacon_lit.arch.inference.start import empty_cache
 from tests.arch.caches import assert_unchanged, padded, snapshot
 from tests.arch.tiny import ALL, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), ratio_policy="cycle", sink=1, overlap=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), ratio_policy="cycle", sink=1, overlap=2, placement="interleave")
 GREEDY = {"do_sample": False, "eos_token_id": None}
 
 

@@ -13,7 +13,7 @@ from tests.arch.caches import padded, tensors
 from tests.arch.tiny import assert_close, tiny, tokens
 from tests.arch.ways import by_calls, small_steps
 
-BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5)
+BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 STEPS = 80  # every row closes two windows or more, and the buffers grow
 

@@ -12,7 +12,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.tiny import ALL, CONFIGS, DENSE, EXPERTS, FAMILIES, OTHERS, hf_config, tiny, tokens
 
 WINDOW = 32
-BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 def plain(lm: BeaconLM, family: str, **values: Any) -> nn.Module:
@@ -159,7 +159,7 @@ def test_transformers_stays_as_it_was(family: str) -> None:
 @pytest.mark.parametrize("family", ALL)
 def test_a_model_is_of_both_classes_and_names_are_the_backbones(family: str) -> None:
     config = hf_config(family)
-    lm = BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2, params=("q", "o")))
+    lm = BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2, params=("q", "o"), placement="interleave"))
     assert isinstance(lm, BeaconLM) and isinstance(lm, DENSE[family])
     assert type(config) is CONFIGS[family] and not hasattr(config, "beacon")
     names = set(lm.state_dict()) - set(DENSE[family](config).state_dict())
@@ -189,7 +189,7 @@ def test_beacon_embedding_of_unusual_end_tokens(token: int | list[int] | None) -
 
 @pytest.mark.parametrize("token", ["eos", "bos"])
 def test_beacons_start_from_the_backbone(token: str) -> None:
-    beacon = BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"), embed_init=token)
+    beacon = BeaconConfig(window=8, ratios=2, params=("q", "k", "v", "o"), embed_init=token, placement="interleave")
     lm = BeaconLM.from_config(hf_config("qwen2"), beacon)
     number = {"eos": 2, "bos": 1}[token]
     assert torch.equal(lm.model.beacon_embed_tokens.weight[0], lm.model.embed_tokens.weight[number])

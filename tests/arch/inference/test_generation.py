@@ -9,7 +9,7 @@ from torch import Tensor
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.tiny import FAMILIES, OTHERS, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=4, sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=4, sink=2, overlap=3, placement="interleave")
 NEW = 12  # crosses a window's border
 
 
@@ -55,7 +55,7 @@ def test_generation_stops_at_eos() -> None:
 
 @torch.no_grad()
 def test_a_prompt_within_a_window_is_continued_as_by_the_backbone() -> None:
-    lm, ids = tiny("qwen2", BeaconConfig(window=32, ratios=4)).eval(), tokens(1, 10)
+    lm, ids = tiny("qwen2", BeaconConfig(window=32, ratios=4, placement="interleave")).eval(), tokens(1, 10)
     expected = ids
     for _ in range(NEW):
         expected = torch.cat([expected, lm.dense(expected).logits[:, -1:].argmax(-1)], 1)
@@ -63,6 +63,6 @@ def test_a_prompt_within_a_window_is_continued_as_by_the_backbone() -> None:
 
 
 def test_generation_in_eval_wants_a_ratio() -> None:
-    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4))).eval()
+    lm = tiny("qwen2", BeaconConfig(window=8, ratios=(2, 4), placement="interleave")).eval()
     with pytest.raises(ValueError, match="pass ratios="):
         lm.generate(tokens(1, 19), max_new_tokens=1, do_sample=False)

@@ -22,7 +22,7 @@ from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
 
 HEADS, GROUPS, WIDTH, SCALE = 4, 2, 8, 0.3
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 Inputs = tuple[Tensor, Tensor, Tensor]
 
 
@@ -240,7 +240,7 @@ def test_kernel_names_are_checked(no_flash_package: None) -> None:
 @pytest.mark.parametrize("name", ["varlen", "auto"])
 def test_half_precision_kernels_on_a_gpu(name: str) -> None:
     """bf16 on the GPU against sdpa in float32: outputs and gradients, relative to their largest value."""
-    beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16)
+    beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16, placement="interleave")
     lengths, ratios = (300, 77), ((2, 8, 0, 2, 8), ("drop", 2))
     layout = layout_of(Case(beacon, lengths, ratios, "beacons", 0))
     wide = [x.requires_grad_(True) for x in qkv(layout, torch.float32, "cuda", width=64)]

@@ -14,7 +14,7 @@ from beacon_lit.arch.nn import loss as loss_module
 from beacon_lit.arch.nn.loss import LossHead, loss_and_slope
 from tests.arch.tiny import VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 WIDTH = 16
 
 

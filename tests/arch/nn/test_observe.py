@@ -9,7 +9,7 @@ from beacon_lit.arch import Teacher
 from beacon_lit.arch.nn.observe import Observe
 from tests.arch.tiny import FAMILIES, assert_close, gradients, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2, placement="interleave")
 ALL = Observe(hidden=(0, 1), attention=(0, 1))
 RATIOS = [2, 4, 0, 2, 4]
 

@@ -16,7 +16,7 @@ RATIOS = [2, 4, 0, 8, 2]
 
 
 def config(params: tuple[str, ...]) -> BeaconConfig:
-    return BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2, params=params)
+    return BeaconConfig(window=8, ratios=(2, 4), sink=1, overlap=2, params=params, placement="interleave")
 
 
 def low_rank(lm: BeaconLM) -> dict[str, Tensor]:
@@ -116,14 +116,14 @@ def test_they_are_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_what_may_be_named() -> None:
-    assert BeaconConfig(params=("q", "down:16")).own_maps == (OwnMap("q"), OwnMap("down", 16))
+    assert BeaconConfig(params=("q", "down:16"), placement="interleave").own_maps == (OwnMap("q"), OwnMap("down", 16))
     for wrong in ("gate", "q:0", "z:4", "q:", "q:4:4", 3):
         with pytest.raises(ValueError, match=r"params=.*q, k, v, o, or NAME:RANK with q, k, v, o, gate, up, down"):
-            BeaconConfig(params=(wrong,))
+            BeaconConfig(params=(wrong,), placement="interleave")
     with pytest.raises(ValueError, match="different projections"):
-        BeaconConfig(params=("q", "q:4"))
+        BeaconConfig(params=("q", "q:4"), placement="interleave")
     with pytest.raises(ValueError, match=r"params=.*published"):
-        BeaconConfig(params=("q", "o:4")).to_published()
+        BeaconConfig(params=("q", "o:4"), placement="interleave").to_published()
 
 
 @pytest.mark.parametrize("family", EXPERTS)

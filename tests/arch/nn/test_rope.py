@@ -23,7 +23,7 @@ REFUSED = {
     "dynamic": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
     "longrope": {"rope_type": "longrope", "factor": 2.0, "rope_theta": 1e4, **LONG},
 }
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 def model(family: str, rope: dict[str, Any], dtype: torch.dtype) -> BeaconLM:
@@ -64,7 +64,7 @@ def test_frequencies_that_change_with_the_length_are_refused(family: str, rope: 
 def test_positions() -> None:
     def positions(limit: int, rope: dict[str, Any]) -> int:
         config = hf_config("qwen2", max_position_embeddings=limit, rope_parameters=dict(rope))
-        return BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2)).positions
+        return BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2, placement="interleave")).positions
 
     assert positions(128, DEFAULT) == 128
     assert positions(32, YARN) == 128  # as Qwen writes it: the trained length, and a factor
@@ -77,11 +77,11 @@ def test_positions_of_llama_3_are_those_of_its_config(factor: float) -> None:
     """Llama 3.1 (factor 8) and 3.2 (factor 32) both scale 8,192 positions, to the same 131,072."""
     rope = {**LLAMA3, "factor": factor, "original_max_position_embeddings": 8192}
     config = hf_config("llama", max_position_embeddings=131072, rope_parameters=rope)
-    assert BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2)).positions == 131072
+    assert BeaconLM.from_config(config, BeaconConfig(window=8, ratios=2, placement="interleave")).positions == 131072
 
 
 def test_yarn_extends_how_long_a_row_may_be() -> None:
-    beacon = BeaconConfig(window=8, ratios=2)
+    beacon = BeaconConfig(window=8, ratios=2, placement="interleave")
     ids = tokens(1, 100)
     short = BeaconLM.from_config(hf_config("qwen2", max_position_embeddings=32), beacon)
     with pytest.raises(ValueError, match="the backbone has 32"):

@@ -111,6 +111,6 @@ def test_a_token_like_no_other_is_kept_with_its_neighbours() -> None:
 def test_maps_of_tokens_that_do_not_run_are_refused() -> None:
     for params in (("q",), ("k", "o:4"), ("gate:2",)):
         with pytest.raises(
-            ValueError, match=r"params='\w+' .*maps of k and v, as params=\('k', 'v'\): with placement='select'"
+            ValueError, match=r"params='\w+' .*maps of k and v with placement='select', whose beacons do"
         ):
             BeaconConfig(placement="select", params=params)

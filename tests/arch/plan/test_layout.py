@@ -123,7 +123,7 @@ def test_rows_do_not_mix(case: Case) -> None:
 
 
 def test_the_one_in_the_docstring() -> None:
-    config = BeaconConfig(window=4, ratios=2, sink=1, overlap=1)
+    config = BeaconConfig(window=4, ratios=2, sink=1, overlap=1, placement="interleave")
     layout = build_layout(plan([8], [[2, 2]], config, "beacons"), config)
     names = [f"t{i}" for i in range(8)] + [f"b{i}" for i in range(4)]
     second = [names[i] for i in layout.k_index[6:]]
@@ -174,7 +174,7 @@ def test_the_longest_row_is_supported(config: BeaconConfig, positions: int, rati
     ("beacon", "lengths"),
     [
         # sink 2, 13 windows of 4 beacons, and 8 + 4 slots at work, or 26 windows of 2 beacons, and 8 + 2
-        (BeaconConfig(window=8, ratios=(2, 4), sink=2), {2: 13 * 8 - 1, 4: 27 * 8 - 1}),
+        (BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="interleave"), {2: 13 * 8 - 1, 4: 27 * 8 - 1}),
         # the largest head keeps 8 or 5 slots of a window
         (
             BeaconConfig(

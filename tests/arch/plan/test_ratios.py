@@ -16,7 +16,7 @@ from beacon_lit.arch.ratios import RowWindows
 from tests.arch.cases import beacons
 from tests.arch.tiny import examples, tiny, tokens
 
-CONFIG = BeaconConfig(window=8, ratios=(2, 4, 8))
+CONFIG = BeaconConfig(window=8, ratios=(2, 4, 8), placement="interleave")
 DRAW = Draw(seed=3)
 
 
@@ -29,7 +29,9 @@ def policy_ratios(
 
 
 def policy(name: str, windows: list[int], draw: Draw | None = DRAW, **values: Any) -> list[list[int | str]]:
-    config = BeaconConfig(**{"window": 8, "ratios": (2, 4, 8), "ratio_policy": name, **values})
+    config = BeaconConfig(
+        **{"window": 8, "ratios": (2, 4, 8), "placement": "interleave", "ratio_policy": name, **values}
+    )
     return policy_ratios(config, [8 * count for count in windows], windows, 512, draw)
 
 
@@ -111,12 +113,12 @@ def test_adapt_is_the_smallest_ratio_that_fits(config: BeaconConfig, length: int
 
 def test_adapt_as_in_the_fixture() -> None:
     """150 tokens and 10 more in 64 positions: 10 windows of 16 at ratio 2 are 80 slots, at ratio 4 40 + 16 + 4."""
-    config = BeaconConfig(window=16, ratios=(2, 4, 8), ratio_policy="adapt-10")
+    config = BeaconConfig(window=16, ratios=(2, 4, 8), ratio_policy="adapt-10", placement="interleave")
     assert policy_ratios(config, [150], [10], 64, None) == [[4] * 10]
 
 
 def test_adapt_on_the_published_shape() -> None:
-    config = BeaconConfig(window=2048, ratios=(2, 4, 8, 16, 32))
+    config = BeaconConfig(window=2048, ratios=(2, 4, 8, 16, 32), placement="interleave")
     for ratio, tokens_at_most in ((2, longest(config, 2, 32768)), (4, longest(config, 4, 32768))):
         assert adapt_ratio(config, tokens_at_most, 32768) == ratio
         assert adapt_ratio(config, tokens_at_most + 1, 32768) == 2 * ratio

@@ -11,7 +11,7 @@ from beacon_lit.arch.plan.rows import Rows
 from tests.arch.cases import Case, cases
 from tests.arch.tiny import FAMILIES, OTHERS, assert_close, examples, gradients, tiny, tokens
 
-BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3)
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 
 
 def pad(rows: list[Tensor], left: list[bool], value: int) -> Tensor:

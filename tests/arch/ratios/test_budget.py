@@ -63,4 +63,4 @@ def test_generation_keeps_it() -> None:
 def test_what_may_follow_the_name() -> None:
     for wrong in ("budget", "budget-0", "budget-4KiB", "budget-x"):
         with pytest.raises(ValueError, match=rf"ratio_policy='{wrong}'.*budget-N or budget-NMiB"):
-            BeaconConfig(ratio_policy=wrong)
+            BeaconConfig(ratio_policy=wrong, placement="interleave")

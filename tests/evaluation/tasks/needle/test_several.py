@@ -82,7 +82,9 @@ def backbone(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["dense", "window-only", 2, 4])
 def test_a_conversation_over_a_cache_is_that_of_whole_passes(backbone, mode):
-    lm = BeaconLM.from_pretrained(str(backbone), BeaconConfig(window=16, ratios=(2, 4), sink=1)).eval()
+    lm = BeaconLM.from_pretrained(
+        str(backbone), BeaconConfig(window=16, ratios=(2, 4), sink=1, placement="interleave")
+    ).eval()
     turns = [torch.arange(40) % 50 + 40, torch.arange(7) + 60, torch.arange(21) + 70]
     mode = parse_mode(mode)
     reader = Reader(Subject(lm, byte_tokenizer()), mode)
