@@ -1,0 +1,116 @@
+"""`python -m tests.warm.server ADDRESS`: import what commands need once, then fork a process for each request.
+
+A request is what tests/warm/python was started with. Its connection lives as long as the process: it carries signals
+to the process and the exit status back, and closing it kills the process and what this has started.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from types import ModuleType, SimpleNamespace
+
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed  # noqa: E402
+import lightning  # noqa: E402, F401
+import peft  # noqa: E402, F401
+import torch.distributed.launcher.api  # noqa: E402, F401
+
+import beacon_lit.cli.evaluate  # noqa: E402
+import beacon_lit.cli.generate  # noqa: E402
+import beacon_lit.cli.train  # noqa: E402, F401
+
+# Collectives through shared memory, which no strategy uses: DeepSpeed compiles them for a minute where they may be had.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def forked(address: str) -> SimpleNamespace:
+    """Fork a process for each request until standard input ends; return the request, in its process alone."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        gc.freeze()
+        print("ready", flush=True)
+        while True:
+            if 0 in select.select([0, listener], [], [])[0]:
+                sys.exit()
+            connection, _ = listener.accept()
+            if not os.fork():
+                listener.close()
+                return kept(connection)
+            connection.close()
+            reap()
+
+
+def reap() -> None:
+    """Forget processes that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        pass
+
+
+def kept(connection: socket.socket) -> SimpleNamespace:
+    """Fork once more: the child returns the request, the parent passes signals and the exit status on."""
+    message, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    process = os.fork()
+    if not process:
+        connection.close()
+        os.setsid()
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        return SimpleNamespace(**json.loads(message))
+    for file in files:
+        os.close(file)
+    ended = os.pidfd_open(process)
+    while ended not in select.select([connection, ended], [], [])[0]:
+        if number := connection.recv(16):
+            os.kill(process, int(number))
+        else:
+            os.killpg(process, signal.SIGKILL)
+            break
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    try:
+        connection.send(str(code).encode())
+    finally:
+        os._exit(0)
+
+
+def enter(request: SimpleNamespace) -> None:
+    """Become the process of a request: what Python sets up before it runs a script or module."""
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.folder)
+    for stream, mode, number in (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2)):
+        setattr(sys, stream, open(number, mode, buffering=1, closefd=False))
+    sys.executable = os.path.join(os.path.dirname(__file__), "python")
+
+
+def run(arguments: list[str]) -> None:
+    """Run `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `SCRIPT ...`."""
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path.insert(0, "")
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+    elif arguments[0] == "-m":
+        module, sys.argv = arguments[1], arguments[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    asked = forked(sys.argv[1])
+    enter(asked)
+    run(asked.arguments)
