@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import openai
 
 from tests.configs import ROOT
 from tests.serving.servers import TINY, Running, serving, text
+from tests.warm import warm_python
 
 SYSTEM = text(120, 5)
 
@@ -75,7 +75,7 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("BEACON_API_KEY", None)
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
+        [warm_python(), str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
         assert process.stdout is not None

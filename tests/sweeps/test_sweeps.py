@@ -6,7 +6,6 @@ import math
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from beacon_lit.callbacks.preemption import Preempted
 from beacon_lit.record import optimized, recorded
 from beacon_lit.sweeps import SweepCallback
 from tests.configs import ROOT, small_backbone, small_run, small_text
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def sweep(folder: Path, settings: list[str], *more: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
+    command = [warm_python(), ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 

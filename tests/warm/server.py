@@ -1,7 +1,7 @@
 """`python -m tests.warm.server ADDRESS`: import what commands need once, then fork a process for each request.
 
 A request is what tests/warm/python was started with. Its connection lives as long as the process: it carries signals
-to the process and the exit status back, and closing it kills the process and what this has started.
+to the process and the exit status back, and closing it kills the process.
 """
 
 import gc
@@ -12,19 +12,23 @@ import select
 import signal
 import socket
 import sys
+from importlib import import_module
+from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 
-import deepspeed  # noqa: E402
-import lightning  # noqa: E402, F401
-import peft  # noqa: E402, F401
-import torch.distributed.launcher.api  # noqa: E402, F401
+import deepspeed
+import functorch.compile  # noqa: F401
+import peft  # noqa: F401
+import torch.distributed.launcher.api
+import torch.utils.tensorboard  # noqa: F401
 
-import beacon_lit.cli.evaluate  # noqa: E402
-import beacon_lit.cli.generate  # noqa: E402
-import beacon_lit.cli.train  # noqa: E402, F401
+import beacon_lit
 
+for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
+    if not module.name.endswith("harness"):  # of a library that no other command imports
+        import_module(module.name)
 # Collectives through shared memory, which no strategy uses: DeepSpeed compiles them for a minute where they may be had.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
@@ -74,7 +78,7 @@ def kept(connection: socket.socket) -> SimpleNamespace:
         if number := connection.recv(16):
             os.kill(process, int(number))
         else:
-            os.killpg(process, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
             break
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     try:
@@ -88,8 +92,7 @@ def enter(request: SimpleNamespace) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.folder)
-    for stream, mode, number in (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2)):
-        setattr(sys, stream, open(number, mode, buffering=1, closefd=False))
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
     sys.executable = os.path.join(os.path.dirname(__file__), "python")
 
 
