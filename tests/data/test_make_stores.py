@@ -108,7 +108,8 @@ class Slow(t.ListSource):
             yield record
 
 first = Slow(t.mixed(700), name="first")
-t.made(Path(sys.argv[1]), 1, [first, *t.sources()[1:]][:: int(sys.argv[3])], max_bad=400)
+again = t.ListSource(first.records, name="again", weight=2.0, read=first.read)
+t.made(Path(sys.argv[1]), 1, [first, *t.sources()[1:-1], again][:: int(sys.argv[3])], max_bad=400)
 print(len(first.read))
 """
 

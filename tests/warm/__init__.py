@@ -23,7 +23,8 @@ def warm_python() -> str:
     folder = tempfile.TemporaryDirectory(prefix="warm-")
     address = os.path.join(folder.name, "socket")
     command = [sys.executable, "-m", "tests.warm.server", address]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(folder.cleanup)
     atexit.register(server.communicate)  # closes its input, and waits
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"

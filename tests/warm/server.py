@@ -92,6 +92,7 @@ def enter(request: SimpleNamespace) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.folder)
+    sys.path[1:1] = filter(None, request.environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
     sys.executable = os.path.join(os.path.dirname(__file__), "python")
 
@@ -99,17 +100,14 @@ def enter(request: SimpleNamespace) -> None:
 def run(arguments: list[str]) -> None:
     """Run `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `SCRIPT ...`."""
     if arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        sys.path.insert(0, "")
+        sys.argv, sys.path[0] = ["-c", *arguments[2:]], ""
         main = sys.modules["__main__"] = ModuleType("__main__")
         exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
     elif arguments[0] == "-m":
-        module, sys.argv = arguments[1], arguments[1:]
-        sys.path.insert(0, os.getcwd())
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.argv, sys.path[0] = arguments[1:], os.getcwd()
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv = arguments
-        sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
+        sys.argv, sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")
 
 
