@@ -1,4 +1,4 @@
-# make demo | test | lint | peers | clean. Each sets up its environment by itself, from python3 and make alone.
+# make demo | test | test-all | lint | peers | clean. Each sets up its environment by itself, from python3 and make alone.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,9 +8,10 @@ PIP := $(RUN) -m pip $(QUIETLY)
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 # One process per core, each with one thread (tests/conftest.py); `make test PYTEST_ARGS=tests/arch` runs a part.
-PYTEST_ARGS ?= -n auto --maxprocesses 8
+# Each process takes tests of whole files, which share what is slow to make, and then a part of what another has left.
+PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint setup peers clean
+.PHONY: demo test test-all lint setup peers clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -19,6 +20,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+test-all: $(READY)
+	$(RUN) -m pytest $(PYTEST_ARGS) --hypothesis-profile=thorough
 
 lint: $(READY)
 	$(RUN) -m ruff format --check .

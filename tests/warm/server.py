@@ -95,6 +95,7 @@ def enter(request: SimpleNamespace) -> None:
     sys.path[1:1] = filter(None, request.environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
     sys.executable = os.path.join(os.path.dirname(__file__), "python")
+    threads._GIVEN = frozenset(os.environ)  # as if the module had been imported here
 
 
 def run(arguments: list[str]) -> None:
