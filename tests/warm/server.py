@@ -25,6 +25,7 @@ import torch.distributed.launcher.api
 import torch.utils.tensorboard  # noqa: F401
 
 import beacon_lit
+from beacon_lit.cli import threads
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith("harness"):  # of a library that no other command imports
