@@ -4,6 +4,7 @@ A request is what tests/warm/python was started with. Its connection lives as lo
 to the process and the exit status back, and closing it kills the process.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -12,9 +13,11 @@ import select
 import signal
 import socket
 import sys
+import threading
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
+from typing import Any, NoReturn
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 
@@ -113,7 +116,30 @@ def run(arguments: list[str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def finish(arguments: list[str]) -> NoReturn:
+    """Run `python ARGUMENTS` and end as Python does, but without freeing objects, which would copy their memory."""
+    code: Any = 0
+    try:
+        run(arguments)
+    except SystemExit as end:
+        code = end.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
+
+
 if __name__ == "__main__":
     asked = forked(sys.argv[1])
     enter(asked)
-    run(asked.arguments)
+    finish(asked.arguments)
