@@ -1,4 +1,5 @@
-# make demo | test | lint | peers | vllm | vllm-test | clean. Each sets up its environment by itself, from python3 and make alone.
+# make demo | test | test-all | lint | peers | vllm | vllm-test | clean. Each sets up its environment by itself, from python3
+# and make alone.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,9 +10,10 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 VLLM := .venv-vllm
 # One process per core, each with one thread (tests/conftest.py); `make test PYTEST_ARGS=tests/arch` runs a part.
-PYTEST_ARGS ?= -n auto --maxprocesses 8
+# Each process takes tests of whole files, which share what is slow to make, and then a part of what another has left.
+PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint setup peers vllm vllm-test clean
+.PHONY: demo test test-all lint setup peers vllm vllm-test clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -20,6 +22,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+test-all: $(READY)
+	$(RUN) -m pytest $(PYTEST_ARGS) --hypothesis-profile=thorough
 
 lint: $(READY)
 	$(RUN) -m ruff format --check .

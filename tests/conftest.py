@@ -20,8 +20,18 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
-hypothesis.settings.load_profile("repeatable")
+for _profile, _count in {"quick": 40, "thorough": 100}.items():  # pytest --hypothesis-profile=thorough
+    hypothesis.settings.register_profile(_profile, max_examples=_count, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the images of figures blank, since drawing takes longer than a small run: elements and files are there.
+
+    Tests of figures draw: tests/evaluation, tests/sweeps, tests/benchmarks and fixtures of whole modules.
+    """
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
 
 
 @pytest.fixture(scope="module")

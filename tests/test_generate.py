@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from beacon_lit.cli import resolvers
 from beacon_lit.cli.generate import generate
 from beacon_lit.runs import subject
 from tests.configs import ROOT, WORDS, composed, small_backbone
+from tests.warm import warm_python
 
 resolvers.register()
 TEXT = " ".join(WORDS * 20)
@@ -211,7 +211,7 @@ def test_the_command_line(book: Path, tmp_path: Path) -> None:
     arguments = ["model=tiny", "beacon.window=64", "generation.max_new_tokens=5", f"run_folder={tmp_path / 'run'}"]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
-        started = [sys.executable, str(ROOT / "generate.py"), *arguments, f"hydra.run.dir={tmp_path / 'run'}", *more]
+        started = [warm_python(), str(ROOT / "generate.py"), *arguments, f"hydra.run.dir={tmp_path / 'run'}", *more]
         return subprocess.run(started, input="Who?\nWhat?\n", capture_output=True, text=True, timeout=300, cwd=ROOT)
 
     done = call(f"file={book}")

@@ -1,7 +1,6 @@
 """The command that computes head budgets, from its line to a model that trains with them."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from beacon_lit.cli.head_budgets import PROMPT, compute_head_budgets
 from beacon_lit.cli.train import train
 from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT, composed, small_model, small_run
+from tests.warm import warm_python
 
 
 def overrides(inputs: tuple[Path, Path], folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def test_training_takes_the_file_as_an_option_and_the_shares_as_a_value(
     budgets = compute_head_budgets(composed("head_budgets", *overrides(inputs, tmp_path)))
     options = ["--config-dir", str(tmp_path), "--cfg", "job"]
     chosen = ["beacon=head_budgets", "experiment=qwen2_5_coder"]
-    command = [sys.executable, str(ROOT / "train.py"), *options, *chosen]
+    command = [warm_python(), str(ROOT / "train.py"), *options, *chosen]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     beacon = yaml.safe_load(done.stdout)["beacon"]
@@ -74,7 +74,7 @@ def test_a_mistake_is_named(more: str, message: str, inputs: tuple[Path, Path], 
 
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "head_budgets.py"), "model=tiny", "length=3000"]
+    command = [warm_python(), str(ROOT / "head_budgets.py"), "model=tiny", "length=3000"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: length=3000 is not allowed")

@@ -1,7 +1,6 @@
 """Looking at data: the command line, and the same on TensorBoard's text page."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from beacon_lit.module import _weighted_sum
 from beacon_lit.objectives import LanguageModeling
 from tests.arch.tiny import tiny, tokens
 from tests.configs import ROOT, composed, small_backbone, small_model, small_run, small_text
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_retrieval_data_is_made_from_text(backbone: Path, tmp_path: Path, capsys
     ],
 )
 def test_a_mistake_is_one_line(more: list[str], named: str, backbone: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path), *more]
+    command = [warm_python(), str(ROOT / "look.py"), *overrides(backbone, tmp_path / "missing.jsonl", tmp_path), *more]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and named in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr

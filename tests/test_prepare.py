@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import datasets
 import pytest
@@ -10,6 +9,7 @@ from transformers import AutoTokenizer
 
 import beacon_lit.cli.prepare as command
 from tests.configs import ROOT, composed, small_backbone, small_text
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,6 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path, change, message)
 
 def test_help_shows_the_commands():
     done = subprocess.run(
-        [sys.executable, ROOT / "prepare.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [warm_python(), ROOT / "prepare.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "python prepare.py output=" in done.stdout

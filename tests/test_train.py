@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from functools import wraps
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from beacon_lit.cli import resolvers
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.cli.train import train
 from tests.configs import ROOT, composed, small_backbone, small_run
+from tests.warm import warm_python
 
 resolvers.register()
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -323,6 +323,6 @@ def test_every_model_composes_with_every_trainer(model: str, trainer: str) -> No
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_help_explains(script: str, tmp_path: Path) -> None:
-    shown = subprocess.run([sys.executable, ROOT / script, "--help"], check=True, cwd=tmp_path, capture_output=True)
+    shown = subprocess.run([warm_python(), ROOT / script, "--help"], check=True, cwd=tmp_path, capture_output=True)
     text = shown.stdout.decode()
     assert f"python {script}" in text and "ratio=" in text and "model: " in text

@@ -86,6 +86,8 @@ def save(
     Journal.close(folder, (record for score in scores for record in score.predictions))
     write_text(folder / "metrics.json", json.dumps(flat_metrics(results) | flat_costs(results), indent=2) + "\n")
     for name, figure in figures.items():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # found once, not for every image that is made of the figure
         with replacing(folder / f"{name}.png") as partial:
             figure.savefig(partial, dpi=150, format="png")
     write_report(folder, tasks, runs, figures, settings, command, notes)

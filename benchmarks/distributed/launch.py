@@ -12,7 +12,13 @@ QUICK_END = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MI
 
 
 def torchrun(
-    arguments: Sequence[str], nodes: int, per_node: int, folder: Path, environment: dict[str, str], timeout: float
+    arguments: Sequence[str],
+    nodes: int,
+    per_node: int,
+    folder: Path,
+    environment: dict[str, str],
+    timeout: float,
+    python: str = sys.executable,
 ) -> list[Done]:
     """Run `torchrun --nproc-per-node=PER_NODE ARGUMENTS` in a folder; return what each node printed.
 
@@ -26,7 +32,7 @@ def torchrun(
         meet = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
         shared = {**environment, "NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo", **QUICK_END}
         environments = [{**shared, "NCCL_HOSTID": f"node-{node}"} for node in range(nodes)]
-    command = [sys.executable, "-m", "torch.distributed.run", *meet, f"--nproc-per-node={per_node}", *arguments]
+    command = [python, "-m", "torch.distributed.run", *meet, f"--nproc-per-node={per_node}", *arguments]
     return side_by_side(command, environments, folder, timeout)
 
 

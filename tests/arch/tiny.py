@@ -87,8 +87,9 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def examples(count: int) -> Callable[[Any], Any]:
-    """Run a hypothesis test on `count` examples, however long one takes."""
-    return settings(max_examples=count, suppress_health_check=list(HealthCheck))
+    """Run a hypothesis test on `count` examples, of which a quick run takes a share, however long one takes."""
+    share = settings.default.max_examples / settings.get_profile("thorough").max_examples
+    return settings(max_examples=round(share * count), suppress_health_check=list(HealthCheck))
 
 
 def hf_config(family: str, **values: Any) -> PretrainedConfig:

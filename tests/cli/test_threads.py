@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.configs import ROOT, small_run
+from tests.warm import warm_python
 
 LIMITS = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS", "RAYON_NUM_THREADS")
 
@@ -53,7 +54,8 @@ train.main()
 
 def started(folder: Path, inputs: tuple[Path, Path], *more: str, gpus: int = 1, **given: str) -> tuple[dict, list[int]]:
     """The threads of training, and those of a worker that loads data."""
-    line = [sys.executable, "-c", START, str(folder), str(gpus), *small_run(*inputs, folder), "data.num_workers=1"]
+    python = sys.executable if "OMP_NUM_THREADS" in given else warm_python()  # read when torch is imported
+    line = [python, "-c", START, str(folder), str(gpus), *small_run(*inputs, folder), "data.num_workers=1"]
     off = ["callbacks.evaluation=null", "logger=none", "trainer.max_steps=1", "trainer.accelerator=auto", *more]
     environ = {name: value for name, value in os.environ.items() if name not in LIMITS} | given
     done = subprocess.run([*line, *off], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)

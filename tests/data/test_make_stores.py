@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.configs import ROOT
 from tests.data.elsewhere import all_elsewhere
 from tests.data.lists import ListSource, texts
 from tests.data.retrieval.making import prose
+from tests.warm import warm_python
 
 RULE = LengthRule(min_length=9, max_length=2000, window=8)
 ASK = {"role": "user", "content": "why"}
@@ -108,13 +108,14 @@ class Slow(t.ListSource):
             yield record
 
 first = Slow(t.mixed(700), name="first")
-t.made(Path(sys.argv[1]), 1, [first, *t.sources()[1:]][:: int(sys.argv[3])], max_bad=400)
+again = t.ListSource(first.records, name="again", weight=2.0, read=first.read)
+t.made(Path(sys.argv[1]), 1, [first, *t.sources()[1:-1], again][:: int(sys.argv[3])], max_bad=400)
 print(len(first.read))
 """
 
 
 def started(folder: Path, pause: float, step: int = 1) -> subprocess.Popen:
-    line = [sys.executable, "-c", CODE, str(folder), str(pause), str(step)]
+    line = [warm_python(), "-c", CODE, str(folder), str(pause), str(step)]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import count, islice
@@ -12,6 +11,7 @@ import pytest
 from beacon_lit.data import workers
 from beacon_lit.data.workers import Workers
 from tests.configs import ROOT
+from tests.warm import warm_python
 
 FAIL, END = -1, -2
 
@@ -96,12 +96,14 @@ def test_a_process_that_is_killed_is_one_sentence(at_once: None) -> None:
 
 def test_workers_end_with_a_process_that_is_killed() -> None:
     code = (
+        "import os; print(os.getpid(), flush=True)\n"
         "from tests.data import test_workers as t; t.workers._PATIENCE = 0.0\n"
         "with t.Workers(t.work, 2) as pool:\n"
         "    for task, process in pool.results(iter(int, 1)): print(process, flush=True)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([warm_python(), "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert any(int(line) != process.pid for line in process.stdout)
+    started = int(process.stdout.readline())
+    assert any(int(line) != started for line in process.stdout)
     process.kill()
     process.communicate(timeout=30)  # returns when the last that could write to it is gone, the workers as well

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 
 from benchmarks.distributed import launch
 from tests.configs import ROOT, small_run
+from tests.warm import warm_python
 
 TIMEOUT = 300  # seconds
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 GPU_NODES = 1 if torch.cuda.device_count() > 1 else 2  # two ranks on one GPU pass for two machines
 
 
@@ -32,7 +32,8 @@ def torchrun(
     prefix = "" if script == "evaluate.py" else "trainer."
     where = [f"{prefix}devices={ranks // nodes}", f"{prefix}num_nodes={nodes}", f"{prefix}accelerator={accelerator}"]
     command = [str(ROOT / script), *overrides, *where]
-    done = launch.torchrun(command, nodes, ranks // nodes, folder, environment(accelerator), TIMEOUT)
+    python = warm_python() if accelerator == "cpu" else sys.executable
+    done = launch.torchrun(command, nodes, ranks // nodes, folder, environment(accelerator), TIMEOUT, python)
     stdout, stderr = "".join(of_node.stdout for of_node in done), "".join(of_node.stderr for of_node in done)
     code = next((of_node.returncode for of_node in done if of_node.returncode), 0)
     if check:

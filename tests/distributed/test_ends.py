@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,10 @@ import torch
 from beacon_lit.cli.train import train
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
-from tests.distributed.runs import TORCHRUN, environment, losses, overrides, torchrun
+from tests.distributed.runs import environment, losses, overrides, torchrun
+from tests.warm import warm_python
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage3"])
@@ -37,7 +39,7 @@ def test_a_signal_to_one_rank_ends_all_with_a_checkpoint(
 
 def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [*overrides("cpu", *inputs, tmp_path), "callbacks.checkpoint.every_n_train_steps=1"]
-    command = [sys.executable, "train.py", *settings, *fault(0, 5, "killed in a save")]
+    command = [warm_python(), "train.py", *settings, *fault(0, 5, "killed in a save")]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert list((tmp_path / "checkpoints").glob(".*.part")), "the third checkpoint was begun"
@@ -51,7 +53,7 @@ def test_a_signal_ends_a_single_process_with_a_checkpoint(
     how: str, step: int, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     settings = overrides("cpu", *inputs, tmp_path)
-    command = [sys.executable, "train.py", *settings, *fault(0, 3, how)]
+    command = [warm_python(), "train.py", *settings, *fault(0, 3, how)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
@@ -73,7 +75,7 @@ def test_a_rank_that_fails_ends_the_run(
     if launcher == "torchrun":
         done = torchrun(2, *settings, check=False)
     else:
-        command = [sys.executable, "train.py", *settings, "trainer.devices=2"]
+        command = [warm_python(), "train.py", *settings, "trainer.devices=2"]
         done = subprocess.run(
             command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
         )
@@ -88,7 +90,7 @@ def test_a_rank_that_fails_ends_the_run(
 
 def test_processes_that_know_nothing_of_each_other_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [*overrides("cpu", *inputs, tmp_path), "trainer.devices=1"]
-    command = [*TORCHRUN, "--nproc-per-node=2", "train.py", *settings]
+    command = [warm_python(), *TORCHRUN, "train.py", *settings]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
@@ -99,7 +101,7 @@ def test_processes_that_know_nothing_of_each_other_are_refused(inputs: tuple[Pat
 
 def test_ranks_that_torchrun_starts_share_a_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [setting for setting in overrides("ddp", *inputs, tmp_path) if not setting.startswith("run_folder=")]
-    command = [*TORCHRUN, "--nproc-per-node=2", ROOT / "train.py"]
+    command = [warm_python(), *TORCHRUN, ROOT / "train.py"]
     subprocess.run(
         [*command, *settings, "trainer.devices=2", "trainer.max_steps=1"], cwd=tmp_path, env=environment(),
         capture_output=True, timeout=120, check=True,

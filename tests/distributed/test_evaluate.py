@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from beacon_lit.cli.earlier import of_earlier_run
 from beacon_lit.cli.evaluate import evaluate
 from tests.configs import ROOT, composed
 from tests.distributed.holding import HOLD, Held, held
-from tests.distributed.runs import TIMEOUT, TORCHRUN, environment, torchrun
+from tests.distributed.runs import TIMEOUT, environment, torchrun
+from tests.warm import warm_python
 
 # Seven examples per task and mode, asked under three modes; two tasks.
 RECORDS, DONE = 42, 31  # in all; before those that wait, whether one process asks or two
@@ -33,7 +33,7 @@ def settings(text: Path, batch_size: int) -> list[str]:
 
 def command_line(*overrides: str, folder: Path) -> None:
     """`python evaluate.py OVERRIDES` in a folder."""
-    command = [sys.executable, str(ROOT / "evaluate.py"), *overrides]
+    command = [warm_python(), str(ROOT / "evaluate.py"), *overrides]
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
@@ -121,14 +121,8 @@ def of_ranks(run: Path) -> list[list[str]]:
 
 
 def test_two_killed_processes_go_on_as_two_or_as_one(alone: Path, inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    command = [
-        *TORCHRUN,
-        "--standalone",
-        "--nproc-per-node=2",
-        str(ROOT / "evaluate.py"),
-        *settings(inputs[1], 1),
-        "devices=2",
-    ]
+    torchrun_two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [warm_python(), *torchrun_two, str(ROOT / "evaluate.py"), *settings(inputs[1], 1), "devices=2"]
     run = killed(command, 2, tmp_path)
     written = of_ranks(run)
     assert len(written) == 2 and all(written) and sum(map(len, written)) == DONE
@@ -146,7 +140,7 @@ def test_two_killed_processes_go_on_as_two_or_as_one(alone: Path, inputs: tuple[
 
 
 def test_a_killed_process_goes_on_as_two(alone: Path, inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    run = killed([sys.executable, str(ROOT / "evaluate.py"), *settings(inputs[1], 1)], 1, tmp_path)
+    run = killed([warm_python(), str(ROOT / "evaluate.py"), *settings(inputs[1], 1)], 1, tmp_path)
     (written,) = of_ranks(run)
     assert len(written) == DONE
     command_line(f"resume={run.relative_to(tmp_path)}", "devices=2", "accelerator=cpu", folder=tmp_path)

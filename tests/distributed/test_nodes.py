@@ -1,7 +1,6 @@
 """Several machines: their processes find each other, train what one process trains, and end together."""
 
 import os
-import sys
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +12,7 @@ from benchmarks.distributed.launch import free_port, side_by_side
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
 from tests.distributed.runs import TIMEOUT, check_same_training, environment, overrides, torchrun
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -63,5 +63,5 @@ def srun(*settings: str, folder: Path) -> list[CompletedProcess]:
         "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
     }  # fmt: skip
     tasks = [{**environment(), **of_all, "SLURM_PROCID": str(node), "SLURM_NODEID": str(node)} for node in range(2)]
-    command = [sys.executable, str(ROOT / "train.py"), *settings, "trainer.devices=1", "trainer.num_nodes=2"]
+    command = [warm_python(), str(ROOT / "train.py"), *settings, "trainer.devices=1", "trainer.num_nodes=2"]
     return side_by_side(command, tasks, folder, TIMEOUT)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +13,7 @@ from beacon_lit.cli.earlier import check_earlier_run, of_earlier_run
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation.tasks import Passkey
 from tests.configs import ROOT, composed, small_text
+from tests.warm import warm_python
 
 
 def records(folder):
@@ -137,7 +137,7 @@ def test_grading_anew_that_fails_changes_nothing(copy):
 
 
 def test_a_folder_that_is_no_run_is_refused_and_not_made(tmp_path):
-    command = [sys.executable, ROOT / "evaluate.py", f"resume={tmp_path}/gone"]
+    command = [warm_python(), ROOT / "evaluate.py", f"resume={tmp_path}/gone"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     said = f"error: resume={tmp_path}/gone: no such folder; allowed: the folder of an evaluation\n"
     assert done.returncode == 1 and done.stderr.endswith(said)

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from beacon_lit.cli.messages import short_errors
 from beacon_lit.cli.serve import serve
 from tests.configs import ROOT, composed
 from tests.serving.servers import TINY, Running, serving, text
+from tests.warm import warm_python
 
 SYSTEM = text(120, 5)
 
@@ -87,7 +87,7 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("BEACON_API_KEY", None)
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
+        [warm_python(), str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
         assert process.stdout is not None

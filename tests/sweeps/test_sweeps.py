@@ -18,6 +18,7 @@ from beacon_lit.callbacks.preemption import Preempted
 from beacon_lit.record import optimized, recorded
 from beacon_lit.sweeps import SweepCallback
 from tests.configs import ROOT, small_backbone, small_run, small_text
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def sweep(folder: Path, settings: list[str], *more: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
+    python = sys.executable if "hydra/launcher=submitit_local" in more else warm_python()  # submitit compares ids
+    command = [python, ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 

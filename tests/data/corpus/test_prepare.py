@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT
 from tests.data.corpus.corpora import BAD, Texts, corpus
 from tests.data.elsewhere import all_elsewhere
+from tests.warm import warm_python
 
-INTERRUPTED = [sys.executable, "-m", "tests.data.corpus.interrupted"]
+INTERRUPTED = ["-m", "tests.data.corpus.interrupted"]
 
 
 def make(folder: Path, workers: int = 1, **changes) -> dict:
@@ -111,14 +111,16 @@ def test_another_seed_mixes_otherwise(whole, tmp_path):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_files(whole, tmp_path):
-    done = subprocess.run([*INTERRUPTED, "forks", tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [warm_python(), *INTERRUPTED, "forks", tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["status"] == 0 and counts["kills"] >= 3 and counts["in_the_works"] >= 1, counts
     assert files(tmp_path) == files(whole[0])
 
 
 def test_killed_with_workers_it_leaves_no_process_behind(whole, tmp_path):
-    process = subprocess.Popen([*INTERRUPTED, "workers", tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([warm_python(), *INTERRUPTED, "workers", tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 90
     while not any((tmp_path / "shards").glob("a-*")):
         assert process.poll() is None and time.monotonic() < deadline
