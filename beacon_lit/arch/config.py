@@ -37,9 +37,9 @@ class BeaconConfig:
         eval_ratio: ratio of all windows in eval mode, where the random policies never draw. Default: none.
         sink: number of first raw tokens of a sequence that stay in memory uncompressed. Llama backbones need a few.
         overlap: number of last raw tokens of a window that stay visible for one more window (0 = the paper).
-        placement: where beacons stand and who sees whom, see docs/beacons.md: "select" (each KV head keeps raw tokens;
-            works without training), "interleave" (a beacon after every `α` tokens, trained before use; the paper), and
-            others.
+        placement: where beacons stand and who sees whom, see docs/beacons.md: "interleave" (a beacon after every `α`
+            tokens, trained before use; the paper), "select" (each KV head keeps raw tokens; works without training, and
+            the default of the commands), and others.
         params: linear maps that only beacons go through: "q", "k", "v", "o" replaces the backbone's projection;
             "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down". Default: "q", "k", "v"
             where beacons are inserted, "k", "v" where they are selected.
@@ -57,7 +57,7 @@ class BeaconConfig:
     eval_ratio: int | str | None = None
     sink: int = 0
     overlap: int = 0
-    placement: str = "select"
+    placement: str = "interleave"
     params: tuple[str, ...] = None  # type: ignore[assignment]  # never None after `__post_init__`
     embed_init: str = "eos"
     unfinished: str = "raw"

@@ -87,14 +87,14 @@ def test_defaults() -> None:
     config = BeaconConfig()
     assert (config.window, config.ratios, config.ratio_policy) == (2048, (2, 4, 8), "random")
     assert (config.sink, config.overlap, config.eval_ratio) == (0, 0, None)
-    assert (config.placement, config.params) == ("select", ("k", "v"))
+    assert (config.placement, config.params) == ("interleave", ("q", "k", "v"))
     assert (config.embed_init, config.unfinished) == ("eos", "raw")
 
 
-def test_the_defaults_are_those_of_the_config_group() -> None:
+def test_other_defaults_are_those_of_the_config_group() -> None:
     group = OmegaConf.merge(OmegaConf.load(conf_folder() / "beacon/select.yaml"), {"ratios": [2, 4, 8]})
     config = instantiate(group, sink=0, overlap=0, window=2048)  # of the backbone and of the length of texts
-    assert config == BeaconConfig()
+    assert config == BeaconConfig(placement="select")
 
 
 @pytest.mark.parametrize(
