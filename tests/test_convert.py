@@ -115,9 +115,9 @@ def test_settings_of_reading_are_left_out_of_the_published_layout(
 
 
 def test_a_setting_that_the_published_layout_lacks_has_a_way_out(tmp_path: Path) -> None:
-    trained(small_backbone(tmp_path / "backbone"), BeaconConfig(window=8, ratios=2)).save_pretrained(
-        tmp_path / "beacons"
-    )
+    trained(
+        small_backbone(tmp_path / "backbone"), BeaconConfig(window=8, ratios=2, placement="select")
+    ).save_pretrained(tmp_path / "beacons")
     with pytest.raises(ValueError, match=r"placement='select' is not allowed; .*beacon-convert --to full keeps every"):
         convert(tmp_path / "beacons", tmp_path / "published", "published")
 
