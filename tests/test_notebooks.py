@@ -56,12 +56,11 @@ def test_all_notebooks_are_tested_and_hold_no_output() -> None:
             assert not cell.get("outputs")
 
 
-def test_quick_start(small: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_start(small: tuple[str, str]) -> None:
     Path("text.txt").write_text("The quick brown fox jumps over a lazy dog. " * 20)
     names = run(ROOT / "notebooks" / "quick_start.ipynb", MODEL=small[0], TEXT="text.txt", WINDOW=128)
     assert names["cache"].beacon_slots == names["cache"].seen_tokens // 128 * 32
-    first, second = capsys.readouterr().out.splitlines()[-2:]
-    assert first == second
+    assert names["answer"] == names["again"] != ""
     assert names["dense"] > 2 * names["cache"].nbytes
 
 

@@ -31,7 +31,7 @@ import beacon_lit
 from beacon_lit.cli import threads
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
-    if not module.name.endswith("harness"):  # of a library that no other command imports
+    if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
         import_module(module.name)
 # Collectives through shared memory, which no strategy uses: DeepSpeed compiles them for a minute where they may be had.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

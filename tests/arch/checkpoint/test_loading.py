@@ -50,7 +50,7 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
 
 def test_default_settings(tmp_path: Path) -> None:
     lm = BeaconLM.from_pretrained(str(save_backbone(tmp_path, max_position_embeddings=4096)))
-    assert lm.beacon == BeaconConfig() and lm.beacon.placement == "select"
+    assert lm.beacon == BeaconConfig()
 
 
 def test_dtypes(backbone: Path) -> None:
