@@ -45,7 +45,7 @@ PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
     "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "=256": "=64", "overlap=64": "overlap=8",
     "1024,2048": "32,64", "FOLDER/cache": "book-cache",
-    "RUN RUN RUN": "sweep/0 sweep/1 sweep/2",
+    "RUN RUN RUN": "sweep/0 sweep/1 sweep/2", "OWNER/NAME": "outputs/latest",
 }  # fmt: skip
 
 

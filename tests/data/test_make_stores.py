@@ -108,7 +108,7 @@ class Slow(t.ListSource):
             yield record
 
 first = Slow(t.mixed(700), name="first")
-again = t.ListSource(first.records, name="again", weight=2.0, read=first.read)
+again = t.ListSource(first.records, name="first", weight=2.0, read=first.read)  # a store names the source it is made of
 t.made(Path(sys.argv[1]), 1, [first, *t.sources()[1:-1], again][:: int(sys.argv[3])], max_bad=400)
 print(len(first.read))
 """
