@@ -22,7 +22,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from beacon_lit.data.message_keys import is_written
-from beacon_lit.data.rendering import Message, render, template_source
+from beacon_lit.data.rendering import Message, render, template_name, template_source
 
 Span = tuple[int, int]
 
@@ -85,7 +85,7 @@ def _delimiters(tokenizer: Any) -> Delimiters:
     prompt = render([user], tokenizer, prompt=True).rpartition(_MARKS["user"])[2]
     pieces = _MARK.split(render([user, assistant, user, assistant], tokenizer))
     if pieces[1::2] != [_MARKS["user"], _MARKS["assistant"]] * 2:
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not write every message once")
+        raise ValueError(f"{template_name(tokenizer)} does not write every message once")
     first, last, behind = pieces[2], pieces[6], pieces[8]
     # The model writes white space between the prompt and an answer, but no words.
     worded = [header for header in (last, first) if header.startswith(prompt) and header[len(prompt) :].strip()]
@@ -104,13 +104,13 @@ def _generated(
     marking = _GENERATION.sub(_write_mark, template_source(tokenizer))
     pieces = _GENERATED.split(render(conversation, tokenizer, tools, marking))
     if "".join(pieces) != text or len(pieces) % 2 == 0:
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} changes what it marks as generated")
+        raise ValueError(f"{template_name(tokenizer)} changes what it marks as generated")
     if len(pieces) == 1 and any(message["role"] == "assistant" for message in conversation):
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} marks no answer as generated")
+        raise ValueError(f"{template_name(tokenizer)} marks no answer as generated")
     edges = list(accumulate(map(len, pieces)))
     spans = [_ended(text, *span, delimiters.closing) for span in zip(edges[:-1:2], edges[1::2], strict=True)]
     if any(message["role"] == "tool" for message in conversation) and len(spans) != _count(conversation):
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} marks messages of tools as generated")
+        raise ValueError(f"{template_name(tokenizer)} marks messages of tools as generated")
     for number, message in enumerate(conversation):
         for name in (call["function"]["name"] for call in message.get("tool_calls", ())):
             if not any(name in text[first:last] for first, last in spans):
@@ -165,7 +165,7 @@ def _is_system(mark: str) -> bool:
 
 def _not_written(number: int, conversation: list[Message], tokenizer: Any) -> ValueError:
     return ValueError(
-        f"the chat template of {tokenizer.name_or_path!r} leaves out or rewrites message {number + 1} of "
+        f"{template_name(tokenizer)} leaves out or rewrites message {number + 1} of "
         f"{len(conversation)} ({conversation[number]['role']}), so its tokens cannot be found"
     )
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from beacon_lit.data.rendering import Message, render
+from beacon_lit.data.rendering import Message, render, template_name
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 MEANT = (
@@ -61,7 +61,7 @@ def unwritten_keys(conversation: Sequence[Message], tools: Sequence[Any], tokeni
     found = {name: _having(name, conversation) for name in _names(conversation)}
     if not (found or tools):
         return []
-    text, template = render(conversation, tokenizer, tools), f"the chat template of {tokenizer.name_or_path!r}"
+    text, template = render(conversation, tokenizer, tools), template_name(tokenizer)
     if tools and not _changes(text, conversation, tokenizer, ()):
         raise ValueError(f"{template} does not write tools; choose a template that does, or leave them out")
     for number in found.get("tool_calls", []):

@@ -53,4 +53,9 @@ def render(
             **given,
         )
     except (jinja2.TemplateError, TypeError) as error:
-        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}") from error
+        raise ValueError(f"{template_name(tokenizer)} refuses these messages: {error}") from error
+
+
+def template_name(tokenizer: Any) -> str:
+    """Name the chat template in messages, by the tokenizer's name if it has one."""
+    return f"the chat template of {tokenizer.name_or_path!r}" if tokenizer.name_or_path else "the chat template"

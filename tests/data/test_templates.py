@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from beacon_lit.data.conversation import tokenize_conversation
+from beacon_lit.data.rendering import template_name
 from beacon_lit.data.templates import TEMPLATES, with_template
 from tests.data import families
 
@@ -136,3 +139,8 @@ def test_no_name_is_the_tokenizer_s_own() -> None:
 def test_what_cannot_be(make, name: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         with_template(make(), name)
+
+
+def test_a_template_is_named_by_its_tokenizer_if_that_has_a_name() -> None:
+    assert template_name(SimpleNamespace(name_or_path="org/model")) == "the chat template of 'org/model'"
+    assert template_name(SimpleNamespace(name_or_path="")) == "the chat template"
