@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from beacon_lit import BeaconLM
+from beacon_lit.files import check_new
 from benchmarks.recall import METHODS, Accuracy, Study, measure, train
 
 Results = Mapping[int, Mapping[str, Accuracy]]  # overlap -> method -> accuracy
@@ -69,8 +70,7 @@ def figure(study: Study, results: Results) -> Figure:
 
 def prepare(out: Path) -> None:
     """Make the folder; raise a ValueError if something in it would be overwritten."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"out={str(out)!r} is not allowed: it exists already; allowed: a new or an empty folder")
+    check_new("out", out)
     out.mkdir(parents=True, exist_ok=True)
 
 

@@ -105,11 +105,11 @@ def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int,
 
     The floor of a step is the time to read the weights and the cache once, at the device's copy rate.
     """
-    kept = subject.nbytes(cache) / GIB
-    floor = (weight_bytes(subject.lm) / GIB + kept) * GIB / rate * 1000
+    kept = subject.nbytes(cache)
+    floor = (weight_bytes(subject.lm) + kept) / rate * 1000
     reset_peak(ids.device)
     seconds = subject.generate(ids, cache, 2 * ahead)
-    memory = {"peak_gib": peak_gib(ids.device), "cache_gib": kept}
+    memory = {"peak_gib": peak_gib(ids.device), "cache_gib": kept / GIB}
     timed = timings(seconds, len(ids), ahead if subject.has_borders else None, window)
     return {**timed, "floor_ms": floor, "of_floor": timed["median_ms"] / floor, **memory}
 

@@ -12,6 +12,7 @@ adapter per GPU, at the same time.
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from rich.console import Console
@@ -42,6 +43,10 @@ class Cluster:
     node: int = 8
     nvlink: float = 300 * GB
     adapter: float = 40 * GB
+
+    def from_others(self, gpus: int) -> float:
+        """Share of what is spread over `gpus` GPUs that a node receives from other nodes."""
+        return 1 - 1 / -(-gpus // self.node)
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Estimate:
         return tokens / self.speed * gpus / 3600
 
 
+@cache
 def work(shape: str, tokens: int = 20480, ratio: int = 8, window: int = 2048) -> Work:
     """Count the work of one row of `tokens` tokens on a shape of `SHAPES`."""
     beacon = BeaconConfig(
@@ -136,9 +142,8 @@ def work(shape: str, tokens: int = 20480, ratio: int = 8, window: int = 2048) ->
 
 def gather_seconds(size: float, gpus: int, cluster: Cluster) -> float:
     """Seconds until `size` bytes that are spread over `gpus` GPUs are on all of them."""
-    nodes = -(-gpus // cluster.node)
     within = size * (1 - 1 / gpus) / cluster.nvlink
-    return max(within, size * (1 - 1 / nodes) / (cluster.adapter * cluster.node))
+    return max(within, size * cluster.from_others(gpus) / (cluster.adapter * cluster.node))
 
 
 def step_seconds(of: Work, gpus: int, mfu: float, cluster: Cluster) -> tuple[float, float]:
@@ -164,7 +169,7 @@ def estimate(of: Work, anchor: Work, gpus: int, strategy: str, cluster: Cluster,
     """
     mfu = anchor.flops / (measured.seconds * cluster.peak) * measured.efficiency[strategy]
     seconds, exposed = step_seconds(of, gpus, mfu, cluster)
-    nodes = -(-gpus // cluster.node)
+    from_others = cluster.from_others(gpus)
     gathered = of.root + 2 * of.layers * of.layer + 4 * of.trained
     rest = measured.peak * GIB - _held(anchor, 2)  # activations inside a layer, and what the allocator adds
     memory = _held(of, gpus) + rest * of.inner / anchor.inner
@@ -172,8 +177,8 @@ def estimate(of: Work, anchor: Work, gpus: int, strategy: str, cluster: Cluster,
     return Estimate(
         seconds=seconds,
         exposed=exposed,
-        received=gathered * (1 - 1 / nodes) / GB,
-        adapter=8 * of.layer * (1 - 1 / nodes) / cluster.node / forward / GB,
+        received=gathered * from_others / GB,
+        adapter=8 * of.layer * from_others / cluster.node / forward / GB,
         memory=memory / GIB,
         speed=of.tokens * gpus / seconds,
     )

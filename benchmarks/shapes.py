@@ -10,33 +10,24 @@ from transformers import Qwen2Config
 
 from beacon_lit import BeaconConfig, BeaconLM
 
+
+def _qwen2(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool = False
+) -> Qwen2Config:
+    return Qwen2Config(
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, vocab_size=vocabulary, max_position_embeddings=32768, tie_word_embeddings=tied,
+        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )  # fmt: skip
+
+
 SHAPES = {
-    "0.5B": Qwen2Config(
-        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-        vocab_size=151936, max_position_embeddings=32768, tie_word_embeddings=True, rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    ),
-    "7B": Qwen2Config(
-        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    ),
-    "32B": Qwen2Config(
-        hidden_size=5120, intermediate_size=27648, num_hidden_layers=64, num_attention_heads=40, num_key_value_heads=8,
-        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    ),
-    "72B": Qwen2Config(
-        hidden_size=8192, intermediate_size=29568, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
-        vocab_size=152064, max_position_embeddings=32768, tie_word_embeddings=False, rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    ),
-    "tiny": Qwen2Config(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=1000, max_position_embeddings=32768, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    ),
-}  # fmt: skip
+    "0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, tied=True),
+    "7B": _qwen2(3584, 18944, 28, 28, 4, 152064),
+    "32B": _qwen2(5120, 27648, 64, 40, 8, 152064),
+    "72B": _qwen2(8192, 29568, 80, 64, 8, 152064),
+    "tiny": _qwen2(64, 128, 2, 4, 2, 1000, tied=True),
+}
 
 
 def build(

@@ -74,22 +74,24 @@ def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
     """
     work = load(rows, lm.beacon)
     linear = sum(2 * size * tokens * (3 if trained else 2) for size, tokens, trained in _linear_layers(lm, work))
-    config = lm.config
-    heads = config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
-    return linear + 3 * 4 * config.num_hidden_layers * heads * work.pairs
+    return linear + 3 * _attention(lm, work)
 
 
 def forward_flops(lm: BeaconModel, work: Load) -> int:
     """Count the operations of all layers in one forward pass, without the language head."""
-    linear = sum(2 * size * tokens for size, tokens, _ in _linear_layers(lm, work))
-    heads = lm.config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
-    return linear + 4 * lm.config.num_hidden_layers * heads * work.pairs
+    return sum(2 * size * tokens for size, tokens, _ in _linear_layers(lm, work)) + _attention(lm, work)
 
 
 def head_flops(lm: BeaconModel) -> int:
     """Count the operations of the language head for one labelled token, forward and backward."""
     head = lm.lm_head
     return 2 * head.in_features * head.out_features * (3 if head.weight.requires_grad else 2)
+
+
+def _attention(lm: BeaconModel, work: Load) -> int:
+    """Count the operations of all layers' scores and values in one forward pass."""
+    heads = lm.config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
+    return 4 * lm.config.num_hidden_layers * heads * work.pairs
 
 
 def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool]]:

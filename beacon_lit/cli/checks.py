@@ -110,8 +110,8 @@ def check_trained(overrides: Sequence[str]) -> None:
             raise SystemExit(
                 f"error: {name}={given[name]} is not allowed with checkpoint: trained beacons have their own"
             )
-        fixed = name.removeprefix("model.backbone.").split(".")[0] in FIXED and name.startswith("model.backbone.")
-        if fixed or name in ("model", "model.path") or name.startswith("model.tokenizer"):
+        of_backbone = name.startswith("model.backbone.") and name.split(".")[2] in FIXED
+        if of_backbone or name in ("model", "model.path") or name.startswith("model.tokenizer"):
             raise SystemExit(
                 f"error: {name}={given[name]} is not allowed with checkpoint, which has its own; allowed: "
                 "backbone=PATH, if its backbone has moved"

@@ -56,12 +56,13 @@ def command(
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
             sys.argv[1:] = map(_set_or_add, completed(sys.argv[1:]))
+            settings = own_settings(name, conf_folder())
             if not _names_configs(sys.argv[1:]):
-                check_added(sys.argv[1:], own_settings(name, conf_folder()), conf_folder())
+                check_added(sys.argv[1:], settings, conf_folder())
                 check_numbers(get_args_parser().parse_args().overrides, name, conf_folder())
             for check in checks:
                 check(sys.argv[1:])
-            report_composing(own_settings(name, conf_folder()))
+            report_composing(settings)
             run()
 
         return main

@@ -56,10 +56,10 @@ def model_card(
 
 def _eval_results(evaluations: Sequence[Run]) -> Iterator[EvalResult]:
     for evaluation in evaluations:
-        for name, value in evaluation.metrics.items():
-            task, mode = name.split("/")[:2]
-            if name.count("/") == 1 and mode.startswith("ratio_"):  # other modes are not of these beacons
-                yield EvalResult("text-generation", task, task, task, value, metric_name=mode.replace("_", " "))
+        for task, scores in evaluation.scores.items():
+            for mode, value in scores.items():
+                if mode.startswith("ratio "):  # other modes are not of these beacons
+                    yield EvalResult("text-generation", task, task, task, value, metric_name=mode)
 
 
 def _usage(name: str) -> str:
@@ -126,11 +126,7 @@ def _scores(evaluations: Sequence[Run]) -> str:
 
 
 def _table(evaluation: Run) -> str:
-    scores: dict[str, dict[str, float]] = {}
-    for name, value in evaluation.metrics.items():
-        if name.count("/") == 1:
-            task, mode = name.split("/")
-            scores.setdefault(task, {})[mode.replace("_", " ")] = value
+    scores = evaluation.scores
     modes = list(dict.fromkeys(mode for of_task in scores.values() for mode in of_task))
     rows = [
         " | ".join([task, *(f"{of_task[mode]:.4g}" if mode in of_task else "" for mode in modes)])

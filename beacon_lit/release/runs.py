@@ -53,6 +53,16 @@ class Run:
         command, date = record.get("command", ""), record["started"][:10]
         return cls(folder, config, command, date, record["seconds"], record["metrics"])
 
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """The score of each task in each mode, such as scores["perplexity"]["ratio 8"], without details."""
+        scores: dict[str, dict[str, float]] = {}
+        for name, value in self.metrics.items():
+            if name.count("/") == 1:
+                task, mode = name.split("/")
+                scores.setdefault(task, {})[mode.replace("_", " ")] = value
+        return scores
+
 
 def evaluations_of(run: Path, folders: Sequence[Path]) -> list[Run]:
     """Read evaluations of the beacons of the run in the folder `run`.
