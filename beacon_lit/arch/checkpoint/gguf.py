@@ -184,9 +184,14 @@ def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
         return None if number is None else metadata["tokenizer.ggml.tokens"][number]
 
-    # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
-    backend: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
-    found, expected = backend.get_vocab_size(), len(metadata["tokenizer.ggml.tokens"])
+    special = {
+        "bos_token": token("bos"),
+        "eos_token": token("eos"),
+        "unk_token": token("unknown"),
+        "pad_token": token("padding") or token("eos"),
+    }
+    backend, expected = _backend(path, special), len(metadata["tokenizer.ggml.tokens"])
+    found = backend.get_vocab_size()
     if found != expected:  # older versions of transformers take every Phi-3 for the first one
         raise ValueError(
             f"{path} has {expected} tokens, of which this version of transformers makes {found}; allowed: a newer "
@@ -204,12 +209,21 @@ def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
     begins = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe"
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=token("bos"),
-        eos_token=token("eos"),
-        unk_token=token("unknown"),
-        pad_token=token("padding") or token("eos"),
+        **special,
         add_bos_token=metadata.get("tokenizer.ggml.add_bos_token", begins),
         add_eos_token=metadata.get("tokenizer.ggml.add_eos_token", False),
         chat_template=metadata.get("tokenizer.chat_template"),
         clean_up_tokenization_spaces=False,
     )
+
+
+def _backend(path: Path, special: dict[str, str | None]) -> Tokenizer:
+    """Let transformers convert the file's tokenizer. It is told the special tokens, or 5.17 adds some of its own."""
+    try:
+        # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
+        return PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, **special).backend_tokenizer
+    except AttributeError as error:  # transformers 5.17 expects all that the first Phi-3 has
+        raise ValueError(
+            f"this version of transformers cannot convert the tokenizer of {path} ({error}); allowed: a newer version, "
+            f"or the model's folder with safetensors"
+        ) from error

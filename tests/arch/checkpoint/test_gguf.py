@@ -5,7 +5,6 @@ import os
 import signal
 import struct
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.integrations import ggml
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import load_tokenizer
@@ -54,7 +54,7 @@ SIZES = dict(
     rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
 )
 # Older versions of transformers have one tokenizer for all files of the architecture phi3, that of Phi-3 mini.
-NEWER = pytest.mark.skipif(find_spec("transformers.integrations.gguf") is None, reason="needs a newer transformers")
+NEWER = pytest.mark.skipif(hasattr(ggml, "GGUFPhi3Converter"), reason="needs a newer transformers")
 PARTIAL = {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
@@ -157,6 +157,12 @@ def write_gguf(
 def logits(model: PreTrainedModel) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.arange(3, 60)[None]).logits
+
+
+@pytest.mark.skipif(not hasattr(ggml, "GGUFPhi3Converter"), reason="needs an older transformers")
+def test_a_tokenizer_that_transformers_cannot_convert_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot convert the tokenizer"):
+        gguf_tokenizer(write_gguf(tmp_path / "tiny.gguf", tiny_model("phi3"), "phi3"), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("family", [pytest.param(name, marks=NEWER if name == "phi3" else ()) for name in FAMILIES])
