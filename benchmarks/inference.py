@@ -4,6 +4,7 @@
     python -m benchmarks.inference --parts read                          # the same in two commands
     python -m benchmarks.inference --parts decode batch
     python -m benchmarks.inference --shapes 7B --parts decode --lengths 65536 131072 --ratio 4 --compile
+    python -m benchmarks.inference --placement interleave                # inserted beacons, in place of selected tokens
     python -m benchmarks.inference --shapes tiny                         # seconds on a CPU
 
 read    Read a text once: beacons with `compress`, the dense backbone in one forward with a `DynamicCache`. Median of 3;
@@ -97,7 +98,8 @@ def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, 
         return
     beacon = plan.beacon
     settings = {
-        "shape": shape, "window": plan.window, "ratio": plan.ratio, "sink": beacon.sink, "overlap": beacon.overlap,
+        "shape": shape, "placement": plan.placement, "window": plan.window, "ratio": plan.ratio, "sink": beacon.sink,
+        "overlap": beacon.overlap,
     }  # fmt: skip
     lm, error = attempt(partial(model, shape, plan, compiled, device))
     for part in plan.lengths:
@@ -122,7 +124,9 @@ def chosen_plan(shape: str, args: argparse.Namespace) -> Plan:
     """Return the shape's plan with the command line's settings; for errors see `Plan`."""
     own = PLANS[shape]
     lengths = {part: own.lengths[part] if args.lengths is None else args.lengths for part in args.parts}
-    given = {name: getattr(args, name) for name in ("window", "rows", "most") if getattr(args, name) is not None}
+    given = {
+        name: getattr(args, name) for name in ("window", "placement", "rows", "most") if getattr(args, name) is not None
+    }
     return replace(own, lengths={part: some for part, some in lengths.items() if some}, ratio=args.ratio, **given)
 
 
@@ -147,6 +151,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--ratio", type=int, default=8)
     parser.add_argument("--window", type=int, help="default: 2048; for the shape tiny 128")
+    parser.add_argument("--placement", help="see docs/beacons.md; default: select")
     parser.add_argument("--rows", type=int, help="the first batch to try; default: 16; for the shape tiny 2")
     parser.add_argument("--most", type=int, help="the largest batch to try; default: 512; for the shape tiny 4")
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")

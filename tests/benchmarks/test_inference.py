@@ -53,6 +53,14 @@ def test_the_command_measures_reading(everything, lm):
     assert held["beacons"] == lm.compress(random_ids(lm, 1024, CPU)).nbytes < held["dense"] / 2
 
 
+@pytest.mark.parametrize("placement", ["select", "interleave"])
+def test_the_placement_is_what_is_measured(tmp_path, placement):
+    plan = inference.chosen_plan("tiny", inference.parse(["--placement", placement]))
+    assert plan.beacon.placement == placement
+    _, parts = run(tmp_path, "--placement", placement, "--parts", "read", "--lengths", "512")
+    assert {row["placement"] for row in parts["read"]["rows"]} == {placement}
+
+
 def test_the_command_measures_decoding(everything, lm):
     _, _, parts = everything
     beacons, window, static, dense, weights = parts["decode"]["rows"]
@@ -162,6 +170,7 @@ def test_time_that_is_up_ends_the_run(tmp_path, capsys):
         (["--parts", "decode", "--lengths", "200"], "lengths=200 is not allowed for decode.*multiples of 128"),
         (["--parts", "read", "--lengths", "3000000"], "lengths=3000000 .*up to 2095"),
         (["--ratio", "7"], "ratios=7"),
+        (["--placement", "none"], "placement='none' is not allowed; allowed: one of .*select"),
         (["--rows", "0"], "rows=0 is not allowed; allowed: 1 or more"),
         (["--rows", "8", "--most", "4"], "most=4 is not allowed; allowed: 8 or more"),
         (["--window", "0"], "window=0"),
