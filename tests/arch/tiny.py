@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -45,6 +47,7 @@ CLASSES = {
     "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
 }
 CONFIGS = {family: config for family, (config, _) in CLASSES.items()}
 DENSE = {family: dense for family, (_, dense) in CLASSES.items()}
@@ -79,6 +82,13 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_moe": {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
         "experts_implementation": "eager",
+    },
+    "gemma3_text": {
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "query_pre_attn_scalar": 20,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e5},
+        },
     },
     "mixtral": {
         "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 16, "experts_implementation": "eager",

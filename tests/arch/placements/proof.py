@@ -23,9 +23,9 @@ def own_maps(placement: str) -> dict[str, Any]:
     return {} if find_placement(placement).runs else {"params": ("k", "v")}
 
 
-def assert_is_the_loop(family: str, case: Case, rule: Rule) -> None:
+def assert_is_the_loop(family: str, case: Case, rule: Rule, **values: Any) -> None:
     """Values and gradients of one pass against the oracle, at any mix of ratios."""
-    lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64)
+    lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64, **values)
     ids, ratios = tokens(1, case.lengths[0], seed=case.seed), case.ratios[0]
     out = lm(ids, labels=ids, ratios=ratios, unfinished=case.unfinished)
     expected = oracle_logits(lm, ids[0], ratios, case.unfinished, rule)

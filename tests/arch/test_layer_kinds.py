@@ -1,0 +1,110 @@
+"""Models whose layers are of two kinds: sliding windows of any size between layers with memory."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.nn import kernels
+from beacon_lit.arch.plan.kinds import Memory, Sliding
+from tests.arch.cases import PLACEMENTS, Case, cases
+from tests.arch.placements import proof, test_blind, test_own_unit, test_select
+from tests.arch.oracle import RULES
+from tests.arch.inference.test_dense import plain
+from tests.arch.test_one_pass import VALUES, compare
+from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
+
+FAMILY = "gemma3_text"
+REACHES = (1, 2, 7, 8, 9, 20, 500)  # of windows of up to 9
+BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave", params=("q", "k", "v", "o"))
+ALL_RULES = RULES | {"select": test_select.RULE, "own-unit": test_own_unit.RULE, "blind": test_blind.RULE}
+
+
+def kinds(pattern: str, reach: int) -> dict[str, Any]:
+    """Settings of a model with a layer for each letter: s(liding) or m(emory)."""
+    types = ["sliding_attention" if letter == "s" else "full_attention" for letter in pattern]
+    return {"layer_types": types, "num_hidden_layers": len(types), "sliding_window": reach}
+
+
+@pytest.mark.parametrize("placement", ALL_RULES)
+@examples(12)
+@given(data=st.data(), reach=st.sampled_from(REACHES), pattern=st.sampled_from(["ssm", "smsm", "mss"]))
+def test_one_pass_is_the_loop(placement: str, data: st.DataObject, reach: int, pattern: str) -> None:
+    case = data.draw(cases(placements=(placement,)))
+    proof.assert_is_the_loop(FAMILY, case, ALL_RULES[placement], **kinds(pattern, reach))
+
+
+@examples(12)
+@given(case=cases(placements=PLACEMENTS), reach=st.sampled_from(REACHES))
+def test_whole_model(case: Case, reach: int) -> None:
+    settings = kinds("sms", reach)
+    lm = tiny(FAMILY, case.beacon, seed=case.seed, dtype=torch.float64, **settings).requires_grad_(True)
+    compare(lm, tokens(1, case.lengths[0], seed=case.seed), case.ratios[0], case.unfinished)
+
+
+@pytest.mark.parametrize("placement", ["select", "interleave"])
+@pytest.mark.parametrize("reach", REACHES)
+@torch.no_grad()
+def test_with_sliding_windows_alone_a_text_of_any_length_is_the_backbone(placement: str, reach: int) -> None:
+    beacon = BeaconConfig(window=8, ratios=(2, 4), placement=placement)
+    lm, ids = tiny(FAMILY, beacon, dtype=torch.float64, **kinds("sms", reach)), tokens(2, 53)
+    lm.model.layers[1].self_attn.o_proj.weight.zero_()  # what the layer with memory sees is of no effect
+    assert_close(lm(ids, ratios=[2, 4, 0, "drop", 2, 2, 4]).logits, lm.dense(ids).logits, VALUES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reach", [1, 7, 31, 32, 33, 100])
+@torch.no_grad()
+def test_a_window_is_the_backbone_bit_for_bit_whatever_the_reach(reach: int, dtype: torch.dtype) -> None:
+    settings = kinds("sms", reach)
+    lm, ids = tiny(FAMILY, dataclasses.replace(BEACON, window=32), dtype=dtype, **settings), tokens(1, 32)
+    assert torch.equal(lm(ids).logits, plain(lm, FAMILY, **settings)(ids).logits)
+
+
+def test_a_text_in_blocks_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, ids = tiny(FAMILY, BEACON, dtype=torch.float64), tokens(2, 53)
+    expected = lm(ids, ratios=4).logits
+    monkeypatch.setattr(kernels, "_BLOCK", 3)
+    assert_close(lm(ids, ratios=4).logits, expected, VALUES)
+
+
+def test_another_reach_shows() -> None:
+    ids = tokens(1, 53)
+    found = [tiny(FAMILY, BEACON, dtype=torch.float64, sliding_window=reach)(ids, ratios=4).logits for reach in (5, 6)]
+    assert (found[0] - found[1]).abs().max() > 1e-2
+
+
+def test_maps_that_no_query_would_see_are_left_out() -> None:
+    names = {name for name, _ in tiny(FAMILY, BEACON).named_parameters() if "beacon" in name and "layers" in name}
+    own = {f"model.layers.0.self_attn.beacon_{name}_proj.weight" for name in "qo"}
+    assert names == own | {f"model.layers.1.self_attn.beacon_{name}_proj.weight" for name in "qkvo"}
+    select = tiny(FAMILY, BeaconConfig(window=8, ratios=2, placement="select"))
+    assert not any("layers.0" in name and "beacon" in name for name, _ in select.named_parameters())
+
+
+def test_five_of_six_layers_slide() -> None:
+    config = hf_config(FAMILY, layer_types=None, num_hidden_layers=7)
+    lm = BeaconLM.from_config(config, BEACON)
+    assert lm.groups.kinds == (Memory(), Sliding(5))
+    assert [layer for layer, group in lm.groups.parts if group == 0] == [5]
+
+
+@pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])
+def test_caps_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=30.0 is not allowed: neither the attention kernels nor the loss"):
+        BeaconLM.from_config(hf_config(FAMILY, **{name: 30.0}), BEACON)
+
+
+def test_attention_in_both_directions_is_refused() -> None:
+    with pytest.raises(ValueError, match="use_bidirectional_attention=True is not allowed: beacons need causal"):
+        BeaconLM.from_config(hf_config(FAMILY, use_bidirectional_attention=True), BEACON)
+
+
+def test_head_budgets_are_refused() -> None:
+    beacon = BeaconConfig(window=8, ratios=2, placement="select", head_budgets=((1.5, 0.5), (0.5, 1.5)))
+    with pytest.raises(ValueError, match="head_budgets=... is not allowed for a backbone with sliding windows"):
+        BeaconLM.from_config(hf_config(FAMILY), beacon)
