@@ -56,6 +56,11 @@ class HeadGroups:
         )
         return cls(members, tuple(map(Memory, range(len(members)))))
 
+    @property
+    def slide(self) -> bool:
+        """Whether some layers have a sliding window."""
+        return any(kind.reach is not None for kind in self.kinds)
+
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """All (layer, group) that have heads, in order: the parts that a cache consists of."""

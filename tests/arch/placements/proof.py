@@ -49,9 +49,11 @@ def difference(placement: str, rule: Rule) -> float:
 
 
 @torch.no_grad()
-def assert_cut_does_not_matter(family: str, placement: str, unfinished: str, cut: Sequence[int]) -> None:
+def assert_cut_does_not_matter(
+    family: str, placement: str, unfinished: str, cut: Sequence[int], backbone: dict[str, Any] | None = None
+) -> None:
     """One call, several calls and `compress` give the same cache, and the same logits of what is open."""
-    lm = model(family, placement, 1, 2, unfinished, **own_maps(placement))
+    lm = model(family, placement, 1, 2, unfinished, backbone=backbone, **own_maps(placement))
     ids = tokens(2, sum(cut))
     whole, cache, pieces = lm(ids, use_cache=True), None, []
     for part in ids.split(list(cut), 1):

@@ -1,0 +1,135 @@
+"""Caches and decoding of models with sliding windows of any size: what is kept, cut, rolled back and written in place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from beacon_lit import BeaconCache, BeaconLM
+from beacon_lit.arch.inference.decode import Decoding
+from beacon_lit.arch.inference.decode_static import StaticDecoding
+from beacon_lit.arch.inference.static import Buffers
+from tests.arch.caches import assert_goes_on_alike, assert_same, model, padded
+from tests.arch.inference.test_decode import generate, logits_of, requests, texts_of
+from tests.arch.placements import proof
+from tests.arch.test_layer_kinds import FAMILY, REACHES, kinds
+from tests.arch.tiny import assert_close, examples, tokens
+from tests.arch.ways import anew, by_calls, small_steps
+
+MODES = ["raw", "beacons"]
+PLACEMENTS = st.sampled_from(["select", "interleave", "append", "own-unit", "blind"])
+BACKBONES = st.builds(kinds, st.sampled_from(["sm", "smsm", "mss"]), st.sampled_from(REACHES))
+
+
+def sliding(placement: str, unfinished: str, backbone: dict[str, Any]) -> BeaconLM:
+    return model(FAMILY, placement, 1, 2, unfinished, backbone=backbone, **proof.own_maps(placement))
+
+
+@pytest.mark.parametrize("unfinished", MODES)
+@examples(40)
+@given(cut=proof.CUTS, placement=PLACEMENTS, backbone=BACKBONES)
+def test_the_cut_does_not_matter(unfinished: str, cut: list[int], placement: str, backbone: dict[str, Any]) -> None:
+    proof.assert_cut_does_not_matter(FAMILY, placement, unfinished, cut, backbone)
+
+
+@pytest.mark.parametrize("unfinished", MODES)
+@examples(20)
+@given(data=st.data(), placement=PLACEMENTS, backbone=BACKBONES)
+@torch.no_grad()
+def test_what_is_rolled_back_was_never_read(
+    unfinished: str, data: st.DataObject, placement: str, backbone: dict[str, Any]
+) -> None:
+    lm = sliding(placement, unfinished, backbone)
+    texts = texts_of(data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=3)))
+    cache = lm.compress(*padded(texts), ratios=4)
+    room = cache.room - (1 if unfinished == "beacons" else 0)
+    assume(room > 0)
+    further = lm(tokens(len(texts), room, seed=7), cache=cache, ratios=4).cache
+    assert_same(further.rollback(room), cache)
+    assert_goes_on_alike(lm, further.rollback(room), cache)
+
+
+@pytest.mark.parametrize("unfinished", MODES)
+@examples(10)
+@given(data=st.data(), backbone=BACKBONES)
+@torch.no_grad()
+def test_rows_go_on_as_they_would_alone(unfinished: str, data: st.DataObject, backbone: dict[str, Any]) -> None:
+    lm = sliding("interleave", unfinished, backbone)
+    texts = texts_of(data.draw(st.lists(st.integers(1, 30), min_size=2, max_size=3)))
+    both, (first, *others) = lm.compress(*padded(texts)), [lm.compress(text[None]) for text in texts]
+    assert_same(BeaconCache.stack([first, *others]), both)
+    assert_same(both.select([1]), others[0])
+    assert_goes_on_alike(lm, both.put([0], others[0]).select([0]), others[0])
+
+
+@pytest.mark.parametrize("unfinished", MODES)
+@examples(12)
+@given(data=st.data(), placement=PLACEMENTS, backbone=BACKBONES)
+@torch.no_grad()
+def test_three_ways_to_generate_are_one(
+    unfinished: str, data: st.DataObject, placement: str, backbone: dict[str, Any]
+) -> None:
+    lm, asked = sliding(placement, unfinished, backbone), data.draw(requests())
+    texts, options = texts_of(asked.lengths), {"ratios": asked.ratios, "num_beams": asked.beams}
+    with small_steps(windows=2, slots=8):
+        found = generate(lm, texts, asked.new, **options)
+        with by_calls():
+            called = generate(lm, texts, asked.new, **options)
+    with anew():
+        expected = generate(lm, texts, asked.new, **options)
+    assert torch.equal(found.sequences, expected.sequences) and torch.equal(called.sequences, expected.sequences)
+    for step, wanted in enumerate(expected.logits):
+        assert_close(found.logits[step], wanted, 1e-6, f"logits of step {step}")
+    if asked.beams == 1:
+        assert_same(found.past_key_values, called.past_key_values)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@torch.no_grad()
+def test_a_layer_keeps_its_window_and_the_open_one(reach: int) -> None:
+    lm, ids = sliding("select", "raw", kinds("sm", reach)), tokens(1, 100)
+    for ratio in (2, 8):
+        layer, memory = lm.compress(ids, ratios=ratio).layers
+        assert len(layer.memory_k) == min(reach - 1, 96) and len(layer.open_k) == 4 and len(layer.moving_k) == 0
+        assert len(memory.memory_k) == 1 + 96 // ratio
+
+
+@torch.no_grad()
+def test_a_cache_from_disk_goes_on(tmp_path: Path) -> None:
+    lm = sliding("interleave", "raw", kinds("sms", 11))
+    cache = lm.compress(*padded(texts_of((5, 30, 16))))
+    cache.save(tmp_path / "cache")
+    again = BeaconCache.load(tmp_path / "cache")
+    assert again.reaches == (None, 11)
+    assert_same(again, cache)
+    assert_goes_on_alike(lm, again, cache)
+    other = sliding("interleave", "raw", kinds("sms", 12))
+    with pytest.raises(ValueError, match="made by another model: it has reaches"):
+        other(tokens(3, 4), cache=again)
+
+
+@torch.no_grad()
+def test_a_wrong_buffer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Controls: another slot, or another reach, in static buffers."""
+    lm = sliding("select", "raw", kinds("sms", 5))
+    cache, ids = lm.compress(tokens(2, 19)), tokens(2, 14)
+    right = logits_of(StaticDecoding, lm, cache, ids)
+    assert_close(right, logits_of(Decoding, lm, cache, ids), 1e-9)
+    step = Buffers.step
+
+    def shifted(self: Buffers, *arguments: Any) -> Any:
+        self.first += 1
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Buffers, "step", shifted)
+    assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 1e-2
+
+
+def test_export_to_transformers_is_refused() -> None:
+    with torch.no_grad():
+        cache = sliding("select", "raw", kinds("sm", 5)).compress(tokens(1, 20))
+    with pytest.raises(ValueError, match="a cache of a backbone with sliding windows is not allowed"):
+        cache.to_transformers()
