@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from beacon_lit.arch import cache_export, cache_files
 from beacon_lit.arch.nn.state import LayerState
-from beacon_lit.arch.plan.kinds import kind_of
+from beacon_lit.arch.plan.kinds import LayerKind, kind_of
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.checks import is_count
 
@@ -109,13 +109,17 @@ class BeaconCache:
         """Number of entries of each row in the tensors of each kind: hidden, and memory, open, moving of each group."""
         lengths = {"hidden": [1 + len(row.open_ids) for row in self.rows]}
         for group in {*self.groups} or {0}:
-            kind = kind_of(self.reaches[group] if self.reaches else None, group)
+            kind = self._kind(group)
             entries = [kind.entries(row) for row in self.rows]
             moving = self.has_moving_window and kind.reach is None
             lengths[f"memory{group}"] = [row.memory for row in entries]
             lengths[f"open{group}"] = [row.open for row in entries]
             lengths[f"moving{group}"] = [row.overlap + (row.open if moving else 0) for row in entries]
         return lengths
+
+    def _kind(self, group: int) -> LayerKind:
+        """Return what the layers of a group of heads keep."""
+        return kind_of(self.reaches[group] if self.reaches else None, group)
 
     def fork(self) -> "BeaconCache":
         """Return a second cache that can be continued independently. Both share storage, which is never written to."""
@@ -246,15 +250,12 @@ class BeaconCache:
 
         Raises:
             ValueError: rows that use different numbers of slots, heads that keep different numbers of tokens, open
-                windows with beacons, or more tokens than the open window has room for.
+                windows with beacons, more tokens than the open window has room for, or fewer slots than a sliding
+                window of the backbone has raw tokens.
         """
         slots = sorted({row.slots for row in self.rows})
-        if self.reaches:
-            raise ValueError(
-                "a cache of a backbone with sliding windows is not allowed: its layers number positions differently, "
-                "by slots and by the text, the plain backbone in one way; allowed: a backbone without sliding windows"
-            )
-        if self.groups:
+        kinds = [self._kind(group) for group in self.groups or (0,) * len(self.layers)]
+        if len({kind for kind in kinds if kind.reach is None}) > 1:
             raise ValueError(
                 "a cache with head_budgets is not allowed: its heads keep different numbers of tokens, Hugging Face's "
                 "caches one number; allowed: a cache of a model without head_budgets"
@@ -274,7 +275,7 @@ class BeaconCache:
                 f"tokens={tokens!r} is not allowed: beyond the open window the plain backbone does not compress; "
                 f"allowed: 0 to {self.room}, what the open window has room for"
             )
-        return cache_export.dynamic_cache(self.rows, self.layers, dict(self.fingerprint))
+        return cache_export.dynamic_cache(self.rows, self.layers, kinds, dict(self.fingerprint))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.

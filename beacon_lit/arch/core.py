@@ -197,13 +197,20 @@ class BeaconModel(PreTrainedModel):
     @property
     def limits(self) -> Limits:
         """Limits of the ratios on this backbone."""
-        return self.beacon.limits(self.positions, self.dense_cache_bytes(1))
+        return self.beacon.limits(self.positions, self._cache_bytes(1, 0))
 
     def dense_cache_bytes(self, tokens: int) -> int:
         """Return the bytes of the keys and values that the backbone keeps for a number of tokens."""
-        config = self.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize
+        return self._cache_bytes(tokens, tokens)
+
+    def _cache_bytes(self, tokens: int, sliding: int) -> int:
+        """Count the bytes of tokens in layers with memory, and of the last ones of `sliding` tokens in others."""
+        numbers = 0
+        for layer, group in self.groups.parts:
+            reach, heads = self.groups.kinds[group].reach, len(self.groups.members[group][layer])
+            kept = tokens if reach is None else min(reach - 1, sliding)
+            numbers += kept * 2 * heads * self.model.layers[layer].self_attn.head_dim
+        return numbers * self.dtype.itemsize
 
     def cache_slots(self, tokens: int, ratio: Ratio) -> int:
         """Slots in use of a cache that has read a number of tokens, all windows at one ratio."""

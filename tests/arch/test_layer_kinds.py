@@ -1,7 +1,6 @@
 """Models whose layers are of two kinds: sliding windows of any size between layers with memory."""
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -16,18 +15,12 @@ from tests.arch.placements import proof, test_blind, test_own_unit, test_select
 from tests.arch.oracle import RULES
 from tests.arch.inference.test_dense import plain
 from tests.arch.test_one_pass import VALUES, compare
-from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
+from tests.arch.tiny import assert_close, examples, hf_config, kinds, tiny, tokens
 
 FAMILY = "gemma3_text"
 REACHES = (1, 2, 7, 8, 9, 20, 500)  # of windows of up to 9
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave", params=("q", "k", "v", "o"))
 ALL_RULES = RULES | {"select": test_select.RULE, "own-unit": test_own_unit.RULE, "blind": test_blind.RULE}
-
-
-def kinds(pattern: str, reach: int) -> dict[str, Any]:
-    """Settings of a model with a layer for each letter: s(liding) or m(emory)."""
-    types = ["sliding_attention" if letter == "s" else "full_attention" for letter in pattern]
-    return {"layer_types": types, "num_hidden_layers": len(types), "sliding_window": reach}
 
 
 @pytest.mark.parametrize("placement", ALL_RULES)
@@ -104,7 +97,7 @@ def test_attention_in_both_directions_is_refused() -> None:
         BeaconLM.from_config(hf_config(FAMILY, use_bidirectional_attention=True), BEACON)
 
 
-def test_head_budgets_are_refused() -> None:
+def test_head_budgets_are_those_of_layers_with_memory() -> None:
     beacon = BeaconConfig(window=8, ratios=2, placement="select", head_budgets=((1.5, 0.5), (0.5, 1.5)))
-    with pytest.raises(ValueError, match="head_budgets=... is not allowed for a backbone with sliding windows"):
+    with pytest.raises(ValueError, match="head_budgets of 2 layers .* allowed: 1 layers with 2 KV heads"):
         BeaconLM.from_config(hf_config(FAMILY), beacon)

@@ -107,6 +107,12 @@ def hf_config(family: str, **values: Any) -> PretrainedConfig:
     return CONFIGS[family](**{**SIZES, **copy.deepcopy(OWN.get(family, {})), **values})
 
 
+def kinds(pattern: str, reach: int) -> dict[str, Any]:
+    """Settings of a Gemma 3 with a layer for each letter: s(liding window) or m(emory)."""
+    types = ["sliding_attention" if letter == "s" else "full_attention" for letter in pattern]
+    return {"layer_types": types, "num_hidden_layers": len(types), "sliding_window": reach}
+
+
 def tiny(
     family: str = "qwen2", beacon: BeaconConfig | None = None, *, seed: int = 0, dtype=torch.float32, **values: Any
 ) -> BeaconLM:

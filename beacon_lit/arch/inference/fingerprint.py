@@ -61,7 +61,7 @@ def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     if model.beacon.head_budgets is not None:  # caches written without them have no such entry
         settings["head_budgets"] = model.beacon.head_budgets
-    if model.groups.slide:
+    if model.groups.reaches:
         settings["reaches"] = tuple(model.groups.kinds[group].reach for _, group in model.groups.parts)
     rope = {"rope_parameters": json.dumps(model.config.rope_parameters, sort_keys=True, default=str)}
     if not all(rotated_layers(model.config)):

@@ -51,5 +51,5 @@ def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> Beac
         interleaved=lm.beacon.placing.inserts,
         fingerprint=fingerprint(lm),
         groups=() if len(groups.kinds) == 1 and lm.beacon.head_budgets is None else tuple(g for _, g in groups.parts),
-        reaches=tuple(kind.reach for kind in groups.kinds) if groups.slide else (),
+        reaches=tuple(kind.reach for kind in groups.kinds) if groups.reaches else (),
     )

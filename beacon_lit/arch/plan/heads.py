@@ -7,6 +7,7 @@ the same raw tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.plan.kinds import LayerKind, Memory
@@ -18,7 +19,7 @@ class HeadGroups:
 
     Attributes:
         members: for each group, for each layer, the KV heads of the group.
-        kinds: for each group, what its layers keep. The first group has memory, though perhaps no heads.
+        kinds: for each group, what it keeps. The first groups have memory, in the order of `group_shares`.
     """
 
     members: tuple[tuple[tuple[int, ...], ...], ...]
@@ -34,32 +35,35 @@ class HeadGroups:
             heads: KV heads of each layer.
 
         Raises:
-            ValueError: head budgets of another model, or of one with sliding windows.
+            ValueError: head budgets of another model.
         """
-        if config.head_budgets is None:
-            kinds = tuple(dict.fromkeys([Memory(), *layers]))
-            return cls(tuple(tuple(tuple(range(heads)) if own == kind else () for own in layers) for kind in kinds), kinds)
-        if any(kind.reach is not None for kind in layers):
-            raise ValueError(
-                "head_budgets=... is not allowed for a backbone with sliding windows, whose layers do not all have "
-                "beacons; allowed: null"
-            )
-        shape = len(config.head_budgets), len(config.head_budgets[0])
-        if shape != (len(layers), heads):
-            raise ValueError(
-                f"head_budgets of {shape[0]} layers with {shape[1]} KV heads is not allowed; "
-                f"allowed: {len(layers)} layers with {heads} KV heads, as the backbone has"
-            )
-        members = tuple(
-            tuple(tuple(head for head, own in enumerate(row) if own == share) for row in config.head_budgets)
-            for share in config.group_shares
+        # For each layer, the kind of each KV head.
+        found: list[tuple[LayerKind, ...]] = [(kind,) * heads for kind in layers]
+        if config.head_budgets is not None:
+            with_memory = [layer for layer, kind in enumerate(layers) if kind.reach is None]
+            shape = len(config.head_budgets), len(config.head_budgets[0])
+            if shape != (len(with_memory), heads):
+                raise ValueError(
+                    f"head_budgets of {shape[0]} layers with {shape[1]} KV heads is not allowed; "
+                    f"allowed: {len(with_memory)} layers with {heads} KV heads, as the backbone has"
+                )
+            for layer, row in zip(with_memory, config.head_budgets, strict=True):
+                found[layer] = tuple(Memory(config.group_shares.index(share)) for share in row)
+        kinds = tuple(dict.fromkeys([*map(Memory, range(len(config.group_shares))), *chain(*found)]))
+        members = (
+            tuple(tuple(head for head, own in enumerate(row) if own == kind) for row in found) for kind in kinds
         )
-        return cls(members, tuple(map(Memory, range(len(members)))))
+        return cls(tuple(members), kinds)
 
     @property
-    def slide(self) -> bool:
-        """Whether some layers have a sliding window."""
-        return any(kind.reach is not None for kind in self.kinds)
+    def with_memory(self) -> tuple[int, ...]:
+        """The layers that have memory."""
+        return tuple(dict.fromkeys(layer for layer, group in self.parts if self.kinds[group].reach is None))
+
+    @property
+    def reaches(self) -> tuple[int, ...]:
+        """The different sizes of sliding windows; () if all layers have memory."""
+        return tuple(kind.reach for kind in self.kinds if kind.reach is not None)
 
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:

@@ -13,10 +13,11 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers
 from tests.arch.caches import assert_goes_on_alike, assert_same, model, padded
+from tests.arch.inference.test_dense import plain
 from tests.arch.inference.test_decode import generate, logits_of, requests, texts_of
 from tests.arch.placements import proof
-from tests.arch.test_layer_kinds import FAMILY, REACHES, kinds
-from tests.arch.tiny import assert_close, examples, tokens
+from tests.arch.test_layer_kinds import FAMILY, REACHES
+from tests.arch.tiny import assert_close, examples, kinds, tokens
 from tests.arch.ways import anew, by_calls, small_steps
 
 MODES = ["raw", "beacons"]
@@ -87,6 +88,18 @@ def test_three_ways_to_generate_are_one(
         assert_same(found.past_key_values, called.past_key_values)
 
 
+@torch.no_grad()
+def test_generation_with_head_budgets() -> None:
+    budgets = {"params": ("k", "v"), "head_budgets": ((2.25, 0.25), (0.5, 1.0))}
+    lm = model(FAMILY, "select", 1, 2, "raw", backbone=kinds("msm", 11), **budgets)
+    cache, ids = lm.compress(tokens(2, 19)), tokens(2, 30)
+    assert len(cache.layers) == 5  # two heads of two layers, and the layer between
+    found = logits_of(StaticDecoding, lm, cache, ids)
+    assert_close(found, logits_of(Decoding, lm, cache, ids), 1e-9)
+    with pytest.raises(ValueError, match="head_budgets"):
+        cache.to_transformers()
+
+
 @pytest.mark.parametrize("reach", REACHES)
 @torch.no_grad()
 def test_a_layer_keeps_its_window_and_the_open_one(reach: int) -> None:
@@ -128,8 +141,29 @@ def test_a_wrong_buffer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 1e-2
 
 
-def test_export_to_transformers_is_refused() -> None:
+@pytest.mark.parametrize("reach", [2, 5, 9, 14])
+@pytest.mark.parametrize("scale", [{}, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}])
+@torch.no_grad()
+def test_the_plain_model_goes_on_from_an_exported_cache(reach: int, scale: dict[str, Any]) -> None:
+    backbone = kinds("smsm", reach)
+    ropes = {"full_attention": {"rope_type": "default", "rope_theta": 1e5}}
+    ropes |= {"sliding_attention": {"rope_type": "default", "rope_theta": 1e3} | scale}
+    backbone |= {"rope_parameters": ropes}
+    lm = sliding("select", "raw", backbone)
+    dense = plain(lm, FAMILY, **backbone, max_position_embeddings=512)
+    cache, question = lm.compress(tokens(2, 60)), tokens(2, 4, seed=1)
+    cache = lm(tokens(2, 3, seed=2), cache=cache).cache  # into the open window
+    assert cache.rows[0].slots < 40 and len(cache.rows[0].open_ids) == 7
+    cache = cache.rollback(4)
+    found = dense(question, past_key_values=cache.to_transformers(4)).logits
+    assert_close(found, lm(question, cache=cache).logits, 1e-5, "logits")
+    past = cache.to_transformers()
+    steps = [dense(token, past_key_values=past).logits for token in question.split(1, 1)]
+    assert_close(torch.cat(steps, 1), found, 1e-8, "logits")
+
+
+def test_an_export_of_fewer_slots_than_a_sliding_window_is_refused() -> None:
     with torch.no_grad():
-        cache = sliding("select", "raw", kinds("sm", 5)).compress(tokens(1, 20))
-    with pytest.raises(ValueError, match="a cache of a backbone with sliding windows is not allowed"):
+        cache = sliding("select", "raw", kinds("sm", 50)).compress(tokens(1, 80), ratios=8)
+    with pytest.raises(ValueError, match="a cache of 20 slots is not allowed: the backbone's sliding window sees 49"):
         cache.to_transformers()
