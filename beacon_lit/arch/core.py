@@ -74,7 +74,11 @@ class BeaconModel(PreTrainedModel):
                 layer.__class__ = self.layer_class
                 own_maps.check_mlp(layer.mlp, self.beacon.params)
                 own_maps.install(layer.mlp, self.beacon.own_maps)
-        self.model.beacon_embed_tokens = self.beacon_embedding()
+        embedding = self.model.embed_tokens.weight
+        # No padding index: it would hold the only row's gradient at zero.
+        self.model.beacon_embed_tokens = nn.Embedding(
+            1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
+        )
         LossHead.install(self.lm_head, self.logits_divisor)
         self.freeze()
 
@@ -82,12 +86,6 @@ class BeaconModel(PreTrainedModel):
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
         """Return what each layer keeps of a text; default: memory in all layers."""
         return (Memory(),) * config.num_hidden_layers
-
-    def beacon_embedding(self) -> nn.Embedding:
-        """Make the embedding of beacons, without values."""
-        like = self.model.embed_tokens.weight
-        # No padding index: it would hold the only row's gradient at zero.
-        return nn.Embedding(1, like.shape[1], device=like.device, dtype=like.dtype)
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -185,6 +183,10 @@ class BeaconModel(PreTrainedModel):
         """Scale the embeddings of tokens and beacons, if the family does so (Granite): (P, D) -> (P, D)."""
         return embedded
 
+    def scale_beacons(self, embedded: Tensor) -> Tensor:
+        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D)."""
+        return embedded
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of final hidden states: (..., D) -> (..., V)."""
         return self.lm_head.divided(self.lm_head(hidden))
@@ -260,7 +262,7 @@ class BeaconModel(PreTrainedModel):
         layout = layouts[0]
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
-        stream = self.scale_embeddings(torch.cat([raw, beacons.to(raw.dtype)]))
+        stream = self.scale_embeddings(torch.cat([raw, self.scale_beacons(beacons.to(raw.dtype))]))
         parts = self.groups.parts
         known: list[dict[int, LayerState]] = [{} for _ in layouts]
         for (layer, group), state in zip(parts, before, strict=False):

@@ -1,9 +1,9 @@
 """Gemma 3, text models: layers with a sliding window of raw tokens between layers with memory.
 
-Each kind of layers has a RoPE of its own. The embedding module scales what it looks up, and so does that of beacons.
+Each kind of layers has a RoPE of its own. The embedding module scales what it looks up.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PretrainedConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3DecoderLayer
 
@@ -49,12 +49,9 @@ class BeaconGemma3ForCausalLM(BeaconLM, Gemma3ForCausalLM):
         kinds = {"full_attention": Memory(), "sliding_attention": Sliding(config.sliding_window)}
         return tuple(kinds[name] for name in config.layer_types)
 
-    def beacon_embedding(self) -> nn.Embedding:
-        """See `BeaconModel`. The embedding scales beacons as it scales tokens, since it starts from a token's."""
-        tokens = self.model.embed_tokens
-        scaled = type(tokens)(1, tokens.embedding_dim, None, tokens.scalar_embed_scale)  # type: ignore[arg-type]
-        scaled.weight = nn.Parameter(tokens.weight.new_empty(1, tokens.embedding_dim))
-        return scaled
+    def scale_beacons(self, embedded: Tensor) -> Tensor:
+        """See `BeaconModel`. The embedding of beacons starts from a token's, which is scaled when it is looked up."""
+        return embedded * self.model.embed_tokens.embed_scale.to(embedded.dtype)  # type: ignore[operator]
 
     def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:
         """See `BeaconModel`."""
