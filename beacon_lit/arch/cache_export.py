@@ -76,7 +76,9 @@ def _last_tokens(
                 f"allowed: a longer document, a smaller ratio, or a text of one window"
             )
     sizes = tuple([getattr(kind.entries(row), name) for row in rows] for name in ("memory", "open"))
-    keys, values = (_rows(parts, sizes)[:, :, -seen:] for parts in ((layer.memory_k, layer.open_k), (layer.memory_v, layer.open_v)))
+    keys, values = (
+        _rows(parts, sizes)[:, :, -seen:] for parts in ((layer.memory_k, layer.open_k), (layer.memory_v, layer.open_v))
+    )
     ends = torch.arange(-keys.shape[2], 0)  # the slots, counted from the next one
     turned = []
     for row, own in zip(rows, keys, strict=True):

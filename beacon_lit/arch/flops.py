@@ -102,7 +102,7 @@ def head_flops(lm: BeaconModel) -> int:
 
 def _attention(lm: BeaconModel, work: Load) -> int:
     """Count the operations of all layers' scores and values in one forward pass."""
-    pairs = {None: work.pairs, **work.sliding}
+    pairs: dict[int | None, int] = {None: work.pairs, **work.sliding}
     kinds = zip(lm.layer_kinds(lm.config), lm.model.layers, strict=True)
     sizes = sum(layer.self_attn.head_dim * pairs[kind.reach] for kind, layer in kinds)
     return 4 * lm.config.num_attention_heads * sizes

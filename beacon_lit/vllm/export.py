@@ -66,8 +66,8 @@ def save_for_vllm(cache: BeaconCache, path: str | Path) -> CacheFile:
         )
     if cache.reaches:
         raise ValueError(
-            "a cache of a backbone with sliding windows is not allowed: vLLM keeps their layers in blocks of their own, "
-            "which are not written; allowed: a backbone without sliding windows, or cache.to_transformers()"
+            "a cache of a backbone with sliding windows is not allowed: vLLM keeps these layers in blocks of their "
+            "own, which are not written; allowed: a backbone without sliding windows, or cache.to_transformers()"
         )
     past, row = cache.to_transformers(), cache.rows[0]
     if not row.slots:

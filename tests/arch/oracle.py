@@ -209,9 +209,7 @@ def attend(
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
 
 
-def attend_text(
-    lm: BeaconLM, attention: nn.Module, x: Tensor, tokens: list[Token], start: int, state: State
-) -> Tensor:
+def attend_text(lm: BeaconLM, attention: nn.Module, x: Tensor, tokens: list[Token], start: int, state: State) -> Tensor:
     """(T, D) -> (T, D) in a layer with a sliding window over the raw tokens of the text. Updates `state`.
 
     A beacon stands where the last raw token of its unit stands, and no token sees it.

@@ -11,9 +11,9 @@ from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn import kernels
 from beacon_lit.arch.plan.kinds import Memory, Sliding
 from tests.arch.cases import PLACEMENTS, Case, cases
-from tests.arch.placements import proof, test_blind, test_own_unit, test_select
-from tests.arch.oracle import RULES
 from tests.arch.inference.test_dense import plain
+from tests.arch.oracle import RULES
+from tests.arch.placements import proof, test_blind, test_own_unit, test_select
 from tests.arch.test_one_pass import VALUES, compare
 from tests.arch.tiny import assert_close, examples, hf_config, kinds, tiny, tokens
 
@@ -99,5 +99,5 @@ def test_attention_in_both_directions_is_refused() -> None:
 
 def test_head_budgets_are_those_of_layers_with_memory() -> None:
     beacon = BeaconConfig(window=8, ratios=2, placement="select", head_budgets=((1.5, 0.5), (0.5, 1.5)))
-    with pytest.raises(ValueError, match="head_budgets of 2 layers .* allowed: 1 layers with 2 KV heads"):
+    with pytest.raises(ValueError, match=r"head_budgets of 2 layers .* allowed: 1 layers with 2 KV heads"):
         BeaconLM.from_config(hf_config(FAMILY), beacon)

@@ -58,7 +58,9 @@ def beacon_model(
                 f"logits; allowed: null"
             )
     if getattr(hf_config, "use_bidirectional_attention", False):
-        raise ValueError("use_bidirectional_attention=True is not allowed: beacons need causal attention; allowed: False")
+        raise ValueError(
+            "use_bidirectional_attention=True is not allowed: beacons need causal attention; allowed: False"
+        )
     slides = any(kind.reach is not None for kind in model_class.layer_kinds(hf_config))
     _check_window(hf_config, beacon, None if slides else getattr(hf_config, "sliding_window", None))
     check_kernel(attn, beacon.placement)

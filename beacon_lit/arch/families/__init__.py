@@ -21,9 +21,9 @@ from beacon_lit.arch.families.unlisted import model_class
 from beacon_lit.arch.model import BeaconLM
 
 __all__ = [
-    "BeaconGemma3ForCausalLM", "BeaconGraniteForCausalLM", "BeaconLlamaForCausalLM", "BeaconMistralForCausalLM", "BeaconMixtralForCausalLM",
-    "BeaconOlmo2ForCausalLM", "BeaconPhi3ForCausalLM", "BeaconQwen2ForCausalLM", "BeaconQwen3ForCausalLM",
-    "BeaconQwen3MoeForCausalLM", "BeaconSmolLM3ForCausalLM",
+    "BeaconGemma3ForCausalLM", "BeaconGraniteForCausalLM", "BeaconLlamaForCausalLM", "BeaconMistralForCausalLM",
+    "BeaconMixtralForCausalLM", "BeaconOlmo2ForCausalLM", "BeaconPhi3ForCausalLM", "BeaconQwen2ForCausalLM",
+    "BeaconQwen3ForCausalLM", "BeaconQwen3MoeForCausalLM", "BeaconSmolLM3ForCausalLM",
 ]  # fmt: skip
 
 BeaconLM.unlisted = staticmethod(model_class)

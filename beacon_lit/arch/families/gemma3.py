@@ -46,7 +46,7 @@ class BeaconGemma3ForCausalLM(BeaconLM, Gemma3ForCausalLM):
     @classmethod
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
         """See `BeaconModel`."""
-        kinds = {"full_attention": Memory(), "sliding_attention": Sliding(config.sliding_window)}
+        kinds: dict[str, LayerKind] = {"full_attention": Memory(), "sliding_attention": Sliding(config.sliding_window)}
         return tuple(kinds[name] for name in config.layer_types)
 
     def scale_beacons(self, embedded: Tensor) -> Tensor:

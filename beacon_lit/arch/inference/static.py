@@ -1,8 +1,8 @@
 """Static buffers of keys and values, which decoding token by token reads and writes in place.
 
 A row has `S` places for `[memory | overlap | open window]`, one per slot, and the last place is scratch for rows that
-read nothing in a step. In layers with memory a key is at the index of its slot. In layers with a sliding window slots are
-positions in the text, and the first place is for the first raw token that the cache holds.
+read nothing in a step. In layers with memory a key is at the index of its slot. In layers with a sliding window slots
+are positions in the text, and the first place is for the first raw token that the cache holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 class Buffers:
     """Keys and values for a batch of rows, loaded from caches and read back into caches.
 
-    All parts of a cache that have as many heads and slots are in one object: without head budgets, all layers of a kind.
+    Parts of a cache that have as many heads and slots are in one object: without head budgets, all layers of a kind.
 
     Attributes:
         parts: indices of the parts of a cache that are here, see `HeadGroups.parts`.

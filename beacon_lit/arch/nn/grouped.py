@@ -9,7 +9,7 @@ from torch import Tensor
 from beacon_lit.arch.nn.attention import BeaconAttention, Own, Step
 
 
-def layer_steps(steps: Sequence[Step], members: Sequence[Sequence[Sequence[int]]]) -> tuple[Step, ...]:
+def layer_steps(steps: Sequence[Step], members: Sequence[tuple[tuple[int, ...], ...]]) -> tuple[Step, ...]:
     """Return the step of each layer.
 
     Args:
@@ -19,7 +19,7 @@ def layer_steps(steps: Sequence[Step], members: Sequence[Sequence[Sequence[int]]
     found: list[Step] = []
     for heads in zip(*members, strict=True):
         present = [group for group, own in enumerate(heads) if own]
-        found.append(steps[present[0]] if len(present) == 1 else GroupedStep(tuple(steps), tuple(map(tuple, members))))
+        found.append(steps[present[0]] if len(present) == 1 else GroupedStep(tuple(steps), tuple(members)))
     return tuple(found)
 
 

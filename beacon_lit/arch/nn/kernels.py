@@ -28,7 +28,8 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) ->
     from flash_attn import flash_attn_varlen_func
 
     lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
-    return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True, window_size=_band(layout))
+    band = {} if layout.reach is None else {"window_size": _band(layout)}
+    return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True, **band)
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:

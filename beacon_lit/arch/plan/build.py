@@ -1,7 +1,7 @@
 """Index arithmetic: what a call does to its rows -> the index tensors of its attention step (`layout`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -34,18 +34,20 @@ def build_layout(
         moving: whether open windows hold beacons, so that their entries get other slots later.
         reach: how many raw tokens a query sees in layers with a sliding window; None: layers with memory.
     """
-    placing, selects = config.placing, not config.placing.runs
+    placing = config.placing
     raw = sum(window.length for row in rows for window in row.windows)
     packed = raw + sum(window.beacons for row in rows for window in row.windows)
     if reach is None:
         at = _Cursor(0, raw, packed, 0, sum(row.memory for row in rows))
         windows, ends, moving_end = _walk(rows, config, at, moving)
-        visibility = _visibility(placing, windows, raw) if placing.masked and packed > raw else None
-        selection = _selection(rows, config) if selects and packed > raw else None
-        return _assembled(windows, ends, rows, raw, packed, moving_end, cached, visibility, selection)
-    packed = raw if selects else packed
+        return replace(
+            _assembled(windows, ends, rows, raw, packed, moving_end, cached),
+            visibility=_visibility(placing, windows, raw) if placing.masked and packed > raw else None,
+            selection=None if placing.runs or packed == raw else _selection(rows, config),
+        )
+    packed = packed if placing.runs else raw
     sequences, ends = walk_sliding(rows, reach, raw, placing.runs)
-    return _assembled(sequences, ends, rows, raw, packed, packed, cached, reach=reach)
+    return replace(_assembled(sequences, ends, rows, raw, packed, packed, cached), reach=reach)
 
 
 def _assembled(
@@ -56,9 +58,6 @@ def _assembled(
     packed: int,
     moving_end: int,
     cached: bool,
-    visibility: Visibility | None = None,
-    selection: Selection | None = None,
-    reach: int | None = None,
 ) -> Layout:
     """Turn references into index tensors; `moving_end` is the length of `[stream | moving]`."""
     queries = np.concatenate([one.queries for one in sequences])
@@ -85,9 +84,6 @@ def _assembled(
         cu_q=_cumulative([count for count, _ in lengths]),
         cu_k=_cumulative([count for _, count in lengths]),
         lengths=lengths,
-        reach=reach,
-        visibility=visibility,
-        selection=selection,
         cached=_cached_layout(keys, ends, moving_end, rows) if cached else None,
     )
 

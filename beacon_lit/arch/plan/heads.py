@@ -50,9 +50,7 @@ class HeadGroups:
             for layer, row in zip(with_memory, config.head_budgets, strict=True):
                 found[layer] = tuple(Memory(config.group_shares.index(share)) for share in row)
         kinds = tuple(dict.fromkeys([*map(Memory, range(len(config.group_shares))), *chain(*found)]))
-        members = (
-            tuple(tuple(head for head, own in enumerate(row) if own == kind) for row in found) for kind in kinds
-        )
+        members = (tuple(tuple(head for head, own in enumerate(row) if own == kind) for row in found) for kind in kinds)
         return cls(tuple(members), kinds)
 
     @property

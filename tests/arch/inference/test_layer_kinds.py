@@ -1,4 +1,4 @@
-"""Caches and decoding of models with sliding windows of any size: what is kept, cut, rolled back and written in place."""
+"""Caches and decoding of models with sliding windows of any size: cuts, rollback, static buffers, exports."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers
 from tests.arch.caches import assert_goes_on_alike, assert_same, model, padded
-from tests.arch.inference.test_dense import plain
 from tests.arch.inference.test_decode import generate, logits_of, requests, texts_of
+from tests.arch.inference.test_dense import plain
 from tests.arch.placements import proof
 from tests.arch.test_layer_kinds import FAMILY, REACHES
 from tests.arch.tiny import assert_close, examples, kinds, tokens
