@@ -102,10 +102,11 @@ def head_flops(lm: BeaconModel) -> int:
 
 def _attention(lm: BeaconModel, work: Load) -> int:
     """Count the operations of all layers' scores and values in one forward pass."""
-    pairs: dict[int | None, int] = {None: work.pairs, **work.sliding}
-    kinds = zip(lm.layer_kinds(lm.config), lm.model.layers, strict=True)
-    sizes = sum(layer.self_attn.head_dim * pairs[kind.reach] for kind, layer in kinds)
-    return 4 * lm.config.num_attention_heads * sizes
+    found = 0
+    for kind, layer in zip(lm.layer_kinds(lm.config), lm.model.layers, strict=True):
+        pairs = work.pairs if kind.reach is None else work.sliding[kind.reach]
+        found += 4 * lm.config.num_attention_heads * layer.self_attn.head_dim * pairs
+    return found
 
 
 def _linear_layers(lm: BeaconModel, work: Load) -> Iterator[tuple[int, int, bool]]:
