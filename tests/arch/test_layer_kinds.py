@@ -1,11 +1,13 @@
 """Models whose layers are of two kinds: sliding windows of any size between layers with memory."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn import kernels
@@ -84,6 +86,26 @@ def test_five_of_six_layers_slide() -> None:
     lm = BeaconLM.from_config(config, BEACON)
     assert lm.groups.kinds == (Memory(), Sliding(5))
     assert [layer for layer, group in lm.groups.parts if group == 0] == [5]
+
+
+@torch.no_grad()
+def test_the_text_model_of_a_model_for_text_and_images(tmp_path: Path) -> None:
+    """As docs/models.md says."""
+    text = vars(hf_config(FAMILY, tie_word_embeddings=True)) | {"pad_token_id": 0}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config={name: value for name, value in text.items() if not name.startswith("_")},
+        vision_config=vision | {"image_size": 16, "patch_size": 8},
+        mm_tokens_per_image=4,
+    )
+    whole = Gemma3ForConditionalGeneration(config).eval()
+    with pytest.raises(ValueError, match="'gemma3' is not supported: its config has one for text inside"):
+        BeaconLM.from_config(config, BEACON)
+    plain = Gemma3ForCausalLM(whole.config.text_config)
+    plain.model, plain.lm_head = whole.model.language_model, whole.lm_head
+    plain.save_pretrained(tmp_path)
+    lm, ids = BeaconLM.from_pretrained(str(tmp_path), BEACON).eval(), tokens(1, 8)
+    assert torch.equal(lm(ids).logits, whole(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])

@@ -110,6 +110,21 @@ def test_a_layer_keeps_its_window_and_the_open_one(reach: int) -> None:
         assert len(memory.memory_k) == 1 + 96 // ratio
 
 
+@pytest.mark.parametrize("reach", [1, 5, 30])
+@torch.no_grad()
+def test_bytes_are_those_of_transformers_cache(reach: int) -> None:
+    lm, ids = sliding("select", "raw", kinds("smss", reach)), tokens(1, 20)
+    kept = lm.dense(ids, use_cache=True).past_key_values
+    found = sum(layer.keys.nbytes + layer.values.nbytes for layer in kept.layers)
+    # transformers keeps all tokens where a sliding window has one, as its slices end at -1 + 1.
+    wanted = lm.dense_cache_bytes(20) if reach > 1 else found
+    assert found == wanted
+    assert lm.limits.slot_bytes == 2 * 2 * 8 * 8  # one layer: keys and values of two heads, in float64
+    cache = lm.compress(tokens(1, 100), ratios=4)
+    own = sum(value.nbytes for layer in cache.layers for value in vars(layer).values())
+    assert own == lm.limits.slot_bytes * (cache.rows[0].slots + 3 * (min(reach - 1, 96) + 4))
+
+
 @torch.no_grad()
 def test_a_cache_from_disk_goes_on(tmp_path: Path) -> None:
     lm = sliding("interleave", "raw", kinds("sms", 11))
