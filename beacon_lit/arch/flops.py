@@ -28,7 +28,7 @@ from torch import nn
 from beacon_lit.arch.config import MLP_PROJECTIONS, PROJECTIONS, BeaconConfig
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import FUSED
-from beacon_lit.arch.nn.kernels import pieces
+from beacon_lit.arch.nn.kernels import masks
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.kinds import Sliding
 from beacon_lit.arch.plan.windows import Row
@@ -64,7 +64,7 @@ def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ())
     layout = build_layout(tuple(rows), config)
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
-        pairs = sum(int(mask.sum()) for _, _, mask in pieces(layout) if mask is not None)
+        pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
     sliding = {reach: _sliding_pairs(rows, config, reach) for reach in reaches}
     if layout.selection is not None:  # no beacons run, but their own maps project every raw token
         return Load(layout.raw, 0, layout.raw, pairs, sliding)

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.nn import kernels
+from beacon_lit.arch.plan import sliding
+from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.kinds import Memory, Sliding
 from tests.arch.cases import PLACEMENTS, Case, cases
 from tests.arch.inference.test_dense import plain
 from tests.arch.oracle import RULES
 from tests.arch.placements import proof, test_blind, test_own_unit, test_select
 from tests.arch.test_one_pass import VALUES, compare
-from tests.arch.tiny import assert_close, examples, hf_config, kinds, tiny, tokens
+from tests.arch.tiny import assert_close, examples, gradients, hf_config, kinds, tiny, tokens
 
 FAMILY = "gemma3_text"
 REACHES = (1, 2, 7, 8, 9, 20, 500)  # of windows of up to 9
@@ -60,11 +61,17 @@ def test_a_window_is_the_backbone_bit_for_bit_whatever_the_reach(reach: int, dty
     assert torch.equal(lm(ids).logits, plain(lm, FAMILY, **settings)(ids).logits)
 
 
-def test_a_text_in_blocks_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_in_short_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, ids = tiny(FAMILY, BEACON, dtype=torch.float64), tokens(2, 53)
-    expected = lm(ids, ratios=4).logits
-    monkeypatch.setattr(kernels, "_BLOCK", 3)
-    assert_close(lm(ids, ratios=4).logits, expected, VALUES)
+    expected = lm(ids, labels=ids, ratios=4)
+    wanted = gradients(lm, expected.loss)
+    build_layout.cache_clear()
+    monkeypatch.setattr(sliding, "LONGEST", 3)
+    found = lm(ids, labels=ids, ratios=4)
+    build_layout.cache_clear()
+    assert_close(found.logits, expected.logits, VALUES)
+    for name, gradient in gradients(lm, found.loss).items():
+        assert_close(gradient, wanted[name], 2e-6, name)
 
 
 def test_another_reach_shows() -> None:

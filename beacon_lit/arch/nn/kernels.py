@@ -18,8 +18,6 @@ from torch import Tensor
 from beacon_lit.arch.placements import find_placement
 from beacon_lit.arch.plan.layout import Layout
 
-_BLOCK = 4096  # queries of a sequence with a sliding window that share a mask
-
 Kernel = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
 
 
@@ -55,9 +53,11 @@ def _gqa_option() -> dict[str, Any]:
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
     """Loop over windows with `scaled_dot_product_attention`: any device and dtype, and the only kernel with masks."""
+    queries, keys = zip(*layout.lengths, strict=True)
+    windows = zip(q.split(queries), k.split(keys), v.split(keys), masks(layout), strict=True)
     out = []
-    for queries, keys, mask in pieces(layout):
-        q_i, k_i, v_i = (x.transpose(0, 1)[None] for x in (q[queries], k[keys], v[keys]))
+    for q_i, k_i, v_i, mask in windows:
+        q_i, k_i, v_i = (x.transpose(0, 1)[None] for x in (q_i, k_i, v_i))
         if mask is not None:
             k_i, v_i = (x.repeat_interleave(q_i.shape[1] // x.shape[1], dim=1) for x in (k_i, v_i))
         causal = mask is None and q_i.shape[2] > 1
@@ -69,36 +69,24 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tenso
     return torch.cat(out)
 
 
-def pieces(layout: Layout) -> Iterator[tuple[slice, slice, Tensor | None]]:
-    """Yield the places of queries and keys that attend together, and their (queries, keys) bool mask.
+def masks(layout: Layout) -> Iterator[Tensor | None]:
+    """Yield a (queries, keys) bool mask per window: the causal rule, aligned at the end, and the placement's rule.
 
-    These are windows; of long sequences with a sliding window they are blocks of queries. The mask is the causal rule,
-    aligned at the end, with the placement's rule and the sliding window. It is None for queries that see their own
-    keys only, by the causal rule alone.
+    In layers with a sliding window, keys beyond its reach are hidden as well. None for a window that sees its own
+    tokens only, by the causal rule alone.
     """
-    q_end = k_end = 0
+    end = 0
     for queries, keys in layout.lengths:
-        q_end, k_end = q_end + queries, k_end + keys
-        size, seen = (queries, keys) if layout.reach is None else (_BLOCK, layout.reach - 1)
-        for start in range(q_end - queries, q_end, size):
-            stop = min(start + size, q_end)
-            last = k_end - (q_end - stop)  # behind the last query's own key
-            first = max(last - (stop - start) - seen, k_end - keys)
-            block = slice(start, stop), slice(first, last)
-            yield *block, _mask(layout, *block)
-
-
-def _mask(layout: Layout, queries: slice, keys: slice) -> Tensor | None:
-    """Return the mask of `pieces`."""
-    count, total = queries.stop - queries.start, keys.stop - keys.start
-    # As transformers does, whose results are to be equal bit for bit.
-    hides = layout.reach is not None and total >= layout.reach
-    if layout.visibility is None and count == total and not hides:
-        return None
-    mask = torch.ones(count, total, dtype=torch.bool, device=layout.q_index.device).tril(total - count)
-    if layout.visibility is not None:
-        mask &= layout.visibility.mask(slice(keys.stop - count, keys.stop), keys)
-    return mask if layout.reach is None else mask.triu(total - count - layout.reach + 1)
+        end += keys
+        # From `reach` tokens on transformers masks as well, whose results are to be equal bit for bit.
+        within = layout.reach is None or keys < layout.reach
+        if layout.visibility is None and queries == keys and within:
+            yield None
+            continue
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.q_index.device).tril(keys - queries)
+        if layout.visibility is not None:
+            mask &= layout.visibility.mask(slice(end - queries, end), slice(end - keys, end))
+        yield mask if layout.reach is None else mask.triu(keys - queries - layout.reach + 1)
 
 
 KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}

@@ -1,8 +1,9 @@
 """Lay out a call in layers that see a sliding window of raw tokens (`kinds.Sliding`).
 
-The raw tokens that a row runs are one sequence, whose keys are those before it that its first query sees, and its own;
+The raw tokens that a row runs are a sequence, whose keys are those before it that its first query sees, and its own;
 slots are positions in the text. Beacons are the queries of a second sequence: each stands at the last raw token of its
-unit, between raw tokens whose outputs nobody reads. So both are plain variable-length attention of limited reach.
+unit, between raw tokens whose outputs nobody reads. So both are plain variable-length attention of limited reach. Long
+sequences are cut, since a kernel with masks computes all pairs of a sequence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ import numpy as np
 
 from beacon_lit.arch.plan.references import Attended, End
 from beacon_lit.arch.plan.windows import Row
+
+LONGEST = 4096  # queries of a sequence
 
 
 def walk_sliding(rows: Sequence[Row], reach: int, raw: int, runs: bool) -> tuple[list[Attended], list[End]]:
@@ -22,29 +25,33 @@ def walk_sliding(rows: Sequence[Row], reach: int, raw: int, runs: bool) -> tuple
         raw: raw tokens of the call, R.
         runs: whether beacons run; then they follow the raw tokens in the stream.
     """
-    sequences, ends = [], []
+    sequences: list[Attended] = []
+    ends = []
     token, beacon, memory, opened = 0, raw, 0, sum(row.memory for row in rows)
     for row in rows:
         count, past = sum(window.length for window in row.windows), row.windows[0].past
         cached = np.concatenate([np.arange(memory, memory + row.memory), np.arange(opened, opened + past)])
         refs = np.concatenate([-1 - cached, np.arange(token, token + count)])
         first = row.start - len(cached)  # position in the text of the first reference
-        sequences.append(_attended(refs, first, refs[len(cached) :], row.start, reach))
+        sequences += _attended(refs, first, refs[len(cached) :], row.start, reach)
         if runs and any(window.beacons for window in row.windows):
             places = np.concatenate(list(_beacon_positions(row)))
             queries = refs[places[0] - first : places[-1] - first + 1].copy()
             queries[places - places[0]] = np.arange(beacon, beacon + len(places))
-            sequences.append(_attended(refs, first, queries, places[0], reach))
+            sequences += _attended(refs, first, queries, places[0], reach)
             beacon += len(places)
         ends.append(_end(row, refs, first, reach))
         token, memory, opened = token + count, memory + row.memory, opened + row.open_slots
     return sequences, ends
 
 
-def _attended(refs: np.ndarray, first: int, queries: np.ndarray, start: int, reach: int) -> Attended:
-    """Return the sequence of queries from position `start` on, among `refs` to the raw tokens from `first` on."""
-    span = slice(max(start - reach + 1 - first, 0), start - first + len(queries))
-    return Attended(queries, refs[span], first + np.arange(span.start, span.stop))
+def _attended(refs: np.ndarray, first: int, queries: np.ndarray, start: int, reach: int) -> Iterator[Attended]:
+    """Yield the sequences of queries from position `start` on, among `refs` to the raw tokens from `first` on."""
+    for skipped in range(0, len(queries), LONGEST):
+        own = queries[skipped : skipped + LONGEST]
+        at = start + skipped - first  # among the references
+        span = slice(max(at - reach + 1, 0), at + len(own))
+        yield Attended(own, refs[span], first + np.arange(span.start, span.stop))
 
 
 def _beacon_positions(row: Row) -> Iterator[np.ndarray]:
