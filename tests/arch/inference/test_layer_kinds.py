@@ -140,6 +140,16 @@ def test_a_cache_from_disk_goes_on(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_beacons_between_sliding_windows_identify_a_cache() -> None:
+    """The first and the last layer have no maps of beacons here."""
+    lm = sliding("select", "raw", kinds("sms", 5))
+    cache = lm.compress(tokens(1, 20))
+    lm.model.layers[1].self_attn.beacon_v_proj.weight += 0.1
+    with pytest.raises(ValueError, match="made by another model: it has weights of .*beacon_v_proj"):
+        lm(tokens(1, 4), cache=cache)
+
+
+@torch.no_grad()
 def test_a_wrong_buffer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Controls: another slot, or another reach, in static buffers."""
     lm = sliding("select", "raw", kinds("sms", 5))
