@@ -46,6 +46,7 @@ class HeadGroups:
                 raise ValueError(
                     f"head_budgets of {shape[0]} layers with {shape[1]} KV heads is not allowed; "
                     f"allowed: {len(with_memory)} layers with {heads} KV heads, as the backbone has"
+                    f"{' (none with a sliding window, which have no beacons)' * (len(with_memory) < len(layers))}"
                 )
             for layer, row in zip(with_memory, config.head_budgets, strict=True):
                 found[layer] = tuple(Memory(config.group_shares.index(share)) for share in row)
