@@ -145,7 +145,7 @@ def test_beacons_between_sliding_windows_identify_a_cache() -> None:
     lm = sliding("select", "raw", kinds("sms", 5))
     cache = lm.compress(tokens(1, 20))
     lm.model.layers[1].self_attn.beacon_v_proj.weight += 0.1
-    with pytest.raises(ValueError, match="made by another model: it has weights of .*beacon_v_proj"):
+    with pytest.raises(ValueError, match=r"made by another model: it has weights of .*beacon_v_proj"):
         lm(tokens(1, 4), cache=cache)
 
 
