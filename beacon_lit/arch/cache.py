@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from beacon_lit.arch import cache_export, cache_files
 from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.kinds import LayerKind, kind_of
 from beacon_lit.arch.plan.state import RowState
 from beacon_lit.checks import is_count
 
@@ -22,12 +23,14 @@ class BeaconCache:
 
     Attributes:
         rows: state of each row.
-        layers: keys and values of each layer; with head budgets of each group of heads in each layer.
+        layers: keys and values of each layer; with head budgets of each group of heads in each layer. Layers with a
+            sliding window have the raw tokens before the open window as memory, and no moving entries.
         hidden: (rows + open tokens, D) final hidden states, for each row `[last token before the open window | open
             window]`, raw tokens only. The last one scores the first label of the next call.
         unfinished: "raw" or "beacons": what the open window holds.
         interleaved: whether the placement inserts beacons among a window's raw tokens.
-        groups: for each entry of `layers`, its group of heads; () without head budgets.
+        groups: for each entry of `layers`, its group of heads, see `HeadGroups`; () if there is one.
+        reaches: for each group, how many raw tokens its sliding window has, None for memory; () if all have memory.
         fingerprint: identifies the model that made the cache, see `inference.fingerprint`.
     """
 
@@ -38,6 +41,7 @@ class BeaconCache:
     interleaved: bool = True
     fingerprint: tuple[tuple[str, Any], ...] = ()
     groups: tuple[int, ...] = ()
+    reaches: tuple[int | None, ...] = ()
 
     def __repr__(self) -> str:
         kinds = ("sink", "beacon", "overlap", "window")
@@ -102,14 +106,20 @@ class BeaconCache:
 
     @property
     def _lengths(self) -> dict[str, list[int]]:
-        """Number of entries of each row in the tensors of each kind: memory, open, moving, hidden."""
-        inserted = self.has_moving_window
-        return {
-            **{f"memory{group}": [row.memory_of(group) for row in self.rows] for group in {*self.groups} or {0}},
-            "open": [row.window_slots for row in self.rows],
-            "moving": [row.overlap_slots + (row.window_slots if inserted else 0) for row in self.rows],
-            "hidden": [1 + len(row.open_ids) for row in self.rows],
-        }
+        """Number of entries of each row in the tensors of each kind: hidden, and memory, open, moving of each group."""
+        lengths = {"hidden": [1 + len(row.open_ids) for row in self.rows]}
+        for group in {*self.groups} or {0}:
+            kind = self._kind(group)
+            entries = [kind.entries(row) for row in self.rows]
+            moving = self.has_moving_window and kind.reach is None
+            lengths[f"memory{group}"] = [row.memory for row in entries]
+            lengths[f"open{group}"] = [row.open for row in entries]
+            lengths[f"moving{group}"] = [row.overlap + (row.open if moving else 0) for row in entries]
+        return lengths
+
+    def _kind(self, group: int) -> LayerKind:
+        """Return what the layers of a group of heads keep."""
+        return kind_of(self.reaches[group] if self.reaches else None, group)
 
     def fork(self) -> "BeaconCache":
         """Return a second cache that can be continued independently. Both share storage, which is never written to."""
@@ -208,14 +218,13 @@ class BeaconCache:
         unchanged = {kind for kind, lengths in self._lengths.items() if _is_all(keep[kind], sum(lengths))}
         keep = {kind: places.to(self.hidden.device) for kind, places in keep.items()}
 
-        def take(group: int, name: str, tensor: Tensor) -> Tensor:
-            kind = name.split("_")[0]
-            kind = f"memory{group}" if kind == "memory" else kind
+        def take(group: object, name: str, tensor: Tensor) -> Tensor:
+            kind = f"{name.split('_')[0]}{group}"
             return tensor if kind in unchanged else tensor.index_select(0, keep[kind])
 
         groups = self.groups or (0,) * len(self.layers)
         layers = tuple(layer.map(partial(take, group)) for group, layer in zip(groups, self.layers, strict=True))
-        return replace(self, rows=rows, layers=layers, hidden=take(0, "hidden", self.hidden))
+        return replace(self, rows=rows, layers=layers, hidden=take("", "hidden", self.hidden))
 
     def to(self, target: torch.device | torch.dtype | str) -> "BeaconCache":
         """Return the cache on another device or in another dtype."""
@@ -241,10 +250,12 @@ class BeaconCache:
 
         Raises:
             ValueError: rows that use different numbers of slots, heads that keep different numbers of tokens, open
-                windows with beacons, or more tokens than the open window has room for.
+                windows with beacons, more tokens than the open window has room for, or fewer slots than a sliding
+                window of the backbone has raw tokens.
         """
         slots = sorted({row.slots for row in self.rows})
-        if self.groups:
+        kinds = [self._kind(group) for group in self.groups or (0,) * len(self.layers)]
+        if len({kind for kind in kinds if kind.reach is None}) > 1:
             raise ValueError(
                 "a cache with head_budgets is not allowed: its heads keep different numbers of tokens, Hugging Face's "
                 "caches one number; allowed: a cache of a model without head_budgets"
@@ -264,7 +275,7 @@ class BeaconCache:
                 f"tokens={tokens!r} is not allowed: beyond the open window the plain backbone does not compress; "
                 f"allowed: 0 to {self.room}, what the open window has room for"
             )
-        return cache_export.dynamic_cache(self.rows, self.layers, dict(self.fingerprint))
+        return cache_export.dynamic_cache(self.rows, self.layers, kinds, dict(self.fingerprint))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.
@@ -293,7 +304,7 @@ class BeaconCache:
 
 
 # What caches of one model and one open-window mode share.
-_SETTINGS = ("fingerprint", "unfinished", "interleaved", "groups")
+_SETTINGS = ("fingerprint", "unfinished", "interleaved", "groups", "reaches")
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 

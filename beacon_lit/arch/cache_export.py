@@ -11,21 +11,30 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from beacon_lit.arch.nn.rope import Rope, rotate
 from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.plan.kinds import LayerKind, Memory
 from beacon_lit.arch.plan.state import RowState
 
 
 def dynamic_cache(
-    rows: Sequence[RowState], layers: Sequence[LayerState], fingerprint: Mapping[str, Any]
+    rows: Sequence[RowState],
+    layers: Sequence[LayerState],
+    kinds: Sequence[LayerKind],
+    fingerprint: Mapping[str, Any],
 ) -> DynamicCache:
     """Put the slots of every row into a `DynamicCache`: `[sink | beacons | overlap | open window]`.
+
+    The plain model counts positions in one way, by the slots of memory. In layers with a sliding window the last raw
+    tokens are therefore rotated once more, to the slots before the next one.
 
     Args:
         rows: states of rows that use the same number of slots, without beacons in their open windows.
         layers: keys and values of each layer, all KV heads together.
+        kinds: what each layer keeps.
         fingerprint: the cache's fingerprint, which holds the backbone's RoPE and head size.
 
     Raises:
-        ValueError: a cache with overlap of a model whose architecture is not listed.
+        ValueError: a cache with overlap of a model whose architecture is not listed, or a sliding window of more raw
+            tokens than a row has slots.
     """
     if "rotation" in fingerprint and any(row.overlap_slots for row in rows):
         raise ValueError(
@@ -33,20 +42,53 @@ def dynamic_cache(
             "allowed: overlap=0"
         )
     slots = torch.cat([torch.arange(row.memory_slots, row.memory_slots + row.overlap_slots) for row in rows])
-    rope = _rope(fingerprint, layers[0].moving_k, slots)
+    rope = _rope(fingerprint, Memory.layer_type, layers[0].moving_k, slots)
     rotated = json.loads(fingerprint.get("rotated_layers", "null")) or [True] * len(layers)
     sizes = tuple([getattr(row, kind) for row in rows] for kind in ("memory_slots", "overlap_slots", "window_slots"))
-    return DynamicCache(
-        [
-            (
-                _rows(
-                    (layer.memory_k, rotate(layer.moving_k, *rope) if turned else layer.moving_k, layer.open_k), sizes
-                ),
-                _rows((layer.memory_v, layer.moving_v, layer.open_v), sizes),
+    found: list[tuple[Tensor, ...]] = []
+    for layer, kind, turned in zip(layers, kinds, rotated, strict=True):
+        if kind.reach is not None:
+            found.append(_last_tokens(rows, layer, kind, fingerprint))
+            continue
+        moving = rotate(layer.moving_k, *rope) if turned else layer.moving_k
+        keys, values = (layer.memory_k, moving, layer.open_k), (layer.memory_v, layer.moving_v, layer.open_v)
+        found.append((_rows(keys, sizes), _rows(values, sizes)))
+    cache = DynamicCache(found)
+    for own, kind in zip(cache.layers, kinds, strict=True):
+        if kind.reach is not None:
+            own.cumulative_length = rows[0].slots
+    return cache
+
+
+def _last_tokens(
+    rows: Sequence[RowState], layer: LayerState, kind: LayerKind, fingerprint: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
+    """Return keys and values of the raw tokens that the next one sees, and the size of the sliding window."""
+    assert kind.reach is not None
+    seen = kind.reach - 1
+    if seen == 0:
+        raise ValueError("a cache of a backbone with sliding_window=1 is not allowed; allowed: 2 or more")
+    for row in rows:
+        if row.slots < min(seen, row.seen_tokens):
+            raise ValueError(
+                f"a cache of {row.slots} slots is not allowed: the backbone's sliding window sees "
+                f"{min(seen, row.seen_tokens)} tokens before the next one, which would stand at negative positions; "
+                f"allowed: a longer document, a smaller ratio, or a text of one window"
             )
-            for layer, turned in zip(layers, rotated, strict=True)
-        ]
+    sizes = tuple([getattr(kind.entries(row), name) for row in rows] for name in ("memory", "open"))
+    keys, values = (
+        _rows(parts, sizes)[:, :, -seen:] for parts in ((layer.memory_k, layer.open_k), (layer.memory_v, layer.open_v))
     )
+    ends = torch.arange(-keys.shape[2], 0)  # the slots, counted from the next one
+    turned = []
+    for row, own in zip(rows, keys, strict=True):
+        like = own.to(torch.promote_types(own.dtype, torch.float32))
+        cos, sin = _rope(fingerprint, kind.layer_type, like, row.seen_tokens + ends)
+        new_cos, new_sin = _rope(fingerprint, kind.layer_type, like, row.slots + ends)
+        scale = cos**2 + sin**2  # 1 but for rounding, unless RoPE scales keys as well
+        move = (new_cos * cos + new_sin * sin) / scale, (new_sin * cos - new_cos * sin) / scale
+        turned.append(rotate(like.transpose(0, 1), *move).transpose(0, 1).to(own.dtype))
+    return torch.stack(turned), values, torch.tensor(kind.reach)
 
 
 def _rows(kinds: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
@@ -55,9 +97,10 @@ def _rows(kinds: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([torch.cat(row).transpose(0, 1) for row in parts])
 
 
-def _rope(fingerprint: Mapping[str, Any], like: Tensor, slots: Tensor) -> Rope:
+def _rope(fingerprint: Mapping[str, Any], layer_type: str, like: Tensor, slots: Tensor) -> Rope:
     """Return cos and sin at these slots, as the backbone computes them; all families do so alike."""
     parameters = json.loads(fingerprint["rope_parameters"])
+    parameters = parameters.get(layer_type, parameters)
     # Llama's class rotates all of a head, so the part of a head that is rotated is its head.
     size = int(fingerprint["head_dim"] * parameters.pop("partial_rotary_factor", 1.0))
     names = ("hidden_size", "num_attention_heads")

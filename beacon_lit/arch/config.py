@@ -44,9 +44,9 @@ class BeaconConfig:
             "NAME:RANK" adds a low-rank map to one of these or to the MLP's "gate", "up", "down". Default: "q", "k", "v"
             where beacons are inserted, "k", "v" where they are selected.
         embed_init: "eos" or "bos", the token whose embedding the beacon embedding starts from.
-        head_budgets: for each layer, the share of each KV head in a window's beacons, 1.0 on average, for placements
-            where beacons do not run. Heads of equal shares are computed together, so that few different values are
-            fast. Default: all heads get the same.
+        head_budgets: for each layer with memory, the share of each KV head in a window's beacons, 1.0 on average, for
+            placements where beacons do not run. Heads of equal shares are computed together, so that few different
+            values are fast. Default: all heads get the same.
         unfinished: what the last, still open window holds: "raw" (no beacons, so an input of up to one window equals
             the backbone bit for bit; always in training) or "beacons" (inserted as tokens come).
     """
@@ -146,7 +146,7 @@ class BeaconConfig:
 
         Args:
             positions: position slots of the backbone.
-            slot_bytes: bytes of the keys and values of one slot, all layers.
+            slot_bytes: bytes of the keys and values of one slot, all layers with memory.
         """
         return Limits(
             self.window, self.ratios, self.sink, self.overlap, positions, slot_bytes, head_budgets=self.head_budgets

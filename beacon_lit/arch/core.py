@@ -19,7 +19,7 @@ from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.decoder import Decoder
 from beacon_lit.arch.nn.fuse import compile_pointwise
-from beacon_lit.arch.nn.grouped import GroupedStep
+from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
@@ -29,9 +29,10 @@ from beacon_lit.arch.nn.windows import WindowStep
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
 from beacon_lit.arch.plan.heads import HeadGroups
+from beacon_lit.arch.plan.kinds import LayerKind, Memory
 from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.rows import move
-from beacon_lit.arch.plan.windows import Row, group_rows
+from beacon_lit.arch.plan.windows import Row
 from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios
 
 
@@ -46,7 +47,7 @@ class BeaconModel(PreTrainedModel):
         draw: counter of the next training step's random ratios.
         model: the backbone's decoder, with a beacon embedding.
         lm_head: the backbone's language-model head.
-        groups: the groups of KV heads that get the same number of beacons.
+        groups: the groups of KV heads that keep the same of a text.
     """
 
     attention_class: ClassVar[type[BeaconAttention]]
@@ -62,12 +63,13 @@ class BeaconModel(PreTrainedModel):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
         self.beacon = BeaconConfig.from_dict(config.beacon)
-        self.groups = HeadGroups.of(self.beacon, config.num_hidden_layers, config.num_key_value_heads)
+        kinds = self.layer_kinds(config)
+        self.groups = HeadGroups.of(self.beacon, kinds, config.num_key_value_heads)
         self.attn = "auto"
         self.draw = Draw()
-        for layer in self.model.layers:
+        for layer, kind in zip(self.model.layers, kinds, strict=True):
             layer.self_attn.__class__ = self.attention_class
-            own_maps.install(layer.self_attn, self.beacon.own_maps)
+            own_maps.install(layer.self_attn, kind.own_maps(self.beacon))
             if any(own.name in MLP_PROJECTIONS for own in self.beacon.own_maps):
                 layer.__class__ = self.layer_class
                 own_maps.check_mlp(layer.mlp, self.beacon.params)
@@ -79,6 +81,11 @@ class BeaconModel(PreTrainedModel):
         )
         LossHead.install(self.lm_head, self.logits_divisor)
         self.freeze()
+
+    @classmethod
+    def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
+        """Return what each layer keeps of a text; default: memory in all layers."""
+        return (Memory(),) * config.num_hidden_layers
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -176,6 +183,10 @@ class BeaconModel(PreTrainedModel):
         """Scale the embeddings of tokens and beacons, if the family does so (Granite): (P, D) -> (P, D)."""
         return embedded
 
+    def scale_beacons(self, embedded: Tensor) -> Tensor:
+        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D)."""
+        return embedded
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of final hidden states: (..., D) -> (..., V)."""
         return self.lm_head.divided(self.lm_head(hidden))
@@ -188,13 +199,20 @@ class BeaconModel(PreTrainedModel):
     @property
     def limits(self) -> Limits:
         """Limits of the ratios on this backbone."""
-        return self.beacon.limits(self.positions, self.dense_cache_bytes(1))
+        return self.beacon.limits(self.positions, self._cache_bytes(1, 0))
 
     def dense_cache_bytes(self, tokens: int) -> int:
         """Return the bytes of the keys and values that the backbone keeps for a number of tokens."""
-        config = self.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head * self.dtype.itemsize
+        return self._cache_bytes(tokens, tokens)
+
+    def _cache_bytes(self, tokens: int, sliding: int) -> int:
+        """Count the bytes of tokens in layers with memory, and of the last ones of `sliding` tokens in others."""
+        numbers = 0
+        for layer, group in self.groups.parts:
+            reach, heads = self.groups.kinds[group].reach, len(self.groups.members[group][layer])
+            kept = tokens if reach is None else min(reach - 1, sliding)
+            numbers += kept * 2 * heads * self.model.layers[layer].self_attn.head_dim
+        return numbers * self.dtype.itemsize
 
     def cache_slots(self, tokens: int, ratio: Ratio) -> int:
         """Slots in use of a cache that has read a number of tokens, all windows at one ratio."""
@@ -244,38 +262,38 @@ class BeaconModel(PreTrainedModel):
         layout = layouts[0]
         beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
         raw = self.model.embed_tokens(ids)
-        stream = self.scale_embeddings(torch.cat([raw, beacons.to(raw.dtype)]))
+        stream = self.scale_embeddings(torch.cat([raw, self.scale_beacons(beacons.to(raw.dtype))]))
         parts = self.groups.parts
         known: list[dict[int, LayerState]] = [{} for _ in layouts]
         for (layer, group), state in zip(parts, before, strict=False):
             known[group][layer] = state
-        steps = tuple(self._step(raw, *group) for group in zip(layouts, known, strict=True))
-        step: Step = steps[0] if len(steps) == 1 else GroupedStep(steps, self.groups.members)
-        hidden = self.run_layers(stream, steps[0].q_rope, step)
+        steps = tuple(self._step(raw, *group) for group in zip(layouts, self.groups.kinds, known, strict=True))
+        hidden = self.run_layers(stream, steps[0].q_rope, layer_steps(steps, self.groups.members))
         after = tuple(steps[group].after[layer] for layer, group in parts) if layout.cached else ()
         return hidden[: layout.raw], after
 
-    def _step(self, like: Tensor, layout: Layout, before: dict[int, LayerState]) -> WindowStep:
-        added = None if layout.cached is None else self.rope(like, layout.cached.added_slot)
-        return WindowStep(
-            layout, self.rope(like, layout.q_slot), self.rope(like, layout.k_slot), self.attn, added, before
-        )
+    def _step(self, like: Tensor, layout: Layout, kind: LayerKind, before: dict[int, LayerState]) -> WindowStep:
+        added = None if layout.cached is None else self.rope(like, layout.cached.added_slot, kind)
+        q_rope, k_rope = (self.rope(like, slots, kind) for slots in (layout.q_slot, layout.k_slot))
+        return WindowStep(layout, q_rope, k_rope, self.attn, added, before)
 
     def layouts(self, rows: Sequence[Row], cached: bool = False, moving: bool = False) -> tuple[Layout, ...]:
         """Lay out a pass for each group of heads, on the model's device; see `build_layout`."""
         device = self.model.embed_tokens.weight.device
-        groups = (group_rows(rows, self.beacon, group) for group in range(len(self.groups.members)))
-        return tuple(build_layout(own, self.beacon, cached, moving).to(device) for own in groups)
+        return tuple(
+            build_layout(kind.rows(rows, self.beacon), self.beacon, cached, moving, kind.reach).to(device)
+            for kind in self.groups.kinds
+        )
 
-    def run_layers(self, stream: Tensor, rope: Rope, step: Step) -> Tensor:
-        """Run all layers and the final norm: (P, D) embeddings in stream order -> (P, D) final hidden states."""
+    def run_layers(self, stream: Tensor, rope: Rope, steps: Sequence[Step]) -> Tensor:
+        """Run all layers, each with its step, and the final norm: (P, D) embeddings in stream order -> (P, D)."""
         hidden = stream[None]
-        for layer in self.model.layers:
+        for layer, step in zip(self.model.layers, steps, strict=True):
             hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
         return self.model.norm(hidden)[0]
 
-    def rope(self, like: Tensor, slots: Tensor) -> Rope:
-        """Compute cos and sin (n, H) at n slots, in the dtype and on the device of `like`."""
+    def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:
+        """Compute cos and sin (n, H) at n slots of layers of a kind, in the dtype and on the device of `like`."""
         cos, sin = self.model.rotary_emb(like, slots[None])
         return cos[0], sin[0]
 

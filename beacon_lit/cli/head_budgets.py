@@ -71,9 +71,10 @@ def check_length(length: int, prompt: int, positions: int) -> None:
 
 
 def measure(lm: BeaconLM, texts: Sequence[Sequence[int]], prompt: Sequence[int]) -> Tensor:
-    """Return the importance of the tokens of all texts, (layers, K, tokens); see `repetition_importance`."""
+    """Return the importance of all texts' tokens, (layers with memory, K, tokens); see `repetition_importance`."""
+    layers = lm.groups.with_memory
     with evaluating(lm):
-        return torch.cat([repetition_importance(lm.model, text, prompt) for text in tqdm(texts, "texts")], -1)
+        return torch.cat([repetition_importance(lm.model, text, prompt, layers) for text in tqdm(texts, "texts")], -1)
 
 
 def written(budgets: HeadBudgets, cfg: DictConfig, pieces: int) -> str:

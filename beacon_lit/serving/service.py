@@ -116,6 +116,4 @@ class Service:
 
     def dense_bytes(self, tokens: int) -> int:
         """Return the bytes of the keys and values of so many tokens, without compression."""
-        config, attention = self.lm.config, self.lm.model.layers[0].self_attn
-        values = config.num_hidden_layers * 2 * config.num_key_value_heads * attention.head_dim
-        return tokens * values * self.lm.dtype.itemsize
+        return self.lm.dense_cache_bytes(tokens)

@@ -58,11 +58,16 @@ def save_for_vllm(cache: BeaconCache, path: str | Path) -> CacheFile:
 
     Raises:
         ValueError: several rows, an empty cache, or a cache that the plain backbone cannot go on from, for example
-            one with `head_budgets`; `path` is a folder.
+            one with `head_budgets`; a cache of a backbone with sliding windows; `path` is a folder.
     """
     if len(cache.rows) != 1:
         raise ValueError(
             f"a cache of {len(cache.rows)} rows is not allowed: a file holds one document; allowed: cache.select([row])"
+        )
+    if cache.reaches:
+        raise ValueError(
+            "a cache of a backbone with sliding windows is not allowed: vLLM keeps these layers in blocks of their "
+            "own, which are not written; allowed: a backbone without sliding windows, or cache.to_transformers()"
         )
     past, row = cache.to_transformers(), cache.rows[0]
     if not row.slots:

@@ -20,6 +20,7 @@ def model(
     overlap: int = 2,
     unfinished: str = "raw",
     positions: int = 512,
+    backbone: dict[str, Any] | None = None,
     **settings: Any,
 ) -> BeaconLM:
     """A tiny model with windows of 8 and the policy "cycle" over ratios 2 and 4, in float64 and eval mode."""
@@ -27,7 +28,7 @@ def model(
     beacon = BeaconConfig(
         **defaults | {"placement": placement, "sink": sink, "overlap": overlap, "unfinished": unfinished} | settings
     )
-    return tiny(family, beacon, max_position_embeddings=positions).double().eval()
+    return tiny(family, beacon, max_position_embeddings=positions, **backbone or {}).double().eval()
 
 
 def padded(texts: Sequence[Tensor], left: bool = True) -> tuple[Tensor, Tensor]:

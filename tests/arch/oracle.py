@@ -51,10 +51,14 @@ class Rule:
 
 @dataclass
 class State:
-    """What a layer remembers: memory of each KV head at slots 0, 1, ..., and right behind it the last window's tail."""
+    """What a layer remembers: memory of each KV head at slots 0, 1, ..., and right behind it the last window's tail.
+
+    A layer with a sliding window remembers the raw tokens of the text instead.
+    """
 
     memory: list[list[HeadEntry]]
     tail: list[Entry] = field(default_factory=list)
+    text: list[Entry] = field(default_factory=list)
 
 
 def oracle_logits(
@@ -118,17 +122,21 @@ def run_window(
     lm: BeaconLM, rule: Rule, ids: Tensor, tokens: list[Token], ratio: int | str, start: int, states: list[State]
 ) -> Tensor:
     """One window through all layers. Updates `states`; returns the logits of its raw tokens."""
-    raw, tail = len(ids), len(states[0].tail)
+    raw, tail = len(ids), max(len(state.tail) for state in states)
     visible = torch.tensor([[rule.sees_tail(q)] * tail + [rule.sees(q, k) for k in tokens] for q in tokens])
     own = [sum(rule.sees(q, k) for k in tokens) - 1 if rule.slot is None else rule.slot(q, tokens) for q in tokens]
     slots = tail + torch.tensor(own)  # behind memory
     beacons = lm.model.beacon_embed_tokens.weight.expand(len(tokens) - raw, -1)
-    x = torch.cat([lm.model.embed_tokens.weight[ids], beacons]) * getattr(lm.config, "embedding_multiplier", 1.0)
+    x = torch.cat([lm.model.embed_tokens.weight[ids], beacons]) * embedding_multiplier(lm)
     factor = getattr(lm.config, "residual_multiplier", 1.0)
     is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
     for i, (layer, state) in enumerate(zip(lm.model.layers, states, strict=True)):
         norms = norms_of(layer)
         normed = norms[0](x)
+        if getattr(layer.self_attn, "is_sliding", False):
+            x = x + norms[1](attend_text(lm, layer.self_attn, normed, tokens, start, state))
+            x = x + norms[3](layer.mlp(norms[2](x)[None])[0])
+            continue
         attended, own = attend(lm, layer.self_attn, normed, is_beacon, visible, slots, state)
         kept = [of_head(own[raw:], head) for head in range(len(state.memory))]
         if rule.keeps is not None and ratio not in (0, "drop") and raw == lm.beacon.window:
@@ -141,8 +149,18 @@ def run_window(
     return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight) / getattr(lm.config, "logits_scaling", 1.0)
 
 
+def embedding_multiplier(lm: BeaconLM) -> float:
+    """What embeddings are multiplied by; Gemma's is rounded to float32."""
+    if hasattr(lm.config, "query_pre_attn_scalar"):
+        return torch.tensor(lm.config.hidden_size).sqrt().item()
+    return getattr(lm.config, "embedding_multiplier", 1.0)
+
+
 def norms_of(layer: nn.Module) -> list[nn.Module]:
     """The norms before and after attention, before and after the MLP."""
+    if hasattr(layer, "pre_feedforward_layernorm"):
+        names = ("input", "post_attention", "pre_feedforward", "post_feedforward")
+        return [getattr(layer, f"{name}_layernorm") for name in names]
     if hasattr(layer, "input_layernorm"):
         return [layer.input_layernorm, nn.Identity(), layer.post_attention_layernorm, nn.Identity()]
     return [nn.Identity(), layer.post_attention_layernorm, nn.Identity(), layer.post_feedforward_layernorm]
@@ -175,7 +193,8 @@ def attend(
     q = normed(attention, "q", project(attention, "q", x, is_beacon))
     own = entries(attention, x, is_beacon)
     heads = []
-    scale = getattr(lm.config, "attention_multiplier", attention.head_dim**-0.5)
+    scalar = getattr(lm.config, "query_pre_attn_scalar", attention.head_dim)
+    scale = getattr(lm.config, "attention_multiplier", scalar**-0.5)
     for head in range(q.shape[1]):
         group = head * len(state.memory) // q.shape[1]
         memory = state.memory[group]
@@ -188,6 +207,28 @@ def attend(
         sees = torch.cat([visible.new_ones(len(q), len(memory)), visible], 1)
         heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values)
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
+
+
+def attend_text(lm: BeaconLM, attention: nn.Module, x: Tensor, tokens: list[Token], start: int, state: State) -> Tensor:
+    """(T, D) -> (T, D) in a layer with a sliding window over the raw tokens of the text. Updates `state`.
+
+    A beacon stands where the last raw token of its unit stands, and no token sees it.
+    """
+    is_beacon = torch.tensor([token.is_beacon for token in tokens])[:, None]
+    places = torch.tensor([start + (token.after if token.is_beacon else token.index) for token in tokens])
+    own = entries(attention, x, is_beacon)
+    state.text += [entry for entry, token in zip(own, tokens, strict=True) if not token.is_beacon]
+    keys, values = (torch.stack(part) for part in zip(*state.text, strict=True))
+    q = rotate(lm, attention, normed(attention, "q", project(attention, "q", x, is_beacon)), places)
+    keys = rotate(lm, attention, keys, torch.arange(len(keys)))
+    distance = places[:, None] - torch.arange(len(keys))
+    sees = (distance >= 0) & (distance < lm.config.sliding_window)
+    group = q.shape[1] // keys.shape[1]
+    heads = []
+    for head in range(q.shape[1]):
+        scores = q[:, head] @ keys[:, head // group].T * lm.config.query_pre_attn_scalar**-0.5
+        heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values[:, head // group])
+    return project(attention, "o", torch.cat(heads, -1), is_beacon)
 
 
 def entries(attention: nn.Module, x: Tensor, is_beacon: Tensor) -> list[Entry]:
@@ -226,10 +267,12 @@ def backbone_weights(attention: nn.Module, name: str) -> tuple[Tensor, Tensor | 
 def rotate(lm: BeaconLM, attention: nn.Module, x: Tensor, slots: Tensor) -> Tensor:
     """RoPE of (tokens, heads, H): halves (a, b) of the dimensions that turn, by an angle of slot times frequency."""
     rope = lm.model.rotary_emb
-    if not getattr(lm.config, "no_rope_layers", [1, 1])[attention.layer_idx]:
+    if not getattr(lm.config, "no_rope_layers", [1] * len(lm.model.layers))[attention.layer_idx]:
         return x
-    x, rest = x.split([2 * len(rope.inv_freq), x.shape[-1] - 2 * len(rope.inv_freq)], -1)
-    angle = slots[:, None].float() * rope.inv_freq.float()
-    cos, sin = ((f(angle) * rope.attention_scaling).to(x.dtype)[:, None] for f in (torch.cos, torch.sin))
+    kind = f"{attention.layer_type}_" if hasattr(rope, "full_attention_inv_freq") else ""
+    frequencies, scaling = (getattr(rope, f"{kind}{name}") for name in ("inv_freq", "attention_scaling"))
+    x, rest = x.split([2 * len(frequencies), x.shape[-1] - 2 * len(frequencies)], -1)
+    angle = slots[:, None].float() * frequencies.float()
+    cos, sin = ((f(angle) * scaling).to(x.dtype)[:, None] for f in (torch.cos, torch.sin))
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)

@@ -31,9 +31,12 @@ def counted(lm):
 
 def hidden_square(lm, rows):
     """Operations on pairs that are masked away, which torch counts and we do not."""
-    square = sum(queries * keys for queries, keys in build_layout(rows, lm.beacon).lengths)
-    heads = lm.config.num_attention_heads * lm.model.layers[0].self_attn.head_dim
-    return 12 * lm.config.num_hidden_layers * heads * (square - load(rows, lm.beacon).pairs)
+    work, heads, found = load(rows, lm.beacon, lm.groups.reaches), lm.config.num_attention_heads, 0
+    for kind, layer in zip(lm.layer_kinds(lm.config), lm.model.layers, strict=True):
+        lengths = build_layout(kind.rows(rows, lm.beacon), lm.beacon, reach=kind.reach).lengths
+        pairs = work.pairs if kind.reach is None else work.sliding[kind.reach]
+        found += 12 * heads * layer.self_attn.head_dim * (sum(queries * keys for queries, keys in lengths) - pairs)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,27 @@ def test_trained_layers_have_gradients_of_their_weights():
     lm.model.layers.requires_grad_(True)
     theirs, own, rows = counted(lm)
     assert theirs == own + hidden_square(lm, rows) and own > 1.3 * frozen
+
+
+@pytest.mark.parametrize("placement", ["interleave", "append", "select"])
+@pytest.mark.parametrize("reach", [1, 5, 16, 23, 200])
+def test_pairs_of_a_sliding_window_are_those_of_each_raw_token_and_beacon(placement, reach):
+    params = ("q", "k", "v") if placement != "select" else ("k", "v")
+    lm = tiny(
+        "gemma3_text",
+        BeaconConfig(window=16, ratios=(2, 4, 8), sink=2, overlap=3, placement=placement, params=params),
+        sliding_window=reach,
+    )
+    theirs, own, rows = counted(lm)
+    assert theirs == own + hidden_square(lm, rows)
+    expected = sum(min(reach, position + 1) for length in LENGTHS for position in range(length))
+    for row in rows if placement != "select" else ():
+        start = 0
+        for window in row.windows:
+            ends = (start + (j + 1) * window.ratio - 1 for j in range(window.beacons))
+            expected += sum(min(reach, end + 1) for end in ends)
+            start += window.length
+    assert load(rows, lm.beacon, (reach,)).sliding == {reach: expected}
 
 
 @pytest.mark.parametrize("placement", ["interleave", "append", "step-expansion"])

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,11 +20,13 @@ from beacon_lit.arch.nn.rope import ROPE_TYPES
 from tests.arch.tiny import ALL, DENSE, EXPERTS, OWN, hf_config, tokens
 
 BEACON = BeaconConfig(window=8, ratios=2)
+WIDE = {"gemma3_text": {"sliding_window": 100}}  # without a mask
 pytestmark = pytest.mark.parametrize("family", ALL)
 
 
 def modeling(family: str) -> ModuleType:
-    return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    name = module_name(family)
+    return importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
 def dense(family: str, **values: Any) -> nn.Module:
@@ -31,23 +34,37 @@ def dense(family: str, **values: Any) -> nn.Module:
     return DENSE[family](hf_config(family, **values))
 
 
+def module_name(family: str) -> str:
+    """The folder of a family in transformers."""
+    return family.removesuffix("_text")
+
+
+def ropes(family: str, model: nn.Module) -> dict[str, Any]:
+    """RoPE of each kind of layers, called with values and slots."""
+    rope = model.model.rotary_emb
+    if family != "gemma3_text":
+        return {"": rope}
+    return {kind: partial(rope, layer_type=kind) for kind in ("sliding_attention", "full_attention")}
+
+
 def test_parts_have_their_names(family: str) -> None:
     model = dense(family)
-    assert type(model.model.embed_tokens) is nn.Embedding and type(model.lm_head) is nn.Linear
+    embedding = modeling(family).Gemma3TextScaledWordEmbedding if family == "gemma3_text" else nn.Embedding
+    assert type(model.model.embed_tokens) is embedding and type(model.lm_head) is nn.Linear
     assert model.lm_head.bias is None
     assert callable(model.model.norm) and callable(model.model.rotary_emb)
     for layer in model.model.layers:
         before = "post_feedforward_layernorm" if family == "olmo2" else "input_layernorm"
         assert {"self_attn", "mlp", before, "post_attention_layernorm"} <= dict(layer.named_children()).keys()
         attention = layer.self_attn
-        assert f"{type(attention).__name__.lower()}" == f"{family.replace('_', '')}attention"
-        scaling = OWN["granite"]["attention_multiplier"] if family == "granite" else 8**-0.5
+        assert f"{type(attention).__name__.lower()}" == f"{module_name(family).replace('_', '')}attention"
+        scaling = {"granite": OWN["granite"]["attention_multiplier"], "gemma3_text": 20**-0.5}.get(family, 8**-0.5)
         assert attention.head_dim == 8 and attention.scaling == scaling
         for name in ("qkv", "o") if family == "phi3" else "qkvo":
             projection = getattr(attention, f"{name}_proj")
             assert type(projection) is nn.Linear
             assert (projection.bias is not None) == (family == "qwen2" and name != "o")
-        sizes = {"qwen3": 8, "qwen3_moe": 8, "olmo2": 32}
+        sizes = {"qwen3": 8, "qwen3_moe": 8, "olmo2": 32, "gemma3_text": 8}
         assert hasattr(attention, "q_norm") == hasattr(attention, "k_norm") == (family in sizes)
         assert family not in sizes or len(attention.q_norm.weight) == sizes[family]
         assert hasattr(layer.mlp, "experts") == (family in EXPERTS)
@@ -75,6 +92,8 @@ def test_a_layer_passes_unknown_arguments_on_to_its_attention(family: str) -> No
     assert seen[0]["beacon"] is step and seen[0]["position_embeddings"] is rope
     if family == "olmo2":
         expected = x + layer.post_feedforward_layernorm(layer.mlp(x))  # the norm of zeros is zero
+    elif family == "gemma3_text":
+        expected = x + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x)))
     else:
         factor = OWN["granite"]["residual_multiplier"] if family == "granite" else 1.0
         expected = x + factor * layer.mlp(layer.post_attention_layernorm(x))
@@ -102,16 +121,18 @@ def test_a_layer_checkpoints_itself(family: str) -> None:
 
 
 def test_rope_takes_slots_and_gives_cos_and_sin(family: str) -> None:
-    rope = dense(family).model.rotary_emb
     slots = torch.tensor([[3, 0, 3, 500]])
-    cos, sin = rope(torch.zeros(1, dtype=torch.float64), slots)
-    size = 4 if family == "phi3" else 8  # of which half turns
-    dtype = torch.float32 if family == "olmo2" else torch.float64
-    assert cos.shape == sin.shape == (1, 4, size) and cos.dtype == sin.dtype == dtype
-    theta = hf_config(family).rope_parameters["rope_theta"]
-    angle = slots[0, :, None] * theta ** (-torch.arange(0, size, 2) / size)
-    torch.testing.assert_close(cos[0].float(), torch.cat([angle, angle], -1).cos(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(sin[0].float(), torch.cat([angle, angle], -1).sin(), atol=1e-4, rtol=0)
+    for kind, rope in ropes(family, dense(family)).items():
+        cos, sin = rope(torch.zeros(1, dtype=torch.float64), slots)
+        size = 4 if family == "phi3" else 8  # of which half turns
+        dtype = torch.float32 if family == "olmo2" else torch.float64
+        assert cos.shape == sin.shape == (1, 4, size) and cos.dtype == sin.dtype == dtype
+        settings = hf_config(family).rope_parameters
+        settings = settings.get(kind, settings)
+        angle = slots[0, :, None] * settings["rope_theta"] ** (-torch.arange(0, size, 2) / size)
+        angle = angle / settings.get("factor", 1.0)
+        torch.testing.assert_close(cos[0].float(), torch.cat([angle, angle], -1).cos(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(sin[0].float(), torch.cat([angle, angle], -1).sin(), atol=1e-4, rtol=0)
 
 
 def test_rotation_is_the_familys_to_the_bit(family: str) -> None:
@@ -128,18 +149,22 @@ def test_rotation_is_the_familys_to_the_bit(family: str) -> None:
 
 
 def test_the_model_is_embedding_layers_norm_and_head(family: str) -> None:
-    """Nothing else happens between ids and logits but Granite's two multipliers, such as dropout or a cap."""
-    model, ids, own = dense(family), tokens(1, 9), OWN["granite"] if family == "granite" else {}
+    """Nothing else happens between ids and logits but multipliers of Granite and Gemma, such as dropout or a cap."""
+    model, ids, own = dense(family, **WIDE.get(family, {})), tokens(1, 9), OWN["granite"] if family == "granite" else {}
     x = model.model.embed_tokens(ids) * own.get("embedding_multiplier", 1.0)
-    rope = model.model.rotary_emb(x, torch.arange(9)[None])
+    if family == "gemma3_text":
+        assert torch.equal(x, model.model.embed_tokens.weight[ids] * torch.tensor(32**0.5))
+    found = {kind: rope(x, torch.arange(9)[None]) for kind, rope in ropes(family, model).items()}
     for layer in model.model.layers:
-        x = layer(x, attention_mask=None, position_embeddings=rope)
+        kind = layer.self_attn.layer_type if len(found) > 1 else ""
+        x = layer(x, attention_mask=None, position_embeddings=found[kind])
     assert torch.equal(model.lm_head(model.model.norm(x)) / own.get("logits_scaling", 1.0), model(ids).logits)
 
 
 def test_rope_settings_are_in_one_place(family: str) -> None:
-    rope = hf_config(family).rope_parameters
-    assert rope["rope_type"] == "default" and rope["rope_theta"] > 0
+    settings = hf_config(family).rope_parameters
+    for kind, rope in settings.items() if family == "gemma3_text" else [("", settings)]:
+        assert rope["rope_type"] == ("linear" if kind == "full_attention" else "default") and rope["rope_theta"] > 0
     assert set(ROPE_TYPES) - {"default"} <= ROPE_INIT_FUNCTIONS.keys()
     assert {"dynamic", "longrope"} <= ROPE_INIT_FUNCTIONS.keys()
 
@@ -155,16 +180,19 @@ def test_frequencies_of_allowed_types_do_not_depend_on_the_length(family: str, r
         with pytest.raises((StrictDataclassClassValidationError, KeyError), match="longrope"):
             hf_config(family, rope_parameters=values)
         return
-    embedding = dense(family, rope_parameters=values).model.rotary_emb
-    before = embedding.inv_freq.clone()
+    nested = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e3}, "full_attention": values}
+    model = dense(family, rope_parameters=nested if family == "gemma3_text" else values)
+    embedding = ropes(family, model)["full_attention" if family == "gemma3_text" else ""]
+    name = "full_attention_inv_freq" if family == "gemma3_text" else "inv_freq"
+    before = getattr(model.model.rotary_emb, name).clone()
     short = embedding(torch.zeros(1), torch.arange(10)[None])[0]
     long = embedding(torch.zeros(1), torch.arange(5000)[None])[0]
-    assert torch.equal(embedding.inv_freq, before) and torch.equal(long[:, :10], short)
+    assert torch.equal(getattr(model.model.rotary_emb, name), before) and torch.equal(long[:, :10], short)
 
 
 def test_configs_round_trip_through_dicts(family: str) -> None:
     rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e4}
-    config = hf_config(family, **{} if family == "phi3" else {"rope_parameters": rope})
+    config = hf_config(family, **{} if family in ("phi3", "gemma3_text") else {"rope_parameters": rope})
     values = config.to_dict()
     again = type(config).from_dict(values)
     assert values["model_type"] == family and again.rope_parameters == config.rope_parameters

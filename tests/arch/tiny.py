@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -45,6 +47,7 @@ CLASSES = {
     "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
 }
 CONFIGS = {family: config for family, (config, _) in CLASSES.items()}
 DENSE = {family: dense for family, (_, dense) in CLASSES.items()}
@@ -80,6 +83,13 @@ OWN: dict[str, dict[str, Any]] = {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
         "experts_implementation": "eager",
     },
+    "gemma3_text": {
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "query_pre_attn_scalar": 20,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e5},
+        },
+    },
     "mixtral": {
         "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 16, "experts_implementation": "eager",
     },
@@ -95,6 +105,12 @@ def examples(count: int) -> Callable[[Any], Any]:
 def hf_config(family: str, **values: Any) -> PretrainedConfig:
     """A family's config: hidden size 32, two layers, 4 query heads on 2 key heads."""
     return CONFIGS[family](**{**SIZES, **copy.deepcopy(OWN.get(family, {})), **values})
+
+
+def kinds(pattern: str, reach: int) -> dict[str, Any]:
+    """Settings of a Gemma 3 with a layer for each letter: s(liding window) or m(emory)."""
+    types = ["sliding_attention" if letter == "s" else "full_attention" for letter in pattern]
+    return {"layer_types": types, "num_hidden_layers": len(types), "sliding_window": reach}
 
 
 def tiny(

@@ -8,11 +8,12 @@ from transformers import PretrainedConfig
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.kernels import check_kernel
-from beacon_lit.arch.nn.rope import ROPE_TYPES, positions
+from beacon_lit.arch.nn.rope import ROPE_TYPES, positions, rope_settings
 
 # Fields of a config that `beacon_model` sets anew, and `auto_map`, code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
 _RANDOM = ("attention_dropout", "resid_pdrop", "router_jitter_noise")  # what families would draw in training
+CAPS = ("attn_logit_softcapping", "final_logit_softcapping")  # nothing here caps logits
 
 M = TypeVar("M", bound=BeaconModel)
 ClassOf = Callable[[PretrainedConfig], type[M]]
@@ -41,16 +42,27 @@ def beacon_model(
         ValueError: see `BeaconLM.from_config`.
     """
     model_class = class_of(hf_config)
-    rope = hf_config.rope_parameters["rope_type"]
-    if rope not in ROPE_TYPES:
-        raise ValueError(
-            f"rope_type={rope!r} is not allowed: its frequencies change with the length of the text, and memory keys "
-            f"are rotated once; allowed: {', '.join(ROPE_TYPES)}"
-        )
+    for rope in (settings["rope_type"] for settings in rope_settings(hf_config).values()):
+        if rope not in ROPE_TYPES:
+            raise ValueError(
+                f"rope_type={rope!r} is not allowed: its frequencies change with the length of the text, and memory "
+                f"keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
+            )
     for name in _RANDOM:
         if getattr(hf_config, name, 0):
             raise ValueError(f"{name}={getattr(hf_config, name)} is not allowed; allowed: 0")
-    _check_window(hf_config, beacon)
+    for name in CAPS:
+        if getattr(hf_config, name, None):
+            raise ValueError(
+                f"{name}={getattr(hf_config, name)} is not allowed: neither the attention kernels nor the loss cap "
+                f"logits; allowed: null"
+            )
+    if getattr(hf_config, "use_bidirectional_attention", False):
+        raise ValueError(
+            "use_bidirectional_attention=True is not allowed: beacons need causal attention; allowed: False"
+        )
+    slides = any(kind.reach is not None for kind in model_class.layer_kinds(hf_config))
+    _check_window(hf_config, beacon, None if slides else getattr(hf_config, "sliding_window", None))
     check_kernel(attn, beacon.placement)
     kept = {
         name: value
@@ -63,7 +75,8 @@ def beacon_model(
     return model_class, config
 
 
-def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig) -> None:
+def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig, sliding: int | None) -> None:
+    """Raise a ValueError if a window needs too many positions, or more than a sliding window that is not used."""
     limit = positions(hf_config)
     slots = beacon.sink + beacon.overlap + beacon.window + beacon.window // min(beacon.ratios)
     if slots > limit:
@@ -71,7 +84,6 @@ def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig) -> None:
             f"window={beacon.window} needs {slots} position slots (sink, overlap, window and its beacons at ratio "
             f"{min(beacon.ratios)}); allowed: at most the backbone's {limit} (max_position_embeddings)"
         )
-    sliding = getattr(hf_config, "sliding_window", None)
     kinds = getattr(hf_config, "layer_types", None) or ("sliding_attention",)  # Mistral has no list: all layers slide
     if sliding is not None and "sliding_attention" in kinds and beacon.window > sliding:
         raise ValueError(

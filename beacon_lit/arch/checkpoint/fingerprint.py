@@ -12,6 +12,7 @@ from beacon_lit.arch.checkpoint.quantized import is_plain
 from beacon_lit.arch.checkpoint.sharded import gathered
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import part
+from beacon_lit.arch.nn.rope import rope_settings
 
 _SHAPE_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -23,7 +24,8 @@ def shapes(config: PretrainedConfig) -> dict[str, Any]:
     """Return the fields of a backbone's config that beacons depend on."""
     fields = {name: getattr(config, name, None) for name in _SHAPE_FIELDS}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return {"family": family(config), **fields, "head_dim": head, "rope_theta": config.rope_parameters["rope_theta"]}
+    rope = rope_settings(config)["full_attention"]
+    return {"family": family(config), **fields, "head_dim": head, "rope_theta": rope["rope_theta"]}
 
 
 def sample(model: BeaconModel) -> dict[str, list[float]]:

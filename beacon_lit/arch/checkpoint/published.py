@@ -68,8 +68,8 @@ def _check_backbone(model: BeaconModel) -> None:
     config = model.config
     only_head_dim = config.hidden_size // config.num_attention_heads  # the paper's code derives it
     head_dim = getattr(config, "head_dim", None) or only_head_dim
-    rope = config.rope_parameters["rope_type"]
     _require(family(config) in FAMILIES, "model_type", family(config), ", ".join(FAMILIES))
+    rope = config.rope_parameters["rope_type"]
     _require(rope in ROPE_TYPES, "rope_type", rope, ", ".join(ROPE_TYPES))
     allowed = f"{only_head_dim}, hidden_size / num_attention_heads"
     _require(head_dim == only_head_dim, "head_dim", head_dim, allowed)

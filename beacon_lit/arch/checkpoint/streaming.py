@@ -63,7 +63,7 @@ def stream(
     with torch.device("meta"):
         model = model_class(config)
     stored = stored_parameters(model, files)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers are computed, not loaded
+    _compute_buffers(model)
     model.freeze()
     names = {name for name, _ in model.named_parameters()}
     info = {"missing_keys": sorted(names - stored.keys()), "unexpected_keys": sorted(stored.keys() - names)}
@@ -78,6 +78,15 @@ def stream(
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(source.weights, **source.hub)
     return model, info
+
+
+def _compute_buffers(model: BeaconModel) -> None:
+    """Compute the buffers, which are in no file: RoPE's frequencies, and the scale of embeddings in some families."""
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    embedding = model.model.embed_tokens
+    for name, buffer in list(embedding.named_buffers()):
+        setattr(embedding, name, torch.empty_like(buffer, device="cpu"))
+        model._init_weights(embedding)  # transformers; the weights are still on the meta device
 
 
 def _fill(

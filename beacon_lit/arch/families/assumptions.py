@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
+from beacon_lit.arch.checkpoint.backbone import CAPS
 from beacon_lit.arch.nn.fused import part
 
 _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")  # names of the field in configs
@@ -13,7 +14,6 @@ _ATTENTION = ("full_attention", "sliding_attention", "attention")
 _STATES = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "hybrid", "hybrid_sliding")
 _STATE_SIZES = ("state_size", "ssm_state_size", "mamba_d_state", "conv_L_cache", "rescale_every")
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
-_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 # Settings that stand for fixed frequencies; others, such as scales that grow with positions, are not known.
 _ROPE = (
     "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "truncate",
@@ -29,6 +29,8 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
     Args:
         config: the backbone's config.
     """
+    if getattr(config, "text_config", None) is not None:
+        yield "its config has one for text inside (text_config), beside others such as one for images"
     kinds = {kind for name in _LAYER_KINDS for kind in getattr(config, name, None) or ()}
     if kinds & set(_STATES) or any(getattr(config, name, None) for name in _STATE_SIZES):
         yield (
@@ -44,7 +46,7 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
         yield "rope_parameters differ between kinds of layers"
     for name in sorted(set(rope or ()) - set(_ROPE)) if "rope_type" in (rope or ()) else ():
         yield f"its rope_parameters have a setting {name}"
-    for name in _CAPS:
+    for name in CAPS:
         if getattr(config, name, None):
             yield f"{name}={getattr(config, name)} caps logits, which the attention kernels do not"
     for name in _SIZES:

@@ -14,9 +14,8 @@ from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
-from beacon_lit.arch.inference.static import Buffers, StaticStep, with_room
-from beacon_lit.arch.nn.attention import Step
-from beacon_lit.arch.nn.grouped import GroupedStep
+from beacon_lit.arch.inference.static import Buffers, with_room
+from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.plan.state import RowState
 
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
@@ -98,7 +97,8 @@ class StaticDecoding(Decoding):
 
     def _check_positions(self, rows: Sequence[int]) -> None:
         for row in rows:
-            if max(stack.used(self.states[row]) for stack in self.stacks) + self.unlisted[row] >= self.lm.positions:
+            used = (stack.used(self.states[row]) for stack in self.stacks if stack.kind.reach is None)
+            if max(used) + self.unlisted[row] >= self.lm.positions:
                 raise ValueError(
                     f"row {row} needs more than the backbone's {self.lm.positions} position slots "
                     f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
@@ -142,21 +142,13 @@ class StaticDecoding(Decoding):
         """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
         lm, places = self.lm, self.places[-1]
         embedded = lm.scale_embeddings(lm.model.embed_tokens(self.new_ids))
-        steps = tuple(self._step(embedded, *stack) for stack in zip(self.stacks, self.places[:-1], strict=True))
-        members = tuple(stack.members for stack in self.stacks)
-        step: Step = steps[0] if len(steps) == 1 else GroupedStep(steps, members)
-        hidden = lm.run_layers(embedded, steps[0].rope, step)
+        steps = [stack.step(embedded, own) for stack, own in zip(self.stacks, self.places[:-1], strict=True)]
+        members = [stack.members for stack in self.stacks]
+        hidden = lm.run_layers(embedded, steps[0].rope, layer_steps(steps, members))
         rows = torch.arange(len(places), device=places.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids
         return lm.logits(hidden)
-
-    def _step(self, like: Tensor, stack: Buffers, slots: Tensor) -> StaticStep:
-        seen = torch.arange(stack.slots, device=slots.device) <= slots[:, None]
-        half = like.dtype in (torch.bfloat16, torch.float16)
-        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=slots.device)
-        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
-        return StaticStep(stack.keys, stack.values, slots, self.lm.rope(like, slots), bias, stack.index)
 
     def _load(self, row: int, cache: BeaconCache, place: int, known: RowState | None = None) -> None:
         """Load row `place` of a cache into `row`, where the memory of the state `known` is already."""
@@ -165,7 +157,7 @@ class StaticDecoding(Decoding):
             if stack.needed(state) >= stack.slots:
                 stack.grow(with_room(stack.needed(state)))
                 self.graph = None
-            stack.load(row, cache, place, 0 if known is None else known.memory_of(stack.group))
+            stack.load(row, cache, place, 0 if known is None else stack.known(known, state))
         start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
         self.hidden[row, :count] = cache.hidden[start : start + count]
         self.states[row], self.unlisted[row] = state, 0

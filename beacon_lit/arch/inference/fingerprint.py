@@ -61,6 +61,8 @@ def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     if model.beacon.head_budgets is not None:  # caches written without them have no such entry
         settings["head_budgets"] = model.beacon.head_budgets
+    if model.groups.reaches:
+        settings["reaches"] = tuple(model.groups.kinds[group].reach for _, group in model.groups.parts)
     rope = {"rope_parameters": json.dumps(model.config.rope_parameters, sort_keys=True, default=str)}
     if not all(rotated_layers(model.config)):
         rope["rotated_layers"] = json.dumps(rotated_layers(model.config))
@@ -72,13 +74,13 @@ def _compute(model: BeaconModel) -> Fingerprint:
 
 
 def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:
-    """Return some trained parameters by name: the beacon embedding, the own maps of the first and last layer, and the
-    first two and last two tensors of the adapter."""
-    last = len(model.model.layers) - 1
-    layers = tuple(f"model.layers.{i}." for i in {0, last})
+    """Return some trained parameters by name: the beacon embedding, the own maps of the first and last layer with such
+    maps, and the first two and last two tensors of the adapter."""
     named = list(model.named_parameters())
     adapter = [(name, value) for name, value in named if is_adapter(name)]
     own = [(name, value) for name, value in named if is_beacon(name)]
+    numbers = [int(name.split(".")[2]) for name, _ in own if name.startswith("model.layers.")]
+    layers = tuple(f"model.layers.{i}." for i in {min(numbers), max(numbers)}) if numbers else ()
     beacons = [(name, value) for name, value in own if name.startswith(layers) or "layers" not in name]
     return beacons + adapter[:2] + adapter[-2:]
 

@@ -40,15 +40,16 @@ def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> Beac
     """
     weight = lm.model.embed_tokens.weight
     config, dtype, device = lm.config, weight.dtype, weight.device  # not `new_empty`, which a spread weight spreads
-    head = lm.model.layers[0].self_attn.head_dim
-    counts = [len(lm.groups.members[group][layer]) for layer, group in lm.groups.parts]
-    none = {count: torch.empty(0, count, head, dtype=dtype, device=device) for count in counts}
+    groups, layers = lm.groups, lm.model.layers
+    shapes = [(len(groups.members[group][layer]), layers[layer].self_attn.head_dim) for layer, group in groups.parts]
+    none = {shape: torch.empty(0, *shape, dtype=dtype, device=device) for shape in shapes}
     return BeaconCache(
         rows=(RowState(lm.beacon.window if capacity is None else capacity),) * rows,
-        layers=tuple(LayerState(*[none[count]] * 6) for count in counts),
+        layers=tuple(LayerState(*[none[shape]] * 6) for shape in shapes),
         hidden=torch.zeros(rows, config.hidden_size, dtype=dtype, device=device),
         unfinished=open_window_mode(lm, None, None),
         interleaved=lm.beacon.placing.inserts,
         fingerprint=fingerprint(lm),
-        groups=() if lm.beacon.head_budgets is None else tuple(group for _, group in lm.groups.parts),
+        groups=() if len(groups.kinds) == 1 and lm.beacon.head_budgets is None else tuple(g for _, g in groups.parts),
+        reaches=tuple(kind.reach for kind in groups.kinds) if groups.reaches else (),
     )

@@ -1,7 +1,8 @@
 """Static buffers of keys and values, which decoding token by token reads and writes in place.
 
-A row has `S` places: a key is at the index of its slot, `[memory | overlap | open window]`, and the last place is
-scratch for rows that read nothing in a step.
+A row has `S` places for `[memory | overlap | open window]`, one per slot, and the last place is scratch for rows that
+read nothing in a step. In layers with memory a key is at the index of its slot. In layers with a sliding window slots
+are positions in the text, and the first place is for the first raw token that the cache holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,9 @@ class StaticStep:
 
     Attributes:
         keys, values: (layers, B, K, S, H); keys and values of the new tokens are written into them.
-        slots: (B,) int64, slots of the new tokens.
-        rope: cos and sin at these slots.
-        bias: (B, 1, S), 0 for slots that a row sees, -inf for others.
+        slots: (B,) int64, places of the new tokens.
+        rope: cos and sin at the slots of the new tokens.
+        bias: (B, 1, S), 0 for places that a row sees, -inf for others.
         index: the place of each layer among `keys` and `values`.
     """
 
@@ -87,35 +88,38 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 class Buffers:
     """Keys and values for a batch of rows, loaded from caches and read back into caches.
 
-    All layers are in one object, but with head budgets those parts of a cache that have as many heads and slots.
+    Parts of a cache that have as many heads and slots are in one object: without head budgets, all layers of a kind.
 
     Attributes:
         parts: indices of the parts of a cache that are here, see `HeadGroups.parts`.
-        group: their group of heads.
+        kind: what their layers keep.
         index: the place of each layer among `keys` and `values`.
         members: for each layer, its KV heads that are here.
         keys, values: (parts, B, K, S, H).
         tails: overlap keys and values of each row, (layers, o, K, H). Here the keys are not rotated, since they move
             when the window closes; in `keys` they are rotated.
+        first: (B,) int64, the slot of each row's first place.
     """
 
     def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int]) -> None:
-        self.lm, self.parts, self.group = lm, tuple(parts), lm.groups.parts[parts[0]][1]
+        group = lm.groups.parts[parts[0]][1]
+        self.lm, self.parts, self.kind = lm, tuple(parts), lm.groups.kinds[group]
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
-        heads = enumerate(lm.groups.members[self.group])
+        heads = enumerate(lm.groups.members[group])
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
         slots = with_room(max(map(self.needed, cache.rows)))
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
         self.tails = [(first[None], first[None])] * len(cache.rows)
+        self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
     def all(cls, lm: BeaconModel, cache: BeaconCache) -> "tuple[Buffers, ...]":
         """Make room for all parts of a cache; nothing is loaded."""
-        alike: dict[tuple[int, int], list[int]] = {}
-        for part, (layer, group) in enumerate(lm.groups.parts):
-            alike.setdefault((group, len(lm.groups.members[group][layer])), []).append(part)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for part, (_, group) in enumerate(lm.groups.parts):
+            alike.setdefault((group, *cache.layers[part].memory_k.shape[1:]), []).append(part)
         return tuple(cls(lm, cache, parts) for parts in alike.values())
 
     @property
@@ -123,13 +127,35 @@ class Buffers:
         """S."""
         return self.keys.shape[3]
 
+    def step(self, like: Tensor, places: Tensor) -> StaticStep:
+        """Make the step that reads one token for each row.
+
+        Args:
+            like: (B, D) embeddings.
+            places: (B,) int64, places of the new tokens.
+        """
+        indices, reach = torch.arange(self.slots, device=places.device), self.kind.reach
+        seen = indices <= places[:, None]
+        if reach is not None:
+            seen &= indices > places[:, None] - reach
+        half = like.dtype in (torch.bfloat16, torch.float16)
+        bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=places.device)
+        bias = bias.masked_fill(~seen, float("-inf"))[:, None]
+        rope = self.lm.rope(like, places if reach is None else places + self.first, self.kind)
+        return StaticStep(self.keys, self.values, places, rope, bias, self.index)
+
     def used(self, state: RowState) -> int:
         """Return all slots that a row uses."""
-        return state.memory_of(self.group) + state.overlap_slots + state.window_slots
+        return sum(self.kind.entries(state))
 
     def needed(self, state: RowState) -> int:
         """Return the slots that a row needs when its open window is full."""
-        return state.memory_of(self.group) + state.overlap_slots + state.capacity
+        memory, overlap, _ = self.kind.entries(state)
+        return memory + overlap + state.capacity
+
+    def known(self, before: RowState, state: RowState) -> int:
+        """Return how many slots of memory keep their places where a row goes on from one state to another."""
+        return self.kind.entries(before).memory if self.kind.first_slot(before) == self.kind.first_slot(state) else 0
 
     def grow(self, slots: int) -> None:
         """Make room for a number of slots, in new buffers."""
@@ -138,8 +164,9 @@ class Buffers:
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
         states = cache.rows[: row + 1]
-        sizes = [(state.memory_of(self.group), state.overlap_slots, state.window_slots) for state in states]
+        sizes = [self.kind.entries(state) for state in states]
         m, o, t = sizes[-1]
+        self.first[place] = self.kind.first_slot(states[-1])
         start_m, start_o, start_t = (sum(size[:-1]) for size in zip(*sizes, strict=True))
 
         def part(name: str, start: int, end: int) -> Tensor:
@@ -155,15 +182,15 @@ class Buffers:
 
     def _rotated(self, keys: Tensor, slots: Tensor) -> Tensor:
         """Apply each layer's RoPE: (layers, n, K, H) at n slots -> (layers, n, K, H)."""
-        rope = self.lm.rope(keys, slots)
+        rope = self.lm.rope(keys, slots, self.kind)
         layers = [self.lm.model.layers[layer].self_attn for layer in self.index]
         return torch.stack([layer.rotate(each, *rope) for layer, each in zip(layers, keys, strict=True)])
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
         """Return keys and values of some rows, as caches hold them: for each of `parts`."""
-        pairs = list(zip(places, states, strict=True))
-        memory = [(place, 0, state.memory_of(self.group)) for place, state in pairs]
-        opened = [(place, self.used(state) - state.window_slots, self.used(state)) for place, state in pairs]
+        sizes = [(place, *self.kind.entries(state)) for place, state in zip(places, states, strict=True)]
+        memory = [(place, 0, m) for place, m, _, _ in sizes]
+        opened = [(place, m + o, m + o + t) for place, m, o, t in sizes]
         tails = zip(*(self.tails[place] for place in places), strict=True)
         kinds = (_rows(buffer, spans) for spans in (memory, opened) for buffer in (self.keys, self.values))
         moving = (torch.cat(tail, 1) for tail in tails)
@@ -173,6 +200,7 @@ class Buffers:
         """Copy row `places[i]` into row i, for every i."""
         for layer in (*self.keys, *self.values):
             layer.copy_(layer[places])
+        self.first.copy_(self.first[places])
         self.tails = [self.tails[place] for place in places.tolist()]
 
 

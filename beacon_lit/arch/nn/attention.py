@@ -53,7 +53,7 @@ class BeaconAttention(_Attention):
 
 
 class Step(Protocol):
-    """How queries see keys; all layers of a pass share one.
+    """How queries see keys; all layers of one kind share a step in a pass.
 
     Attributes:
         raw: R; stream positions from R on are beacons.

@@ -17,6 +17,8 @@ class DecoderLayer(Protocol):
 
     def children(self) -> Iterator[nn.Module]: ...
 
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+
     def __call__(self, hidden: Tensor, **options: Any) -> Tensor:
         """Run the layer: (1, P, D) -> (1, P, D)."""
 

@@ -1,4 +1,4 @@
-"""Attend in groups of heads that have memory of different lengths."""
+"""Attend in layers whose heads keep different things: a step for each group of heads, or for each layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,20 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.nn.attention import BeaconAttention, Own, Step
+
+
+def layer_steps(steps: Sequence[Step], members: Sequence[tuple[tuple[int, ...], ...]]) -> tuple[Step, ...]:
+    """Return the step of each layer.
+
+    Args:
+        steps: the pass as each group of heads sees it.
+        members: for each group, for each layer, the KV heads of the group.
+    """
+    found: list[Step] = []
+    for heads in zip(*members, strict=True):
+        present = [group for group, own in enumerate(heads) if own]
+        found.append(steps[present[0]] if len(present) == 1 else GroupedStep(tuple(steps), tuple(members)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

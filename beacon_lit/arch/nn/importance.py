@@ -18,7 +18,9 @@ _WEIGHTS = 2**22  # attention weights that exist at a time; on a CPU more are sl
 
 
 @torch.no_grad()
-def repetition_importance(decoder: Decoder, text: Sequence[int], prompt: Sequence[int]) -> Tensor:
+def repetition_importance(
+    decoder: Decoder, text: Sequence[int], prompt: Sequence[int], layers: Sequence[int] | None = None
+) -> Tensor:
     """Compute KVzip's importance of a text's tokens (arXiv 2505.23416, section 3.2) with the dense backbone.
 
     The backbone reads the text, a prompt that asks to repeat the text, and the text again, in one pass. The importance
@@ -29,12 +31,13 @@ def repetition_importance(decoder: Decoder, text: Sequence[int], prompt: Sequenc
         decoder: the backbone's decoder, in eval mode.
         text: (C,) token ids.
         prompt: token ids between the text and its repetition.
+        layers: layers to measure, which attend to all tokens before; default: all.
 
     Returns:
         (layers, K, C) float32 on the CPU, 0 to 1. Attention weights of one layer exist at a time, and of few queries.
     """
     ids = torch.tensor([[*text, *prompt, *text]], device=decoder.embed_tokens.weight.device)
-    with _recorded(decoder, len(text)) as found:
+    with _recorded(decoder, range(len(decoder.layers)) if layers is None else layers, len(text)) as found:
         decoder(input_ids=ids, use_cache=False)
     return torch.stack(found)
 
@@ -67,8 +70,8 @@ def attention_received(q: Tensor, k: Tensor, count: int, scaling: float) -> Tens
 
 
 @contextmanager
-def _recorded(decoder: Decoder, count: int) -> Iterator[list[Tensor]]:
-    """Record `attention_received` of each layer in the dense pass that runs within this context."""
+def _recorded(decoder: Decoder, layers: Sequence[int], count: int) -> Iterator[list[Tensor]]:
+    """Record `attention_received` of some layers in the dense pass that runs within this context."""
     found: list[Tensor] = []
 
     def look(attention: BeaconAttention, inputs: Any, given: dict[str, Any]) -> None:
@@ -79,7 +82,8 @@ def _recorded(decoder: Decoder, count: int) -> Iterator[list[Tensor]]:
         q, k = (attention.rotate(x, cos, sin) for x in (q, k))
         found.append(attention_received(q, k, count, attention.scaling).float().cpu())
 
-    hooks = [layer.self_attn.register_forward_pre_hook(look, with_kwargs=True) for layer in decoder.layers]
+    modules = (decoder.layers[layer].self_attn for layer in sorted(layers))
+    hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in modules]
     try:
         yield found
     finally:

@@ -1,7 +1,8 @@
 """Variable-length attention in three kernels with one contract.
 
 Every kernel takes q (P, N, H), k and v (S, K, H) in window order, N a multiple of K (grouped queries), and a `Layout`,
-and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys.
+and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys, or the last
+`reach` of these in layers with a sliding window.
 """
 
 import importlib.util
@@ -24,9 +25,9 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) ->
     """Run FlashAttention-2 from the package flash-attn. CUDA, bf16 or fp16."""
     from flash_attn import flash_attn_varlen_func
 
-    return flash_attn_varlen_func(
-        q, k, v, layout.cu_q, layout.cu_k, layout.max_q, layout.max_k, softmax_scale=scale, causal=True
-    )
+    lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
+    band = {} if layout.reach is None else {"window_size": _band(layout)}
+    return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True, **band)
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -34,7 +35,12 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Ten
     from torch.nn.attention.varlen import varlen_attn
 
     lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
-    return cast(Tensor, varlen_attn(q, k, v, *lengths, scale=scale, window_size=(-1, 0), **_gqa_option()))
+    return cast(Tensor, varlen_attn(q, k, v, *lengths, scale=scale, window_size=_band(layout), **_gqa_option()))
+
+
+def _band(layout: Layout) -> tuple[int, int]:
+    """Return how many keys a query sees to the left and to the right of its own; -1: all."""
+    return -1 if layout.reach is None else layout.reach - 1, 0
 
 
 @cache
@@ -66,18 +72,21 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tenso
 def masks(layout: Layout) -> Iterator[Tensor | None]:
     """Yield a (queries, keys) bool mask per window: the causal rule, aligned at the end, and the placement's rule.
 
-    None for a window that sees its own tokens only, by the causal rule alone.
+    In layers with a sliding window, keys beyond its reach are hidden as well. None for a window that sees its own
+    tokens only, by the causal rule alone.
     """
     end = 0
     for queries, keys in layout.lengths:
         end += keys
-        if layout.visibility is None and queries == keys:
+        # From `reach` tokens on transformers masks as well, whose results are to be equal bit for bit.
+        within = layout.reach is None or keys < layout.reach
+        if layout.visibility is None and queries == keys and within:
             yield None
             continue
         mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.q_index.device).tril(keys - queries)
         if layout.visibility is not None:
             mask &= layout.visibility.mask(slice(end - queries, end), slice(end - keys, end))
-        yield mask
+        yield mask if layout.reach is None else mask.triu(keys - queries - layout.reach + 1)
 
 
 KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}

@@ -1,5 +1,7 @@
 """Rotate queries and keys (RoPE), and tell which RoPE types and how many positions a backbone has."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -26,9 +28,15 @@ def rotated_layers(config: PretrainedConfig) -> list[bool]:
     return [bool(each) for each in getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers]
 
 
+def rope_settings(config: PretrainedConfig) -> dict[str, dict[str, Any]]:
+    """Return the settings of RoPE for each type of layers; of "full_attention" alone where all layers have the same."""
+    rope = config.rope_parameters
+    return {"full_attention": rope} if "rope_type" in rope else dict(rope)
+
+
 def positions(config: PretrainedConfig) -> int:
     """Position slots that a backbone supports, RoPE scaling included."""
-    rope = config.rope_parameters
+    rope = rope_settings(config)["full_attention"]
     original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
     scaled = (
         int(original * rope["factor"]) if rope["rope_type"] == "yarn" else 0

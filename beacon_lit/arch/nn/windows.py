@@ -1,4 +1,4 @@
-"""Attend over `[memory | overlap | window]` in all windows of all rows at once: gather, rotate, call a kernel."""
+"""Attend in all windows of all rows at once, in layers of one kind: gather, rotate, call a kernel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class WindowStep:
         k, v = self._keys_and_values(attention, k, v)
         q, k, v = (x.to(dtype) for x in (q, k, v))  # rotations and cached keys are wider under autocast
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
-        return gather(out, layout.stream_index, layout.q_index, layout.empty, layout.empty)
+        return gather(out, layout.stream_index, layout.q_index, layout.empty, layout.q_unread)
 
     def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Gather the windows' keys, rotated, and values: (P, K, H) -> (S, K, H). Fill `after` for this layer."""

@@ -7,6 +7,9 @@ windows     which tokens run, which windows close, how many beacons they get
 call        all of these for one call of the model
 layout      index tensors: each window's queries and keys, and their slots
 build       calls -> index tensors
-heads       groups of KV heads, each planned by itself
+references  keys and queries of a call, before they become index tensors
+sliding     calls in layers with a sliding window -> references
+kinds       what a layer keeps: memory, or a sliding window
+heads       groups of KV heads and of layers, each planned by itself
 budgets     importance of tokens -> the shares of the KV heads
 """

@@ -1,7 +1,7 @@
 """Index arithmetic: what a call does to its rows -> the index tensors of its attention step (`layout`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,80 +11,95 @@ from torch import Tensor
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.placements import MEMORY, OVERLAP, Placement
 from beacon_lit.arch.plan.layout import CachedLayout, Layout, Selection, Visibility
+from beacon_lit.arch.plan.references import Attended, End
+from beacon_lit.arch.plan.sliding import walk_sliding
 from beacon_lit.arch.plan.windows import Row, Window
 from beacon_lit.arch.ratios import Ratio
 
 
 @lru_cache(maxsize=8)  # random ratios never repeat; evaluation does
-def build_layout(rows: tuple[Row, ...], config: BeaconConfig, cached: bool = False, moving: bool = False) -> Layout:
-    """Lay out one call. Tensors are on the CPU.
+def build_layout(
+    rows: tuple[Row, ...],
+    config: BeaconConfig,
+    cached: bool = False,
+    moving: bool = False,
+    reach: int | None = None,
+) -> Layout:
+    """Lay out one call in layers of one kind. Tensors are on the CPU.
 
     Args:
-        rows: what the call does to each row, see `windows.plan`.
+        rows: what the call does to each row in these layers, see `windows.plan` and `LayerKind.rows`.
         config: `sink`, `overlap` and `placement` are read.
         cached: whether the call continues from a cache or makes one.
         moving: whether open windows hold beacons, so that their entries get other slots later.
+        reach: how many raw tokens a query sees in layers with a sliding window; None: layers with memory.
     """
+    placing = config.placing
     raw = sum(window.length for row in rows for window in row.windows)
     packed = raw + sum(window.beacons for row in rows for window in row.windows)
-    windows, ends, moving_end = _walk(rows, config, _Cursor(0, raw, packed, 0, sum(row.memory for row in rows)), moving)
-    queries = np.concatenate([window.queries for window in windows])
-    keys = np.concatenate([window.keys for window in windows])
-    slots = np.concatenate([window.slots for window in windows])
-    lengths = tuple((len(window.queries), len(window.keys)) for window in windows)
-    inverse = np.empty(len(queries), np.int64)
-    inverse[queries] = np.arange(len(queries))
+    if reach is None:
+        at = _Cursor(0, raw, packed, 0, sum(row.memory for row in rows))
+        windows, ends, moving_end = _walk(rows, config, at, moving)
+        return replace(
+            _assembled(windows, ends, rows, raw, packed, moving_end, cached),
+            visibility=_visibility(placing, windows, raw) if placing.masked and packed > raw else None,
+            selection=None if placing.runs or packed == raw else _selection(rows, config),
+        )
+    packed = packed if placing.runs else raw
+    sequences, ends = walk_sliding(rows, reach, raw, placing.runs)
+    return replace(_assembled(sequences, ends, rows, raw, packed, packed, cached), reach=reach)
+
+
+def _assembled(
+    sequences: Sequence[Attended],
+    ends: Sequence[End],
+    rows: Sequence[Row],
+    raw: int,
+    packed: int,
+    moving_end: int,
+    cached: bool,
+) -> Layout:
+    """Turn references into index tensors; `moving_end` is the length of `[stream | moving]`."""
+    queries = np.concatenate([one.queries for one in sequences])
+    keys = np.concatenate([one.keys for one in sequences])
+    slots = np.concatenate([one.slots for one in sequences])
+    lengths = tuple((len(one.queries), len(one.keys)) for one in sequences)
+    order, inverse = np.arange(len(queries)), np.empty(queries.max() + 1, np.int64)
+    inverse[queries[::-1]] = order[::-1]  # backwards, so that the first place of several stays
     first, repeats = _places(keys, packed)
-    placing, rotated = config.placing, keys >= 0 if cached else slice(None)
+    rotated = keys >= 0 if cached else slice(None)
     return Layout(
         raw=raw,
         beacons=packed - raw,
         q_index=torch.from_numpy(queries),
-        q_slot=torch.from_numpy(np.concatenate([one.slots[len(one.slots) - len(one.queries) :] for one in windows])),
+        q_slot=torch.from_numpy(np.concatenate([one.slots[len(one.slots) - len(one.queries) :] for one in sequences])),
         k_index=torch.from_numpy(keys[rotated]),
         k_slot=torch.from_numpy(slots[rotated]),
         stream_index=torch.from_numpy(inverse),
         k_first=torch.from_numpy(np.maximum(first, 0)),
         k_repeats=torch.from_numpy(repeats),
         k_unread=torch.from_numpy(np.flatnonzero(first < 0)),
+        q_unread=torch.from_numpy(np.flatnonzero(inverse[queries] != order)),
         empty=torch.empty(0, dtype=torch.int64),
         cu_q=_cumulative([count for count, _ in lengths]),
         cu_k=_cumulative([count for _, count in lengths]),
         lengths=lengths,
-        visibility=_visibility(placing, windows, raw) if placing.masked and packed > raw else None,
-        selection=None if placing.runs or packed == raw else _selection(rows, config),
         cached=_cached_layout(keys, ends, moving_end, rows) if cached else None,
     )
 
 
-# References to keys: p >= 0 is entry p of [stream | moving], r < 0 is entry -r - 1 of the cache's fixed entries.
 @dataclass(frozen=True)
-class _KeysOfWindow:
+class _KeysOfWindow(Attended):
     """References to a window's queries in the placement's order, and to its keys `[memory | overlap | window]`.
 
     Attributes:
         window: the window.
-        queries, keys: references.
-        slots: slot of each key.
         memory, overlap: how many of the keys are memory and overlap.
     """
 
     window: Window
-    queries: np.ndarray
-    keys: np.ndarray
-    slots: np.ndarray
     memory: int
     overlap: int
-
-
-@dataclass(frozen=True)
-class _End:
-    """References to what a row leaves in the cache: memory, open window (with slots), and moving entries."""
-
-    memory: np.ndarray
-    open: np.ndarray
-    open_slots: np.ndarray
-    moving: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class _Cursor:
 
 def _walk(
     rows: Sequence[Row], config: BeaconConfig, at: _Cursor, moving: bool
-) -> tuple[list[_KeysOfWindow], list[_End], int]:
+) -> tuple[list[_KeysOfWindow], list[End], int]:
     """Go through all rows: all windows, each row's end, and the length of `[stream | moving]`."""
     windows: list[_KeysOfWindow] = []
     ends = []
@@ -117,7 +132,7 @@ def _walk(
     return windows, ends, at.moving
 
 
-def _walk_row(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[list[_KeysOfWindow], _End, _Cursor]:
+def _walk_row(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tuple[list[_KeysOfWindow], End, _Cursor]:
     """Go through one row, window by window."""
     moving_slots = row.open_slots if moving else 0
     memory = -1 - np.arange(at.memory, at.memory + row.memory)
@@ -136,7 +151,7 @@ def _walk_row(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tupl
         base = len(memory) + len(overlap)
         slots = base + np.concatenate([np.arange(len(past)), len(past) + offset])
         keys, key_slots = np.concatenate([memory, overlap, past, queries]), np.concatenate([np.arange(base), slots])
-        windows.append(_KeysOfWindow(window, queries, keys, key_slots, len(memory), len(overlap)))
+        windows.append(_KeysOfWindow(queries, keys, key_slots, window, len(memory), len(overlap)))
         if window.closes:
             is_beacon = _past_beacons(window)[: len(past_moving)]
             raw_tokens = np.concatenate([past_moving[~is_beacon], tokens])
@@ -146,7 +161,7 @@ def _walk_row(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tupl
             opened, opened_slots = np.concatenate([past, queries]), slots
             opened_moving = np.concatenate([past_moving, queries]) if moving else empty
         position += window.size
-    end = _End(memory, opened, opened_slots, np.concatenate([overlap, opened_moving]))
+    end = End(memory, np.arange(len(memory)), opened, opened_slots, np.concatenate([overlap, opened_moving]))
     moved = at.moving + row.overlap + moving_slots
     return windows, end, _Cursor(token, beacon, moved, at.memory + row.memory, at.open + row.open_slots)
 
@@ -224,11 +239,11 @@ def _visibility(placement: Placement, windows: Sequence[_KeysOfWindow], raw: int
     return Visibility(placement, torch.from_numpy(np.concatenate(units)), torch.from_numpy(np.concatenate(beacons)))
 
 
-def _cached_layout(keys: np.ndarray, ends: Sequence[_End], moving_end: int, rows: Sequence[Row]) -> CachedLayout:
+def _cached_layout(keys: np.ndarray, ends: Sequence[End], moving_end: int, rows: Sequence[Row]) -> CachedLayout:
     rotated = keys >= 0
     memory = np.concatenate([end.memory for end in ends])
     fixed = np.concatenate([memory, *(end.open for end in ends)])  # of the next cache
-    slots = np.concatenate([*(np.arange(len(end.memory)) for end in ends), *(end.open_slots for end in ends)])
+    slots = np.concatenate([*(end.memory_slots for end in ends), *(end.open_slots for end in ends)])
     added = fixed >= 0
     fixed_before = sum(row.memory + row.open_slots for row in rows)
     next_fixed = np.where(added, fixed_before + np.cumsum(added) - 1, -1 - fixed)

@@ -13,6 +13,8 @@ overlap of 1:
     keys   t0  b0  b1  t3  t4  t5  b2  t6  t7  b3
     slot    0   1   2   3   4   5   6   7   8   9
            sink memory  overlap   window
+
+In layers with a sliding window (`sliding`), the sequences are rows in place of windows, without memory and overlap.
 """
 
 from dataclasses import dataclass, replace
@@ -35,15 +37,18 @@ class Layout:
         raw: R; stream positions from R on are beacons.
         beacons: P - R.
         q_index, q_slot: (Q,) int64, stream position and slot of each query, in window order. Q is P, or R where
-            beacons do not run.
+            beacons do not run; more in layers with a sliding window, where queries stand in for others.
         k_index, k_slot: (S,) int64, stream position and slot of each key, in window order.
-        stream_index: (Q,) int64, the inverse of `q_index`: where each stream position is in window order.
+        stream_index: (P,) int64, the inverse of `q_index`: where each stream position is in window order; (R,) where
+            beacons do not run.
         k_first: (P,) int64, the first place of each stream position among the keys.
         k_repeats: (n,) int64, all other places: keys that later windows see again.
         k_unread: (n,) int64, stream positions that are no key; their `k_first` means nothing.
+        q_unread: (n,) int64, queries whose outputs nobody reads.
         empty: (0,) int64.
         cu_q, cu_k: (W + 1,) int32, cumulative lengths of the windows' queries and keys.
         lengths: (queries, keys) of each window.
+        reach: how many keys a query sees, counted back from its own, in layers with a sliding window; None: all.
         visibility: the placement's rule, where it hides keys that causal attention would show; else None.
         selection: the raw tokens to select beacons from, where beacons do not run; else None.
         cached: how keys of a cache come in and how the next cache is made; None for a call without a cache.
@@ -59,10 +64,12 @@ class Layout:
     k_first: Tensor
     k_repeats: Tensor
     k_unread: Tensor
+    q_unread: Tensor
     empty: Tensor
     cu_q: Tensor
     cu_k: Tensor
     lengths: tuple[tuple[int, int], ...]
+    reach: int | None = None
     visibility: "Visibility | None" = None
     selection: "Selection | None" = None
     cached: "CachedLayout | None" = None

@@ -40,7 +40,7 @@ class Limits:
     Attributes:
         window, ratios, sink, overlap, head_budgets: see `BeaconConfig`; ratios in the order given, not sorted.
         positions: position slots of the backbone.
-        slot_bytes: bytes of the keys and values of one slot, all layers.
+        slot_bytes: bytes of the keys and values of one slot, all layers with memory.
     """
 
     window: int

@@ -33,7 +33,7 @@ def rounded(backbone: Path, folder: Path, family: str = "qwen2") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "phi3"))
+@pytest.mark.parametrize("family", (*FAMILIES, "phi3", "gemma3_text"))
 def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
     backbone = save_backbone(tmp_path / "backbone", family)
     lm = quantized(backbone, BEACON)

@@ -30,7 +30,9 @@ def both(path: Path, **options) -> tuple[BeaconLM, BeaconLM, Parts]:
     )
 
 
-@pytest.mark.parametrize(("family", "tied"), [*product(FAMILIES, [False, True]), *product(("phi3", *EXPERTS), [False])])
+@pytest.mark.parametrize(
+    ("family", "tied"), [*product(FAMILIES, [False, True]), *product(("phi3", "gemma3_text", *EXPERTS), [False])]
+)
 def test_a_backbone(family: str, tied: bool, tmp_path: Path) -> None:
     save_backbone(tmp_path, family, dtype=torch.bfloat16, tie_word_embeddings=tied)
     whole, streamed, parts = both(tmp_path, beacon=BEACON, beacon_dtype="float32")

@@ -82,7 +82,8 @@ REFUSED = {
     "bert": "positions are not by RoPE",
     "gemma": "its embedding is a GemmaTextScaledWordEmbedding, which does more than look vectors up",
     "gemma2": "attn_logit_softcapping=50.0 caps logits",
-    "gemma3_text": "rope_parameters differ between kinds of layers",
+    "gemma3n_text": "rope_parameters differ between kinds of layers",
+    "gemma3": "its config has one for text inside",
     "llama4_text": "layers of the kind 'chunked_attention'",
     "ministral3": "its rope_parameters have a setting llama_4_scaling_beta",
     "deepseek_v3": "its attention .* has no head_dim",
@@ -95,7 +96,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_broken_assumption_is_named(kind: str) -> None:
     with pytest.raises(
-        ValueError, match=f"model_type='{kind}' is not supported: .*{REFUSED[kind]}.*; allowed: granite, "
+        ValueError, match=f"model_type='{kind}' is not supported: .*{REFUSED[kind]}.*; allowed: gemma3_text, granite, "
     ):
         BeaconLM.from_config(config(kind), BEACON)
 

@@ -56,7 +56,9 @@ def test_the_plain_model_answers_alike(family: str, placement: str, tmp_path: Pa
     past = cache.to_transformers()
     assert type(past) is DynamicCache and past.get_seq_length() == cache.rows[0].slots < 29
     expected = lm(question, cache=cache).logits
-    assert_close(plain(question, past_key_values=cache.to_transformers()).logits, expected, 1e-8, "logits")
+    # Raw tokens of a sliding window stand at other positions here and there, whose angles are rounded to float32.
+    tolerance = 1e-5 if any(kind.reach for kind in lm.groups.kinds) else 1e-8
+    assert_close(plain(question, past_key_values=cache.to_transformers()).logits, expected, tolerance, "logits")
     shifted = torch.tensor([[0, 1]]) + past.get_seq_length() + 1  # another position would show
     other = plain(question, past_key_values=cache.to_transformers(), position_ids=shifted).logits
     assert float((other - expected).abs().max()) > 1e-3

@@ -1,6 +1,7 @@
 """On a GPU, the CUDA graph over static buffers reads what calls from cache to cache read."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from tests.arch.caches import padded, tensors
-from tests.arch.tiny import assert_close, tiny, tokens
+from tests.arch.tiny import assert_close, kinds, tiny, tokens
 from tests.arch.ways import by_calls, small_steps
 
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
@@ -21,9 +22,11 @@ UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
 BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
 
 
-def started(dtype: torch.dtype, device: str, beacon: BeaconConfig = BEACON) -> tuple[BeaconLM, BeaconCache]:
+def started(
+    dtype: torch.dtype, device: str, beacon: BeaconConfig = BEACON, backbone: dict[str, Any] | None = None
+) -> tuple[BeaconLM, BeaconCache]:
     """A model, and three rows at different places of their windows."""
-    lm = tiny("qwen3", beacon, head_dim=16).to(device, dtype).eval()
+    lm = tiny(**backbone or {"family": "qwen3"}, beacon=beacon, head_dim=16).to(device, dtype).eval()
     ids, mask = padded([tokens(length, seed=length) for length in (40, 7, 100)])
     return lm, lm.compress(ids.to(device), mask)
 
@@ -35,9 +38,14 @@ def read(decoding: Decoding, device: str) -> Tensor:
     return torch.cat([decoding.step(column).clone() for column in ids.split(1, 1)], 1)
 
 
-def decode(dtype: torch.dtype, device: str = "cuda", beacon: BeaconConfig = BEACON) -> tuple[Tensor, Tensor]:
+def decode(
+    dtype: torch.dtype,
+    device: str = "cuda",
+    beacon: BeaconConfig = BEACON,
+    backbone: dict[str, Any] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Logits in static buffers, and by calls. The caches at the end are the same, too."""
-    lm, cache = started(dtype, device, beacon)
+    lm, cache = started(dtype, device, beacon, backbone)
     with small_steps(windows=8, slots=32):
         static = StaticDecoding(lm, cache, None, None, None)
         slots = [stack.slots for stack in static.stacks]
@@ -63,6 +71,15 @@ def test_float32_on_the_cpu(beacon: BeaconConfig) -> None:
 @BEACONS
 def test_float32_on_a_gpu(beacon: BeaconConfig) -> None:
     assert_close(*decode(torch.float32, beacon=beacon), 1e-4)
+
+
+@pytest.mark.parametrize("reach", [9, 50])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@BEACONS
+def test_sliding_windows(beacon: BeaconConfig, device: str, reach: int) -> None:
+    pattern = "mms" if beacon is UNEVEN else "sms"
+    backbone = {"family": "gemma3_text", **kinds(pattern, reach)}
+    assert_close(*decode(torch.float32, device, beacon, backbone), 1e-4)
 
 
 @pytest.mark.gpu

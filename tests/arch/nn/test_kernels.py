@@ -16,6 +16,7 @@ from torch import Tensor
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn import kernels
 from beacon_lit.arch.plan.build import build_layout
+from beacon_lit.arch.plan.kinds import Sliding, kind_of
 from beacon_lit.arch.plan.layout import Layout
 from beacon_lit.arch.plan.windows import plan
 from tests.arch.cases import Case, cases
@@ -50,13 +51,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Callable[[int
     return out
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float) -> Tensor:
-    """The contract of variable-length causal attention, aligned at the end."""
+def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float, left: int = -1) -> Tensor:
+    """The contract of variable-length causal attention, aligned at the end; `left` keys before a query's, or all."""
     out = []
     for i in range(len(cu_q) - 1):
         queries, keys = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
         earlier = int(cu_k[i + 1] - cu_k[i] - cu_q[i + 1] + cu_q[i])
-        out.append(attend(q[queries], k[keys], v[keys], scale, lambda i, j, earlier=earlier: j <= earlier + i))
+
+        def visible(query: int, key: int, earlier: int = earlier) -> bool:
+            return key <= earlier + query and (left < 0 or key >= earlier + query - left)
+
+        out.append(attend(q[queries], k[keys], v[keys], scale, visible))
     return torch.cat(out)
 
 
@@ -104,8 +109,8 @@ def flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, An
                 cu_seqlens_k=cu_seqlens_k,
             )
         )
-        assert causal and dropout_p == 0.0 and window_size == (-1, -1)
-        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale)
+        assert causal and dropout_p == 0.0 and (window_size == (-1, -1) or window_size[1] == 0)
+        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, window_size[0])
 
     package = ModuleType("flash_attn")
     package.__spec__ = ModuleSpec("flash_attn", None)
@@ -129,8 +134,8 @@ def stand_in(calls: list[dict[str, Any]], with_gqa_option: bool) -> Callable[...
 
     def run(q, k, v, cu_q, cu_k, max_q, max_k, scale, window_size, **options) -> Tensor:
         calls.append(dict(max_q=max_q, max_k=max_k, cu_q=cu_q, cu_k=cu_k, **options))
-        assert window_size == (-1, 0)
-        return reference(q, k, v, cu_q, cu_k, scale)
+        assert window_size[1] == 0
+        return reference(q, k, v, cu_q, cu_k, scale, window_size[0])
 
     def old(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
         return run(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size)
@@ -168,6 +173,18 @@ def test_varlen(case: Case, torch_kernel: list[dict[str, Any]]) -> None:
     layout = layout_of(case)
     q, k, v = qkv(layout)
     assert_close(kernels.varlen(q, k, v, layout, SCALE), kernels.sdpa(q, k, v, layout, SCALE), 1e-12)
+    check_call(torch_kernel[0], layout)
+
+
+@pytest.mark.parametrize("reach", [1, 5, 8, 11, 100])
+def test_sliding_windows(case: Case, reach: int, flash_package: list, torch_kernel: list) -> None:
+    rows = plan(case.lengths, case.ratios, case.beacon, case.unfinished)
+    layout = build_layout(Sliding(reach).rows(rows, case.beacon), case.beacon, reach=reach)
+    q, k, v = qkv(layout)
+    expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, reach - 1)
+    for kernel in (kernels.sdpa, kernels.flash_attn, kernels.varlen):
+        assert_close(kernel(q, k, v, layout, SCALE), expected, 1e-12, kernel.__name__)
+    check_call(flash_package[0], layout)
     check_call(torch_kernel[0], layout)
 
 
@@ -237,12 +254,14 @@ def test_kernel_names_are_checked(no_flash_package: None) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("reach", [None, 5, 40, 1000])
 @pytest.mark.parametrize("name", ["varlen", "auto"])
-def test_half_precision_kernels_on_a_gpu(name: str) -> None:
+def test_half_precision_kernels_on_a_gpu(name: str, reach: int | None) -> None:
     """bf16 on the GPU against sdpa in float32: outputs and gradients, relative to their largest value."""
     beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16, placement="interleave")
     lengths, ratios = (300, 77), ((2, 8, 0, 2, 8), ("drop", 2))
-    layout = layout_of(Case(beacon, lengths, ratios, "beacons", 0))
+    rows = plan(lengths, ratios, beacon, "beacons")
+    layout = build_layout(kind_of(reach).rows(rows, beacon), beacon, reach=reach)
     wide = [x.requires_grad_(True) for x in qkv(layout, torch.float32, "cuda", width=64)]
     half = [x.requires_grad_(True) for x in qkv(layout, torch.bfloat16, "cuda", width=64)]
     layout = layout.to(torch.device("cuda"))

@@ -23,9 +23,9 @@ def own_maps(placement: str) -> dict[str, Any]:
     return {} if find_placement(placement).runs else {"params": ("k", "v")}
 
 
-def assert_is_the_loop(family: str, case: Case, rule: Rule) -> None:
+def assert_is_the_loop(family: str, case: Case, rule: Rule, **values: Any) -> None:
     """Values and gradients of one pass against the oracle, at any mix of ratios."""
-    lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64)
+    lm = tiny(family, case.beacon, seed=case.seed, dtype=torch.float64, **values)
     ids, ratios = tokens(1, case.lengths[0], seed=case.seed), case.ratios[0]
     out = lm(ids, labels=ids, ratios=ratios, unfinished=case.unfinished)
     expected = oracle_logits(lm, ids[0], ratios, case.unfinished, rule)
@@ -49,9 +49,11 @@ def difference(placement: str, rule: Rule) -> float:
 
 
 @torch.no_grad()
-def assert_cut_does_not_matter(family: str, placement: str, unfinished: str, cut: Sequence[int]) -> None:
+def assert_cut_does_not_matter(
+    family: str, placement: str, unfinished: str, cut: Sequence[int], backbone: dict[str, Any] | None = None
+) -> None:
     """One call, several calls and `compress` give the same cache, and the same logits of what is open."""
-    lm = model(family, placement, 1, 2, unfinished, **own_maps(placement))
+    lm = model(family, placement, 1, 2, unfinished, backbone=backbone, **own_maps(placement))
     ids = tokens(2, sum(cut))
     whole, cache, pieces = lm(ids, use_cache=True), None, []
     for part in ids.split(list(cut), 1):

@@ -16,9 +16,10 @@ from tests.arch.oracle import HeadEntry, Rule, append
 from tests.arch.placements import proof
 from tests.arch.placements.test_select import RULE as EVEN
 from tests.arch.placements.test_select import best
-from tests.arch.tiny import ALL, FAMILIES, OTHERS, assert_close, examples, tiny, tokens
+from tests.arch.tiny import ALL, FAMILIES, OTHERS, assert_close, examples, kinds, tiny, tokens
 
 BUDGETS = ((2.25, 0.25), (0.5, 1.0))  # of the tiny models' two layers with two KV heads
+MORE = {"gemma3_text": kinds("mms", 5)}  # layers that have none
 
 
 def shared(mean: int, size: int, budgets: Sequence[Sequence[float]]) -> list[list[int]]:
@@ -65,7 +66,7 @@ def test_one_pass_is_the_loop(family: str, case: Case) -> None:
 @examples(5)
 @given(case=cases(placements=("select",)))
 def test_other_families(family: str, case: Case) -> None:
-    proof.assert_is_the_loop(family, uneven(case), rule(case.beacon.window))
+    proof.assert_is_the_loop(family, uneven(case), rule(case.beacon.window), **MORE.get(family, {}))
 
 
 def test_even_memory_shows() -> None:
@@ -85,7 +86,8 @@ def test_equal_shares_are_no_budgets() -> None:
 
 
 def uneven_model(family: str = "qwen2", unfinished: str = "raw") -> BeaconLM:
-    return model(family, "select", 1, 2, unfinished, params=("k", "v"), head_budgets=BUDGETS)
+    more = MORE.get(family)
+    return model(family, "select", 1, 2, unfinished, backbone=more, params=("k", "v"), head_budgets=BUDGETS)
 
 
 @pytest.mark.parametrize("unfinished", ["raw", "beacons"])
