@@ -17,8 +17,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist worksteal
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
-	$(RUN) train.py
-	$(RUN) evaluate.py checkpoint=outputs/latest
+	$(RUN) train.py callbacks.evaluation.batch_size=4
 
 test: $(READY)
 	$(RUN) -m pytest $(PYTEST_ARGS)

@@ -1,10 +1,12 @@
 """What all tests share: one thread, no network, marked tests where they can run, what a run starts from."""
 
+import gc
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch and the hub's libraries are imported (hence the late imports): they read these once.
@@ -18,20 +20,22 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.quick import figures_drawn, leave_figures_blank, parse_once  # noqa: E402
+
 torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
 for _profile, _count in {"quick": 40, "thorough": 100}.items():  # pytest --hypothesis-profile=thorough
     hypothesis.settings.register_profile(_profile, max_examples=_count, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("quick")
+parse_once()
+leave_figures_blank()
 
 
-@pytest.fixture(autouse=True)
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the images of figures blank, since drawing takes longer than a small run: elements and files are there.
-
-    Tests of figures draw: tests/evaluation, tests/sweeps, tests/benchmarks and fixtures of whole modules.
-    """
-    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
+@pytest.fixture(scope="module")
+def drawn_figures() -> Iterator[None]:
+    """Draw figures in a module, which asks for this with `pytestmark`; elsewhere they are blank."""
+    with figures_drawn():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     offline = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--no-compile"]
     subprocess.run([sys.executable, "-m", "pip", "install", *offline, "--target", target, source], check=True)
     return target
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collections, which each run, benchmark and test process asks for."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

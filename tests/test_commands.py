@@ -11,10 +11,12 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from lm_eval.tasks import TaskManager
 
 from beacon_lit.cli import compare, convert, evaluate, generate, harness, head_budgets, look, prepare, train
 from tests.configs import ROOT, WORDS, small_backbone, small_text
@@ -172,6 +174,8 @@ def started(patch: pytest.MonkeyPatch, command: str, words: list[str]) -> None:
     patch.setattr(sys, "argv", [f"{command}.py" if command in ("train", "evaluate") else f"beacon-{command}", *words])
     patch.setattr(sys, "stdin", io.StringIO("Who is it about?\n"))
     patch.setattr("atexit.register", lambda *args: None)  # the table of a sweep
+    # Thousands of tasks that no line names; tests/evaluation/test_harness.py looks for its task among them.
+    patch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))
     GlobalHydra.instance().clear()
     try:
         MAINS[command]()

@@ -4,13 +4,13 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.configs import ROOT
+from tests.warm import warm_python
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = "data.num_workers=0 task.perplexity.length=128 task.perplexity.max_pieces=2 task.passkey.lengths=[300]"
@@ -31,7 +31,7 @@ def run(notebook: Path, **parameters: Any) -> dict[str, Any]:
     def shell(command: str) -> None:
         words = shlex.split(re.sub(r"\{(.+?)\}", lambda found: str(eval(found[1], names)), command))
         module = f"beacon_lit.cli.{words[0].removeprefix('beacon-')}"
-        subprocess.run([sys.executable, "-m", module, *words[1:]], check=True)
+        subprocess.run([warm_python(), "-m", module, *words[1:]], check=True)
 
     names["_shell"] = shell
     for code, tags in cells(notebook):

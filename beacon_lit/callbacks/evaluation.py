@@ -16,7 +16,7 @@ from beacon_lit.evaluation.modes import Model, choose_modes
 from beacon_lit.evaluation.ranks import Ranks
 from beacon_lit.evaluation.results import flat_metrics, make_figures, save
 from beacon_lit.evaluation.runner import check, check_batch_size, run
-from beacon_lit.evaluation.table import score_table
+from beacon_lit.evaluation.table import cost_table, score_table
 from beacon_lit.evaluation.task import Results, Score, Subject, Task
 from beacon_lit.loggers import log_figure, log_metrics
 from beacon_lit.record import command_line
@@ -113,10 +113,12 @@ class EvaluationCallback(Callback):
         self._publish(trainer, self._runs(AFTER), self.folder, scalars=fresh)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table, once the progress bar is closed."""
+        """Print the tables of scores and of costs, once the progress bar is closed."""
         runs = self._runs(AFTER if self._last_step == trainer.global_step else f"step {self._last_step}")
         if runs and trainer.is_global_zero:
             Console().print(score_table(runs))
+            if self.last:
+                Console().print(cost_table(self.last))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the first results without predictions, as plain values, and the step of the last evaluation."""

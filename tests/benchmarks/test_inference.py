@@ -15,6 +15,7 @@ from benchmarks.plan import PLANS
 from benchmarks.report import largest
 from benchmarks.subjects import Beacons, Dense, Kept, dense_work, random_ids
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
 CPU = torch.device("cpu")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.train import main
 from tests.configs import small_run
+from tests.warm import warm_python
 
 
 def test_every_objective_is_measured_beside_the_dense_model(
@@ -28,6 +29,7 @@ def test_a_run_is_measured_beside_the_bare_step(
     steps = ["trainer.max_steps=12", "trainer.accumulate_grad_batches=2", "data.num_workers=1"]
     often = ["callbacks.evaluation.every_n_steps=6", "callbacks.checkpoint.every_n_train_steps=5"]
     monkeypatch.setattr(sys, "argv", ["train", "--run", *small_run(*inputs, tmp_path), *steps, *often])
+    monkeypatch.setattr(sys, "executable", warm_python())
     main()
     shown = dict(re.findall(r"^ *(train.py|bare step|ratio) +([\d,.]+)", capsys.readouterr().out, re.M))
     whole, bare, ratio = (float(shown[name].replace(",", "")) for name in ("train.py", "bare step", "ratio"))

@@ -92,6 +92,9 @@ def test_files_table_and_results(tmp_path, capsys):
     row = next(line for line in printed.splitlines() if "ratio 2" in line).split()
     assert row[-4:-2] == [f"{before['perplexity/ratio_2']:.2f}", f"{after['perplexity/ratio_2']:.2f}"]
     assert printed.split().count("before") == printed.split().count("after") == 2
+    costs = printed[printed.index("tokens/s") :].splitlines()
+    row = next(line for line in costs if "ratio 2" in line).split()
+    assert len(row) == 5 and float(row[3].replace(",", "")) > 0, "seconds, tokens a second and the size of the cache"
 
 
 def test_scalars_and_figures_reach_the_loggers(tmp_path):

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import is_spread
 
-OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 40, "eos_token_id": None, "pad_token_id": 0}
+OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 30, "eos_token_id": None, "pad_token_id": 0}
 
 
 def ids(*shape: int, seed: int = 0) -> Tensor:
@@ -24,7 +24,8 @@ def ids(*shape: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
-    """What the model makes of prompts and of caches of several windows of 32 tokens. Nothing is drawn.
+    """What the model makes of prompts and of caches of several windows of 32 tokens, each of which fills up. Nothing is
+    drawn.
 
     Args:
         lm: in eval mode.
@@ -52,7 +53,8 @@ def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
 
 
 class Generate(Callback):
-    """After every optimizer step: what a model that trains reads and writes, to `folder`/rank-R.pt, the newest alone.
+    """After every second optimizer step: what a model that trains reads and writes, to `folder`/rank-R.pt, the newest
+    alone.
 
     Beside `texts` sampled ones, with the state of the random numbers before; "drew" says whether `texts` changed it;
     "refused" what was said to a rank that did something else than the others.
@@ -64,7 +66,7 @@ class Generate(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or not trainer.global_step % 2:
             return
         lm: Any = pl_module.lm
         self.folder.mkdir(parents=True, exist_ok=True)

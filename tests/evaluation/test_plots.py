@@ -12,6 +12,8 @@ from beacon_lit.evaluation.plots import (
 )
 from beacon_lit.evaluation.plots.style import mode_styles
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def lines(axes):
     return {line.get_label(): [*zip(line.get_xdata(), line.get_ydata(), strict=True)] for line in axes.lines}

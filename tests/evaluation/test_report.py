@@ -14,6 +14,8 @@ from beacon_lit.evaluation.report.facts import fact_rows
 from beacon_lit.evaluation.runner import rescore, scored
 from tests.evaluation.fakes import FakeLM, byte_tokenizer
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 TASKS = {"perplexity": Perplexity(length=40, max_pieces=2), "passkey": Passkey(lengths=(256, 300), depths=(0, 50, 100))}
 MODES = ["dense", "window-only", "ratio 2", "ratio 4"]
 SETTINGS = {"checkpoint": "outputs/a<b", "task": {"passkey": {"_target_": "x.Passkey", "samples": 1}}}

@@ -1,6 +1,5 @@
 """A run becomes a folder that others load by name, with a card that tells what was trained and measured."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,28 +74,38 @@ def test_what_is_refused(runs: tuple[Path, Path], inputs: tuple[Path, Path], tmp
         upload(run, "me/mine")
 
 
+# Publishes a run, loads what was published, and publishes the run once more with a token that the hub does not know.
+PUBLISH = """
+import os, sys
+from beacon_lit import BeaconLM
+from beacon_lit.cli.release import main
+
+target, again = sys.argv.pop(1), sys.argv.pop(1)
+sys.argv.insert(2, target)
+main()
+print(BeaconLM.from_pretrained("me/mine").beacon)
+os.environ["HF_TOKEN"], sys.argv[2] = "wrong", again
+main()
+"""
+
+
 def test_an_upload_is_loaded_by_its_name(
     runs: tuple[Path, Path], inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both commands run in processes of their own, for the hub's address is read once."""
+    """In a process of its own, for the hub's address is read once."""
     with hub.running("secret") as (address, repositories):
         online = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         for name, value in {**online, "HF_TOKEN": "secret", "TRANSFORMERS_OFFLINE": "0"}.items():
             monkeypatch.setenv(name, value)
         repositories["meta/small"] = {file.name: file.read_bytes() for file in inputs[0].iterdir()}
-        arguments = [str(runs[0]), str(tmp_path / "mine"), "--license", "mit", "--upload", "me/mine"]
-        arguments += ["--backbone", "meta/small"]
-        done = _python("-m", "beacon_lit.cli.release", *arguments)
-        assert done.returncode == 0, done.stderr
-        assert f"uploaded: {address}/me/mine" in done.stdout
+        targets = [str(tmp_path / "mine"), str(tmp_path / "again")]
+        arguments = [str(runs[0]), "--license", "mit", "--upload", "me/mine", "--backbone", "meta/small"]
+        done = subprocess.run([sys.executable, "-c", PUBLISH, *targets, *arguments], capture_output=True, text=True)
+        assert f"uploaded: {address}/me/mine" in done.stdout, done.stderr
         assert {"README.md", "beacon.safetensors", "beacon_config.json"} <= repositories["me/mine"].keys()
-        done = _python("-c", "from beacon_lit import BeaconLM; print(BeaconLM.from_pretrained('me/mine').beacon)")
-        assert done.returncode == 0, done.stderr
-        assert "window=32" in done.stdout
-        monkeypatch.setenv("HF_TOKEN", "wrong")
-        arguments[1] = str(tmp_path / "again")
-        done = _python("-m", "beacon_lit.cli.release", *arguments)
+        assert "window=32" in done.stdout, done.stderr
         assert done.returncode == 2 and "upload to 'me/mine' failed" in done.stderr
+        assert done.stdout.count("uploaded: ") == 1
 
 
 def test_the_command_needs_a_repository_to_make_private(
@@ -106,7 +115,3 @@ def test_the_command_needs_a_repository_to_make_private(
     with pytest.raises(SystemExit):
         main()
     assert "--private needs --upload" in capsys.readouterr().err
-
-
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True)

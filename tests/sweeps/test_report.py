@@ -13,6 +13,8 @@ from beacon_lit.sweeps.differences import swept
 from beacon_lit.sweeps.jobs import find_jobs
 from tests.sweeps.folders import done, run_folder
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 LOSSES = {(2, 1e-4): 3.0, (2, 1e-3): 2.5, (8, 1e-4): 3.5, (8, 1e-3): 2.75}
 
 

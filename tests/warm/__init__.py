@@ -7,6 +7,7 @@ needs `sys.executable`.
 
 import atexit
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,9 +25,14 @@ def warm_python() -> str:
     address = os.path.join(folder.name, "socket")
     command = [sys.executable, "-m", "tests.warm.server", address]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a process with more threads than cores does not keep them busy
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(folder.cleanup)
     atexit.register(server.communicate)  # closes its input, and waits
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     os.environ[ADDRESS] = address  # inherited by commands, and by the processes that these start
-    return str(Path(__file__).with_name("python"))
+    executable = Path(folder.name, "python")  # of this interpreter: what PATH has may be a script that looks for one
+    words = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("client.py"))])
+    executable.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    executable.chmod(0o755)
+    return str(executable)

@@ -1,6 +1,6 @@
 """`python -m tests.warm.server ADDRESS`: import what commands need once, then fork a process for each request.
 
-A request is what tests/warm/python was started with. Its connection lives as long as the process: it carries signals
+A request is what tests/warm/client.py was started with. Its connection lives as long as the process: it carries signals
 to the process and the exit status back, and closing it kills the process.
 """
 
@@ -22,19 +22,32 @@ from typing import Any, NoReturn
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed
+import deepspeed.ops.triton_ops
 import functorch.compile  # noqa: F401
 import peft  # noqa: F401
+import torch._inductor.compile_fx
 import torch.distributed.launcher.api
+import torch.distributed.tensor
 import torch.utils.tensorboard  # noqa: F401
+import transformers.optimization
+import transformers.trainer_pt_utils  # noqa: F401
+from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 
 import beacon_lit
 from beacon_lit.cli import threads
+from tests.configs import composed
+from tests.quick import leave_figures_blank, parse_once
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
         import_module(module.name)
 # Collectives through shared memory, which no strategy uses: DeepSpeed compiles them for a minute where they may be had.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+# torchrun asks inspect for the name of a calling function, which looks at every imported module for each frame.
+dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code.co_name
+parse_once()
+leave_figures_blank()
+composed("train", "model=tiny", "ratio=[2,4]", "trainer.max_steps=1")  # Hydra's parser learns its grammar as it reads
 
 
 def forked(address: str) -> SimpleNamespace:
@@ -98,7 +111,7 @@ def enter(request: SimpleNamespace) -> None:
     os.chdir(request.folder)
     sys.path[1:1] = filter(None, request.environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
-    sys.executable = os.path.join(os.path.dirname(__file__), "python")
+    sys.executable = os.path.join(os.path.dirname(request.environment["WARM_PYTHON"]), "python")
     threads._GIVEN = frozenset(os.environ)  # as if the module had been imported here
 
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env -S python3 -I -S
-"""`python SCRIPT ...` and `python -m MODULE ...` in a process that tests/warm/server.py forks; see there."""
+"""Run `python SCRIPT ...` and `python -m MODULE ...` in a process that tests/warm/server.py forks; see there."""
 
 import json
 import os

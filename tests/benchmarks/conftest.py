@@ -1,8 +1,0 @@
-"""Figures are drawn."""
-
-import pytest
-
-
-@pytest.fixture
-def blank_figures() -> None:
-    """Replace the fixture that leaves figures blank."""
