@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class BeaconCache:
     fingerprint: tuple[tuple[str, Any], ...] = ()
     groups: tuple[int, ...] = ()
     reaches: tuple[int | None, ...] = ()
+
+    is_compileable: ClassVar[bool] = False  # asked by `generate` of transformers 5.24
 
     def __repr__(self) -> str:
         kinds = ("sink", "beacon", "overlap", "window")
