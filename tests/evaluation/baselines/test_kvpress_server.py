@@ -67,7 +67,10 @@ def evicting(share):
     """A press that removes the first keys of every head from the cache."""
 
     def evict(module, _, given, __):
-        layer = given["past_key_values"].layers[module.layer_idx]
+        cache = given[
+            "cache" if "cache" in given else "past_key_values"
+        ]  # its name from transformers 5.24 on, and before
+        layer = cache.layers[module.layer_idx]
         kept = int(layer.keys.shape[2] * (1 - share))  # rounded as kvpress does
         layer.keys, layer.values = layer.keys[:, :, -kept:], layer.values[:, :, -kept:]
 
