@@ -88,9 +88,9 @@ class BeaconConfig:
         names = [own.name for own in self.own_maps]
         for name in names if not self.placing.runs else ():
             allowed = (
-                f"maps of k and v with placement={self.placement!r}, whose beacons do not run; or inserted beacons, "
+                f"maps of k and v with placement={self.placement!r}, whose beacons do not run; "
+                f"or inserted beacons, placement='interleave'"
             )
-            allowed += "placement='interleave'"
             _require(name in ("k", "v"), "params", name, allowed)
         _require(len(set(names)) == len(names), "params", self.params, "different projections")
         _require(self.embed_init in ("eos", "bos"), "embed_init", self.embed_init, "eos or bos")

@@ -28,7 +28,7 @@ STEPS = st.lists(
     min_size=1,
     max_size=6,
 )
-# What Python does not show a user, such as a file that an earlier test left open, and is closed now.
+# Warnings that Python hides by default, such as one about a file that an earlier test left open.
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 CASES = [*((kind, template) for kind in KINDS[:-1] for template in TEMPLATES), ("smollm2", "own")]
 

@@ -218,7 +218,7 @@ def _tokenizer(header: GgufFile) -> PreTrainedTokenizerFast:
 
 
 def _backend(path: Path, special: dict[str, str | None]) -> Tokenizer:
-    """Let transformers convert the file's tokenizer. It is told the special tokens, or 5.17 adds some of its own."""
+    """Let transformers convert the file's tokenizer. 5.17 adds tokens of its own unless it is told the special ones."""
     try:
         # Not AutoTokenizer, which first reads the whole file for its config; the result is the same.
         return PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, **special).backend_tokenizer

@@ -16,11 +16,9 @@ def layer_steps(steps: Sequence[Step], members: Sequence[tuple[tuple[int, ...], 
         steps: the pass as each group of heads sees it.
         members: for each group, for each layer, the KV heads of the group.
     """
-    found: list[Step] = []
-    for heads in zip(*members, strict=True):
-        present = [group for group, own in enumerate(heads) if own]
-        found.append(steps[present[0]] if len(present) == 1 else GroupedStep(tuple(steps), tuple(members)))
-    return tuple(found)
+    grouped = GroupedStep(tuple(steps), tuple(members))
+    present = ([step for step, own in zip(steps, heads, strict=True) if own] for heads in zip(*members, strict=True))
+    return tuple(found[0] if len(found) == 1 else grouped for found in present)
 
 
 @dataclass(frozen=True, eq=False)

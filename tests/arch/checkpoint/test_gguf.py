@@ -54,7 +54,8 @@ SIZES = dict(
     rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
 )
 # Older versions of transformers have one tokenizer for all files of the architecture phi3, that of Phi-3 mini.
-NEWER = pytest.mark.skipif(hasattr(ggml, "GGUFPhi3Converter"), reason="needs a newer transformers")
+OLDER = hasattr(ggml, "GGUFPhi3Converter")
+NEWER = pytest.mark.skipif(OLDER, reason="needs a newer transformers")
 PARTIAL = {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
@@ -159,7 +160,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
         return model(torch.arange(3, 60)[None]).logits
 
 
-@pytest.mark.skipif(not hasattr(ggml, "GGUFPhi3Converter"), reason="needs an older transformers")
+@pytest.mark.skipif(not OLDER, reason="needs an older transformers")
 def test_a_tokenizer_that_transformers_cannot_convert_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot convert the tokenizer"):
         gguf_tokenizer(write_gguf(tmp_path / "tiny.gguf", tiny_model("phi3"), "phi3"), tmp_path / "cache")

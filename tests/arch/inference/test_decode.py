@@ -72,7 +72,11 @@ def test_other_families(family: str, data: st.DataObject) -> None:
 def assert_three_ways_are_one(family: str, unfinished: str, data: st.DataObject) -> None:
     placement = data.draw(st.sampled_from(["interleave", "append", "step-expansion"]))
     lm = model(family, placement, data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4)), unfinished)
-    asked = data.draw(requests())
+    assert_ways_are_one(lm, data.draw(requests()))
+
+
+def assert_ways_are_one(lm: BeaconLM, asked: Request) -> None:
+    """A generation in static buffers equals one by calls, and reading everything anew in each step."""
     texts, options = texts_of(asked.lengths), {"ratios": asked.ratios, "num_beams": asked.beams}
     with small_steps(windows=2, slots=8):
         found = generate(lm, texts, asked.new, **options)

@@ -13,12 +13,11 @@ from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers
 from tests.arch.caches import assert_goes_on_alike, assert_same, model, padded
-from tests.arch.inference.test_decode import generate, logits_of, requests, texts_of
+from tests.arch.inference.test_decode import assert_ways_are_one, logits_of, requests, texts_of
 from tests.arch.inference.test_dense import plain
 from tests.arch.placements import proof
 from tests.arch.test_layer_kinds import FAMILY, REACHES
 from tests.arch.tiny import assert_close, examples, kinds, tokens
-from tests.arch.ways import anew, by_calls, small_steps
 
 MODES = ["raw", "beacons"]
 PLACEMENTS = st.sampled_from(["select", "interleave", "append", "own-unit", "blind"])
@@ -73,19 +72,7 @@ def test_rows_go_on_as_they_would_alone(unfinished: str, data: st.DataObject, ba
 def test_three_ways_to_generate_are_one(
     unfinished: str, data: st.DataObject, placement: str, backbone: dict[str, Any]
 ) -> None:
-    lm, asked = sliding(placement, unfinished, backbone), data.draw(requests())
-    texts, options = texts_of(asked.lengths), {"ratios": asked.ratios, "num_beams": asked.beams}
-    with small_steps(windows=2, slots=8):
-        found = generate(lm, texts, asked.new, **options)
-        with by_calls():
-            called = generate(lm, texts, asked.new, **options)
-    with anew():
-        expected = generate(lm, texts, asked.new, **options)
-    assert torch.equal(found.sequences, expected.sequences) and torch.equal(called.sequences, expected.sequences)
-    for step, wanted in enumerate(expected.logits):
-        assert_close(found.logits[step], wanted, 1e-6, f"logits of step {step}")
-    if asked.beams == 1:
-        assert_same(found.past_key_values, called.past_key_values)
+    assert_ways_are_one(sliding(placement, unfinished, backbone), data.draw(requests()))
 
 
 @torch.no_grad()
