@@ -88,7 +88,7 @@ def retrieval_sample(
 
 def _draft(kind: Kind, tokenizer: Any, pool: Pool, rng: Random, questions: int) -> tuple[Draft | None, int]:
     """Make a draft, and find its haystack's start in the pool: behind the excerpts, so that the two are disjoint."""
-    start = rng.randrange(len(pool))
+    start = int(rng.random() * len(pool))  # one draw for any pool, so that the words do not depend on its size
     stop = start + questions * EXCERPT
     return kind.draft(rng, [tokenizer.decode(pool.cut(i, EXCERPT)) for i in range(start, stop, EXCERPT)]), stop
 

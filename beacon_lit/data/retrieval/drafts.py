@@ -76,9 +76,9 @@ def needle(rng: Random, excerpts: Sequence[str]) -> Draft:
     names: set[str] = set()
     while len(facts) < len(excerpts):
         fact = rng.choice(phrases.FACTS)
-        told = {"name": made_up.name(rng)} | {blank: make(rng) for blank, make in fact.blanks.items()}
+        told = {"name": fact.name(rng)} | {blank: make(rng) for blank, make in fact.blanks.items()}
         answer = fact.answer.format(**told)
-        if told["name"] not in names and answer not in facts:
+        if told["name"] not in names and not any(answer in other or other in answer for other in facts):
             names.add(told["name"])
             statement, question = rng.choice(fact.statements), rng.choice(fact.questions)
             facts[answer] = f" {statement.format(**told)}", question.format(**told)

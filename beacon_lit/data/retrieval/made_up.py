@@ -32,6 +32,17 @@ PLACES = _list(
 THINGS = _list(
     "compass|violin|chess board|silver spoon|map|telescope|lamp|pocket watch|wooden flute|coin|diary|music box"
 )
+_DEEDS = _list(
+    "mend paint carve count sell polish draw weigh collect hide lend wash measure bury trade stack repair label gild"
+)
+_GOODS = _list(
+    "lanterns kettles carts ropes bells barrels saddles mirrors candles baskets ladders anchors drums shutters buttons "
+    "pigeons beehives umbrellas clocks kites"
+)
+_DISHES = _list(
+    "lentils|barley|smoked eel|turnips|goat cheese|plums|rye bread|mussels|chestnuts|pickled herring|honey|red cabbage|"
+    "mushrooms|quinces|black beans|hazelnuts"
+)
 _ITEMS = _list("ticket locker invoice parcel licence account booking engine vault file meter badge crate permit")
 
 
@@ -53,6 +64,31 @@ def key(rng: Random) -> str:
 def number(rng: Random) -> str:
     """Draw a number of five digits."""
     return str(rng.randint(10_000, 99_999))
+
+
+def deed(rng: Random) -> str:
+    """Make up something to do: a verb and what it is done to."""
+    return f"{rng.choice(_DEEDS)} {goods(rng)}"
+
+
+def goods(rng: Random) -> str:
+    """Make up several things of a kind."""
+    return f"{rng.choice(_ADJECTIVES)} {rng.choice(_GOODS)}"
+
+
+def dish(rng: Random) -> str:
+    """Make up what a dish is made of: two ingredients."""
+    return " and ".join(rng.sample(_DISHES, 2))
+
+
+def sight(rng: Random) -> str:
+    """Make up something to look at, and where it is."""
+    return f"{rng.choice(_ADJECTIVES)} {rng.choice(_NOUNS)} {rng.choice(PLACES)}"
+
+
+def year(rng: Random) -> str:
+    """Draw a year."""
+    return str(rng.randint(1200, 1999))
 
 
 def item(rng: Random) -> str:

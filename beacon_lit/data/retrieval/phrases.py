@@ -66,12 +66,14 @@ class Fact:
     Attributes:
         statements, questions, answer: patterns with the blank {name}, and the others in braces.
         blanks: makes up what fills each other blank.
+        name: makes up whom or what the fact is about.
     """
 
     statements: tuple[str, ...]
     questions: tuple[str, ...]
     answer: str
     blanks: Mapping[str, Callable[[Random], str]]
+    name: Callable[[Random], str] = made_up.name
 
 
 FACTS = (
@@ -98,6 +100,52 @@ FACTS = (
         ("Who is the best friend of {name}?", "What is the name of the best friend that {name} has?"),
         "{friend}",
         {"friend": made_up.name},
+    ),
+    Fact(
+        ("{name} has promised to {deed} before winter.", "Before winter {name} wants to {deed}."),
+        ("What has {name} promised to do?", "What will {name} do before winter?"),
+        "{deed}",
+        {"deed": made_up.deed},
+    ),
+    Fact(
+        ("Nobody owns more {goods} than {name}.", "{name} fills whole rooms with {goods}."),
+        ("What does {name} own so many of?", "With what does {name} fill whole rooms?"),
+        "{goods}",
+        {"goods": made_up.goods},
+    ),
+    Fact(
+        ("The soup that {name} cooks is made of {dish}.", "{name} puts {dish} into the soup."),
+        ("What is the soup of {name} made of?", "What does {name} put into the soup?"),
+        "{dish}",
+        {"dish": made_up.dish},
+    ),
+    Fact(
+        ("Nobody leaves {name} without a look at the {sight}.", "All who come to {name} are shown the {sight}."),
+        ("What are visitors shown in {name}?", "What does everybody look at before leaving {name}?"),
+        "{sight}",
+        {"sight": made_up.sight},
+        made_up.town,
+    ),
+    Fact(
+        ("At the fair of {name}, children {deed} for a coin.", "For a coin, children at the fair of {name} {deed}."),
+        ("What do children do for a coin at the fair of {name}?", "How do children earn a coin at the fair of {name}?"),
+        "{deed}",
+        {"deed": made_up.deed},
+        made_up.town,
+    ),
+    Fact(
+        ("The traders of {name} are known for their {goods}.", "{name} sends its {goods} all over the country."),
+        ("What are the traders of {name} known for?", "What does {name} send all over the country?"),
+        "{goods}",
+        {"goods": made_up.goods},
+        made_up.town,
+    ),
+    Fact(
+        ("The town of {name} burnt down in {year}.", "In {year} a fire destroyed {name}."),
+        ("When did {name} burn down?", "In which year was {name} destroyed by fire?"),
+        "{year}",
+        {"year": made_up.year},
+        made_up.town,
     ),
 )
 

@@ -26,10 +26,11 @@ def test_statements_are_where_the_sample_says(tokenizer, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_has_as_many_questions_as_fit(tokenizer, kind):
+    haystack = prose(1, 200)
     with pytest.raises(ValueError, match=r"needs at least \d+ tokens .* and questions=2, so") as error:
-        next(SyntheticSource(kind, 1, (20, 30), questions=(2, 9)).documents(tokenizer))
+        next(SyntheticSource(kind, 1, (20, 30), haystack=haystack, questions=(2, 9)).documents(tokenizer))
     least = int(re.search(r"at least (\d+)", str(error.value))[1])
-    short = SyntheticSource(kind, 8, (least, least), questions=(2, 9))
+    short = SyntheticSource(kind, 8, (least, least), haystack=haystack, questions=(2, 9))
     counts = [len(runs(document["answer"])) for document in short.documents(tokenizer)]
     assert min(counts) >= 2 and np.mean(counts) < 4.5
     long = replace(short, lengths=(8000, 8000), count=20)
