@@ -24,7 +24,7 @@ def read(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[dict[str, A
         attempt(partial(subject.read, random_ids(lm, min(*plan.lengths["read"], 16 * plan.window), device)))
     for length in plan.lengths["read"]:
         ids = random_ids(lm, length, device)
-        for subject in subjects(lm):
+        for subject in (each for each in subjects(lm) if each.fits(length)):
             measured, error = attempt(partial(_read, subject, ids, device))
             yield {"model": subject.name, "tokens": length, **(measured or {"error": error})}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen2ForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from beacon_lit import BeaconCache, BeaconLM
+from beacon_lit.arch import longest
 from beacon_lit.arch.flops import Load, load
 from beacon_lit.arch.plan.call import plan_call
 
@@ -29,6 +30,9 @@ class Subject(Protocol):
 
     def read(self, ids: Tensor) -> Cache:
         """Read (B, L) ids; return their cache."""
+
+    def fits(self, length: int) -> bool:
+        """Whether the backbone has positions for one row of `length` tokens and what is written after it."""
 
     def work(self, length: int) -> Load:
         """Return the amount of work in reading one row of `length` tokens."""
@@ -58,6 +62,9 @@ class Beacons:
         """Read (B, L) ids that follow those of a cache; return the cache of all ids."""
         return self.lm.compress(ids, cache=cache)
 
+    def fits(self, length: int) -> bool:
+        return length <= longest(self.lm.beacon, self.lm.beacon.ratios[0], self.lm.positions)
+
     def work(self, length: int) -> Load:
         beacon = self.lm.beacon
         call = plan_call(beacon, beacon.limits(self.lm.positions), [length], None, "raw", beacon.ratios[0], None)
@@ -85,6 +92,9 @@ class Kept(Beacons):
     def read(self, ids: Tensor) -> BeaconCache:
         return self.lm.compress(ids, ratios=0)
 
+    def fits(self, length: int) -> bool:
+        return length <= self.lm.positions - self.lm.beacon.window
+
     def work(self, length: int) -> Load:
         return dense_work(length)
 
@@ -108,6 +118,9 @@ class Dense:
         cache = DynamicCache()
         self.lm.dense(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache
+
+    def fits(self, length: int) -> bool:
+        return True  # beyond the positions, transformers goes on
 
     def work(self, length: int) -> Load:
         return dense_work(length)

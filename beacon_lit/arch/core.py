@@ -17,7 +17,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import MLP_PROJECTIONS, BeaconConfig
 from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
-from beacon_lit.arch.nn.decoder import Decoder
+from beacon_lit.arch.nn.decoder import Decoder, RunLayer, run_layer
 from beacon_lit.arch.nn.fuse import compile_pointwise
 from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.nn.layer import BeaconLayer
@@ -66,6 +66,7 @@ class BeaconModel(PreTrainedModel):
         kinds = self.layer_kinds(config)
         self.groups = HeadGroups.of(self.beacon, kinds, config.num_key_value_heads)
         self.attn = "auto"
+        self.decode_layer: RunLayer = run_layer
         self.draw = Draw()
         for layer, kind in zip(self.model.layers, kinds, strict=True):
             layer.self_attn.__class__ = self.attention_class
@@ -148,11 +149,14 @@ class BeaconModel(PreTrainedModel):
         return found
 
     def compile_pointwise(self) -> None:
-        """Fuse norms, MLPs, rotations and the loss with `torch.compile`; attention and layout stay as they are.
+        """Fuse pointwise operations with `torch.compile`.
 
-        This saves time on a GPU. Results then differ from the backbone's in the last bits.
+        In passes over windows, these are norms, MLPs, rotations and the loss; attention and layout stay as they are. In
+        static decoding, a whole layer is compiled. This saves time on a GPU. Results then differ from the backbone's in
+        the last bits.
         """
         compile_pointwise(self.model.layers, self.lm_head)
+        self.decode_layer = torch.compile(run_layer)
 
     def checkpoint_activations(self, layers: int | None = None) -> None:
         """Recompute the activations of the first `layers` layers (default: all) in the backward pass.
@@ -268,7 +272,7 @@ class BeaconModel(PreTrainedModel):
         for (layer, group), state in zip(parts, before, strict=False):
             known[group][layer] = state
         steps = tuple(self._step(raw, *group) for group in zip(layouts, self.groups.kinds, known, strict=True))
-        hidden = self.run_layers(stream, steps[0].q_rope, layer_steps(steps, self.groups.members))
+        hidden = self.run_layers(stream, layer_steps(steps, self.groups.members))
         after = tuple(steps[group].after[layer] for layer, group in parts) if layout.cached else ()
         return hidden[: layout.raw], after
 
@@ -285,11 +289,11 @@ class BeaconModel(PreTrainedModel):
             for kind in self.groups.kinds
         )
 
-    def run_layers(self, stream: Tensor, rope: Rope, steps: Sequence[Step]) -> Tensor:
+    def run_layers(self, stream: Tensor, steps: Sequence[Step], run: RunLayer = run_layer) -> Tensor:
         """Run all layers, each with its step, and the final norm: (P, D) embeddings in stream order -> (P, D)."""
         hidden = stream[None]
         for layer, step in zip(self.model.layers, steps, strict=True):
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rope, beacon=step)
+            hidden = run(layer, hidden, step)
         return self.model.norm(hidden)[0]
 
     def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:

@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from beacon_lit.arch.flops import forward_flops
-from benchmarks import figures, inference
+from benchmarks import figures, inference, reading
 from benchmarks.decoding import next_batch, text_before, timings, weight_bytes
 from benchmarks.device import OUT_OF_MEMORY, attempt, is_out_of_memory
 from benchmarks.plan import PLANS
@@ -52,6 +52,18 @@ def test_the_command_measures_reading(everything, lm):
     )  # keys and values, bf16, heads of 16
     assert held["dense"] == 1024 * token_bytes
     assert held["beacons"] == lm.compress(random_ids(lm, 1024, CPU)).nbytes < held["dense"] / 2
+
+
+def test_texts_beyond_the_positions_are_measured_where_they_can_be_read(lm, monkeypatch):
+    """At ratio 8, memory is 8 times shorter than the text; our machinery cannot keep all of it, and refuses."""
+    monkeypatch.setattr(lm.config, "rope_parameters", {"rope_type": "default", "rope_theta": 1e6})
+    monkeypatch.setattr(lm.config, "max_position_embeddings", 1024)
+    with pytest.raises(ValueError, match="position slots"):
+        Kept(lm).read(random_ids(lm, 1024, CPU))
+    rows = list(reading.read(lm, PLANS["tiny"], CPU))
+    assert [(row["model"], row["tokens"]) for row in rows if "error" not in row] == [
+        ("beacons", 512), ("dense, static", 512), ("dense", 512), ("beacons", 1024), ("dense", 1024)
+    ] and len(rows) == 5  # fmt: skip
 
 
 @pytest.mark.parametrize("placement", ["select", "interleave"])

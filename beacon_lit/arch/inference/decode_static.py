@@ -15,7 +15,7 @@ from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
 from beacon_lit.arch.inference.static import Buffers, with_room
-from beacon_lit.arch.nn.grouped import layer_steps
+from beacon_lit.arch.nn.grouped import layer_step
 from beacon_lit.arch.plan.state import RowState
 
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
@@ -142,9 +142,13 @@ class StaticDecoding(Decoding):
         """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
         lm, places = self.lm, self.places[-1]
         embedded = lm.scale_embeddings(lm.model.embed_tokens(self.new_ids))
-        steps = [stack.step(embedded, own) for stack, own in zip(self.stacks, self.places[:-1], strict=True)]
-        members = [stack.members for stack in self.stacks]
-        hidden = lm.run_layers(embedded, steps[0].rope, layer_steps(steps, members))
+        stacks = [
+            (stack.steps(embedded, own), stack.members)
+            for stack, own in zip(self.stacks, self.places[:-1], strict=True)
+        ]
+        layers = range(len(lm.model.layers))
+        steps = [layer_step((some[layer], own[layer]) for some, own in stacks if layer in some) for layer in layers]
+        hidden = lm.run_layers(embedded, steps, lm.decode_layer)
         rows = torch.arange(len(places), device=places.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids

@@ -5,7 +5,7 @@ read nothing in a step. In layers with memory a key is at the index of its slot.
 are positions in the text, and the first place is for the first raw token that the cache holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +23,13 @@ CHUNK = 512  # places that one product over values sums; S is a multiple
 
 @dataclass(frozen=True, eq=False)
 class StaticStep:
-    """One new raw token for every row, as an `attention.Step`.
+    """One new raw token for every row in one layer, as an `attention.Step`.
 
     Attributes:
-        keys, values: (layers, B, K, S, H); keys and values of the new tokens are written into them.
+        keys, values: (B, K, S, H); keys and values of the new tokens are written into them.
         slots: (B,) int64, places of the new tokens.
         rope: cos and sin at the slots of the new tokens.
         bias: (B, 1, S), 0 for places that a row sees, -inf for others.
-        index: the place of each layer among `keys` and `values`.
     """
 
     keys: Tensor
@@ -38,7 +37,6 @@ class StaticStep:
     slots: Tensor
     rope: Rope
     bias: Tensor
-    index: Mapping[int, int]
 
     @property
     def raw(self) -> int:
@@ -52,12 +50,10 @@ class StaticStep:
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """Attend in one layer: q (B, N, H), k and v (B, K, H), before RoPE -> (B, N, H)."""
-        layer = self.index[attention.layer_idx]
-        keys, values = self.keys[layer], self.values[layer]
         rows = torch.arange(len(q), device=q.device)
-        keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(keys.dtype)  # narrower under autocast
-        values[rows, :, self.slots] = v.to(values.dtype)
-        return attend(attention.rotate(q, *self.rope), keys, values, self.bias, attention.scaling)
+        self.keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(self.keys.dtype)  # narrower under autocast
+        self.values[rows, :, self.slots] = v.to(self.values.dtype)
+        return attend(attention.rotate(q, *self.rope), self.keys, self.values, self.bias, attention.scaling)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -127,8 +123,8 @@ class Buffers:
         """S."""
         return self.keys.shape[3]
 
-    def step(self, like: Tensor, places: Tensor) -> StaticStep:
-        """Make the step that reads one token for each row.
+    def steps(self, like: Tensor, places: Tensor) -> dict[int, StaticStep]:
+        """Make the step of each layer that reads one token for each row.
 
         Args:
             like: (B, D) embeddings.
@@ -142,7 +138,8 @@ class Buffers:
         bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=places.device)
         bias = bias.masked_fill(~seen, float("-inf"))[:, None]
         rope = self.lm.rope(like, places if reach is None else places + self.first, self.kind)
-        return StaticStep(self.keys, self.values, places, rope, bias, self.index)
+        parts = ((layer, self.keys[place], self.values[place]) for layer, place in self.index.items())
+        return {layer: StaticStep(keys, values, places, rope, bias) for layer, keys, values in parts}
 
     def used(self, state: RowState) -> int:
         """Return all slots that a row uses."""

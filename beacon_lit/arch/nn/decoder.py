@@ -1,11 +1,11 @@
 """The parts that the decoders of all families have in common and that this package uses."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
-from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.attention import BeaconAttention, Step
 
 
 class DecoderLayer(Protocol):
@@ -43,3 +43,11 @@ class Decoder(Protocol):
     rotary_emb: nn.Module
 
     def __call__(self, **options: Any) -> Any: ...
+
+
+RunLayer: TypeAlias = Callable[[DecoderLayer, Tensor, Step], Tensor]
+
+
+def run_layer(layer: DecoderLayer, hidden: Tensor, step: Step) -> Tensor:
+    """Run one layer with its step: (1, P, D) -> (1, P, D)."""
+    return layer(hidden, attention_mask=None, position_embeddings=None, beacon=step)

@@ -196,7 +196,7 @@ def shifted_step(patch: pytest.MonkeyPatch) -> None:
     attend = StaticStep.attend
 
     def wrong(self: StaticStep, *arguments: Any) -> Tensor:
-        step = StaticStep(self.keys, self.values, self.slots - 1, self.rope, self.bias, self.index)
+        step = StaticStep(self.keys, self.values, self.slots - 1, self.rope, self.bias)
         return attend(step, *arguments)
 
     patch.setattr(StaticStep, "attend", wrong)
