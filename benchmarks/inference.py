@@ -28,8 +28,8 @@ tokens/s of decoding weighs the border step with its share: one step per window.
 
 Weights are random, in bf16: neither speed nor memory depends on their values. Both models have eight times the shape's
 positions through YaRN, 262,144. With beacons a text of 1,048,576 tokens stays within them (131,072 slots at ratio 8).
-The dense backbone exceeds them: time and memory are still valid, but its text would make no sense. Our machinery refuses
-such a text, so that "dense, static" has no row there.
+The dense backbone exceeds them: time and memory are still valid, but its text would make no sense. Our machinery
+refuses such a text, so that "dense, static" has no row there.
 
 OUT receives read.json, decode.json and batch.json, each rewritten after every row of its table, and inference.png. A
 measurement that does not fit the device gives a row "out of memory". Any other failure gives a row as well, the rest

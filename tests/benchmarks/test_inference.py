@@ -57,7 +57,7 @@ def test_the_command_measures_reading(everything, lm):
 def test_texts_beyond_the_positions_are_measured_where_they_can_be_read(lm, monkeypatch):
     """At ratio 8, memory is 8 times shorter than the text; our machinery cannot keep all of it, and refuses."""
     monkeypatch.setattr(lm.config, "rope_parameters", {"rope_type": "default", "rope_theta": 1e6})
-    monkeypatch.setattr(lm.config, "max_position_embeddings", 1024)
+    monkeypatch.setattr(lm.config, "max_position_embeddings", 1000)
     with pytest.raises(ValueError, match="position slots"):
         Kept(lm).read(random_ids(lm, 1024, CPU))
     rows = list(reading.read(lm, PLANS["tiny"], CPU))
