@@ -84,8 +84,8 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
     warning.
 
     Args:
-        cfg: with `checkpoint`, `backbone`, `allow_other_backbone` and `model`; `model.path` is set to the path of the
-            backbone.
+        cfg: with `checkpoint`, `backbone`, `allow_other_backbone` and `model`, and maybe `compile`; `model.path` is set
+            to the path of the backbone.
         device: the device of the model; None: a GPU if there is one.
 
     Returns:
@@ -114,6 +114,8 @@ def subject(cfg: DictConfig, device: torch.device | None = None) -> tuple[Beacon
             log.warning(f"data.template={template} in place of the chat template of {cfg.checkpoint}")
         tokenizer = chosen
     check_tokenizer(tokenizer, lm)
+    if cfg.get("compile", False):
+        lm.compile_pointwise()
     return lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 

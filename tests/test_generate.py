@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, set_seed
 
 import beacon_lit.cli.generate as command
 from beacon_lit import BeaconChat, BeaconConfig, BeaconLM
+from beacon_lit.arch.nn.decoder import run_layer
 from beacon_lit.chat import terminal
 from beacon_lit.cli import resolvers
 from beacon_lit.cli.generate import generate
@@ -53,6 +54,12 @@ def model() -> tuple[BeaconLM, Any]:
     """The one that `run` has."""
     set_seed(0)
     return subject(composed("generate", "model=tiny", "beacon.window=64"))
+
+
+@pytest.mark.parametrize("command", ["generate", "serve"])
+def test_a_model_is_compiled_on_demand(command: str) -> None:
+    plain, compiled = (subject(composed(command, "model=tiny", f"compile={it}"))[0] for it in ("false", "true"))
+    assert plain.decode_layer is run_layer and compiled.decode_layer is not run_layer
 
 
 @pytest.mark.parametrize("keep", [False, True])
