@@ -108,8 +108,12 @@ def test_bytes_are_those_of_transformers_cache(reach: int) -> None:
     assert found == wanted
     assert lm.limits.slot_bytes == 2 * 2 * 8 * 8  # one layer: keys and values of two heads, in float64
     cache = lm.compress(tokens(1, 100), ratios=4)
-    own = sum(value.nbytes for layer in cache.layers for value in vars(layer).values())
-    assert own == lm.limits.slot_bytes * (cache.rows[0].slots + 3 * (min(reach - 1, 96) + 4))
+    row = cache.rows[0]
+    closing = 2 * row.window_slots + row.overlap_slots  # slots in the bytes of what closes the open window
+    slots = row.slots + 3 * (min(reach - 1, 96) + 4)
+    for each, count in ((cache, slots + closing), (cache.visible, slots)):
+        own = sum(value.nbytes for layer in each.layers for value in vars(layer).values())
+        assert own == lm.limits.slot_bytes * count
 
 
 @torch.no_grad()
