@@ -147,13 +147,13 @@ def test_a_wrong_buffer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     cache, ids = lm.compress(tokens(2, 19)), tokens(2, 14)
     right = logits_of(StaticDecoding, lm, cache, ids)
     assert_close(right, logits_of(Decoding, lm, cache, ids), 1e-9)
-    step = Buffers.step
+    step = Buffers.steps
 
     def shifted(self: Buffers, *arguments: Any) -> Any:
         self.first += 1
         return step(self, *arguments)
 
-    monkeypatch.setattr(Buffers, "step", shifted)
+    monkeypatch.setattr(Buffers, "steps", shifted)
     assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 1e-2
 
 
