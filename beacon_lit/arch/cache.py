@@ -29,6 +29,7 @@ class BeaconCache:
             window]`, raw tokens only. The last one scores the first label of the next call.
         unfinished: "raw" or "beacons": what the open window holds.
         interleaved: whether the placement inserts beacons among a window's raw tokens.
+        selects: whether the placement selects beacons among a window's raw tokens.
         groups: for each entry of `layers`, its group of heads, see `HeadGroups`; () if there is one.
         reaches: for each group, how many raw tokens its sliding window has, None for memory; () if all have memory.
         fingerprint: identifies the model that made the cache, see `inference.fingerprint`.
@@ -42,6 +43,7 @@ class BeaconCache:
     fingerprint: tuple[tuple[str, Any], ...] = ()
     groups: tuple[int, ...] = ()
     reaches: tuple[int | None, ...] = ()
+    selects: bool = False
 
     is_compileable: ClassVar[bool] = False  # asked by `generate` of transformers 5.24
 
@@ -92,6 +94,11 @@ class BeaconCache:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
+    def visible(self) -> "BeaconCache":
+        """What later tokens see, without what closes open windows of selected beacons. No call goes on from it."""
+        return self._cut(replace(self, selects=False)) if self.selects else self
+
+    @property
     def tensors(self) -> list[Tensor]:
         """All tensors, those of the layers first."""
         return [*(tensor for layer in self.layers for tensor in vars(layer).values()), self.hidden]
@@ -102,21 +109,23 @@ class BeaconCache:
         return min(row.capacity - len(row.open_ids) for row in self.rows)
 
     @property
-    def has_moving_window(self) -> bool:
-        """Whether open windows hold beacons, which get other slots when the window closes."""
+    def has_open_beacons(self) -> bool:
+        """Whether open windows hold beacons."""
         return self.unfinished == "beacons" and self.interleaved
 
     @property
     def _lengths(self) -> dict[str, list[int]]:
-        """Number of entries of each row in the tensors of each kind: hidden, and memory, open, moving of each group."""
+        """Number of entries of each row in the tensors of each kind: hidden, and of each group the others."""
         lengths = {"hidden": [1 + len(row.open_ids) for row in self.rows]}
         for group in {*self.groups} or {0}:
             kind = self._kind(group)
             entries = [kind.entries(row) for row in self.rows]
-            moving = self.has_moving_window and kind.reach is None
+            moving = (self.selects or self.has_open_beacons) and kind.reach is None
             lengths[f"memory{group}"] = [row.memory for row in entries]
             lengths[f"open{group}"] = [row.open for row in entries]
             lengths[f"moving{group}"] = [row.overlap + (row.open if moving else 0) for row in entries]
+            own = self.selects and kind.reach is None
+            lengths[f"own{group}"] = lengths[f"moving{group}"] if own else [0] * len(entries)
         return lengths
 
     def _kind(self, group: int) -> LayerKind:
@@ -199,14 +208,11 @@ class BeaconCache:
         if not is_count(tokens) or tokens > most:
             raise ValueError(f"tokens={tokens!r} is not allowed; allowed: 0 to {most}, what every open window has")
         rows = tuple(self._shortened(row, tokens) for row in self.rows)
-        lengths, keep = self._lengths, {}
-        for kind, after in replace(self, rows=rows)._lengths.items():
-            keep[kind] = _spans(lengths[kind], [(row, 0, count) for row, count in enumerate(after)])
-        return self._take(rows, keep) if tokens else self
+        return self._cut(replace(self, rows=rows)) if tokens else self
 
     def _shortened(self, row: RowState, tokens: int) -> RowState:
         left = len(row.open_ids) - tokens
-        inserted = left // row.ratio if self.has_moving_window and isinstance(row.ratio, int) and row.ratio else 0
+        inserted = left // row.ratio if self.has_open_beacons and isinstance(row.ratio, int) and row.ratio else 0
         return replace(
             row,
             seen_tokens=row.seen_tokens - tokens,
@@ -214,6 +220,15 @@ class BeaconCache:
             window_slots=left + inserted,
             ratios=tuple(given for given in row.ratios if given[0] < left),
         )
+
+    def _cut(self, after: "BeaconCache") -> "BeaconCache":
+        """Return the cache with as many entries of each row and kind as `after` counts, the first ones."""
+        counts = after._lengths
+        keep = {
+            kind: _spans(lengths, [(row, 0, count) for row, count in enumerate(counts[kind])])
+            for kind, lengths in self._lengths.items()
+        }
+        return replace(self._take(after.rows, keep), selects=after.selects)
 
     def _take(self, rows: tuple[RowState, ...], keep: dict[str, Tensor]) -> "BeaconCache":
         """Return a cache of these rows, with the entries at the places `keep` of each kind of tensor."""
@@ -262,7 +277,7 @@ class BeaconCache:
                 "a cache with head_budgets is not allowed: its heads keep different numbers of tokens, Hugging Face's "
                 "caches one number; allowed: a cache of a model without head_budgets"
             )
-        if self.has_moving_window:
+        if self.has_open_beacons:
             raise ValueError(
                 "unfinished='beacons' is not allowed: this model inserts beacons while it reads the answer, the plain "
                 "backbone cannot; allowed: a cache that was read with unfinished='raw'"
@@ -277,7 +292,7 @@ class BeaconCache:
                 f"tokens={tokens!r} is not allowed: beyond the open window the plain backbone does not compress; "
                 f"allowed: 0 to {self.room}, what the open window has room for"
             )
-        return cache_export.dynamic_cache(self.rows, self.layers, kinds, dict(self.fingerprint))
+        return cache_export.dynamic_cache(self.rows, self.visible.layers, kinds, dict(self.fingerprint))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, and its folder if need be. An older file stays until the new one is complete.
@@ -298,15 +313,15 @@ class BeaconCache:
         """
         tensors, about = cache_files.read(path, device)
         rows = tuple(RowState(**row) for row in about["rows"])
-        layers = tuple(
-            LayerState(**{name: tensors[f"{i}.{name}"] for name in _TENSORS})
-            for i in range(len(tensors) // len(_TENSORS))
-        )
+        count = sum(name.endswith(".memory_k") for name in tensors)
+        none = {f"{i}.{name}": tensors[f"{i}.memory_k"][:0] for i in range(count) for name in _TENSORS}
+        found = none | tensors  # an older file lacks some
+        layers = tuple(LayerState(**{name: found[f"{i}.{name}"] for name in _TENSORS}) for i in range(count))
         return cls(rows, layers, tensors["hidden"], **{name: about[name] for name in _SETTINGS if name in about})
 
 
 # What caches of one model and one open-window mode share.
-_SETTINGS = ("fingerprint", "unfinished", "interleaved", "groups", "reaches")
+_SETTINGS = ("fingerprint", "unfinished", "interleaved", "selects", "groups", "reaches")
 _TENSORS = tuple(entry.name for entry in fields(LayerState))
 
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = "beacon_cache-1"  # in the metadata
+FORMAT = "beacon_cache-2"  # in the metadata
+OLDER = {FORMAT: ("beacon_cache-1",)}  # formats that are read as well; the older one has no `own_k` and `own_v`
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], format: str = FORMAT) -> None:
@@ -54,7 +55,7 @@ def _opened(path: str | Path, device: torch.device | str, format: str) -> Iterat
     try:
         with safe_open(str(path), "pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != format:
+            if metadata.get("format") not in (format, *OLDER.get(format, ())):
                 raise ValueError(f"{path} has the format {metadata.get('format')!r}; allowed: {format!r}")
             yield file, _as_tuples(json.loads(metadata["about"]))
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:

@@ -310,9 +310,10 @@ def plain_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 def read(lm: BeaconModel, ids: Tensor, call: Call, cache: BeaconCache | None) -> tuple[Tensor, BeaconCache | None]:
     """Do what `BeaconModel.read` does, without the hooks of strategies; for use inside `forward`."""
-    inserts = lm.beacon.placing.inserts
+    placing = lm.beacon.placing
     device = lm.model.embed_tokens.weight.device
-    layouts = lm.layouts(call.rows, cache is not None, inserts and call.unfinished == "beacons")
+    moving = not placing.runs or (placing.inserts and call.unfinished == "beacons")
+    layouts = lm.layouts(call.rows, cache is not None, moving)
     if cache is None:
         return lm.run(move(ids, device), layouts)[0], None
     new = ids.split([row.new for row in call.rows])

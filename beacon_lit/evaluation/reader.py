@@ -70,7 +70,7 @@ class Reader:
         return ratios[0] if len(set(ratios)) == 1 else [[ratio] * windows for ratio in ratios]
 
     def cache_bytes(self, cache: Any, tokens: Sequence[int]) -> list[int]:
-        """Count the bytes of each row's keys and values.
+        """Count the bytes of what later tokens see of each row: keys and values, and hidden states of open windows.
 
         Args:
             cache: a `BeaconCache` of all rows; the dense model's is not looked at.
@@ -78,7 +78,7 @@ class Reader:
         """
         if self.mode.is_dense:
             return [self.subject.lm.dense_cache_bytes(count) for count in tokens]
-        return [cache.select([row]).nbytes for row in range(len(tokens))]
+        return [cache.select([row]).visible.nbytes for row in range(len(tokens))]
 
 
 def padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:

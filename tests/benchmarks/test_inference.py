@@ -51,7 +51,7 @@ def test_the_command_measures_reading(everything, lm):
         2 * 2 * config.num_hidden_layers * config.num_key_value_heads * 16
     )  # keys and values, bf16, heads of 16
     assert held["dense"] == 1024 * token_bytes
-    assert held["beacons"] == lm.compress(random_ids(lm, 1024, CPU)).nbytes < held["dense"] / 2
+    assert held["beacons"] == lm.compress(random_ids(lm, 1024, CPU)).visible.nbytes < held["dense"] / 2
 
 
 def test_texts_beyond_the_positions_are_measured_where_they_can_be_read(lm, monkeypatch):
@@ -247,9 +247,12 @@ def test_dense_goes_on_from_its_cache_with_one_token_at_a_time(lm):
 def test_the_static_peer_compresses_nothing_and_writes_what_the_backbone_writes(lm):
     ids, static = random_ids(lm, 300, CPU), Kept(lm)  # two windows and a part
     cache = static.read(ids[:, :-1])
-    assert cache.sink_slots + cache.beacon_slots + cache.window_slots < 299 and static.nbytes(cache) == cache.nbytes
+    assert (
+        cache.sink_slots + cache.beacon_slots + cache.window_slots < 299
+        and static.nbytes(cache) == cache.visible.nbytes
+    )
     token_bytes = 2 * 2 * lm.config.num_hidden_layers * lm.config.num_key_value_heads * 16
-    assert cache.nbytes >= 299 * token_bytes
+    assert cache.visible.nbytes >= 299 * token_bytes
     logits, expected = (call.logits[0, -1] for call in (lm(ids[:, -1:], cache=cache), lm.dense(ids)))
     assert torch.allclose(logits.float(), expected.float(), atol=0.02 * expected.float().abs().max())
     assert len(static.generate(ids, cache, 200)) == 200  # across borders

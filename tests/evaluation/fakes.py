@@ -67,7 +67,9 @@ class FakeLM(nn.Module):
     def _cache(self, lengths, ratios):
         """Four bytes a slot."""
         kept = [length if ratios == "drop" else length // ratios for length in lengths]
-        return SimpleNamespace(select=lambda rows: SimpleNamespace(nbytes=4 * sum(kept[row] for row in rows)))
+        return SimpleNamespace(
+            select=lambda rows: SimpleNamespace(visible=SimpleNamespace(nbytes=4 * sum(kept[row] for row in rows)))
+        )
 
     def _record(self, call) -> None:
         assert not any(module.training for module in self.modules())

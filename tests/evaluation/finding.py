@@ -41,7 +41,7 @@ class FindingLM(FakeLM):
         out = self._answered(input_ids, attention_mask, generation_config, before, ratios != "drop")
         kept = [len(seen) if ratios == "drop" else len(seen) // ratios for seen in out.seen]
         out.past_key_values = SimpleNamespace(
-            ids=out.seen[0], select=lambda rows: SimpleNamespace(nbytes=4 * kept[rows[0]])
+            ids=out.seen[0], select=lambda rows: SimpleNamespace(visible=SimpleNamespace(nbytes=4 * kept[rows[0]]))
         )
         self._record(ratios)
         return out

@@ -74,9 +74,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     cache = model().compress(tokens(1, 20))
     cache.save(tmp_path / "cache")
     save_for_vllm(cache, tmp_path / "book")
-    with pytest.raises(ValueError, match="has the format 'beacon_cache-1'; allowed: 'beacon_vllm-1'"):
+    with pytest.raises(ValueError, match="has the format 'beacon_cache-2'; allowed: 'beacon_vllm-1'"):
         CacheFile.read(tmp_path / "cache")
-    with pytest.raises(ValueError, match="has the format 'beacon_vllm-1'; allowed: 'beacon_cache-1'"):
+    with pytest.raises(ValueError, match="has the format 'beacon_vllm-1'; allowed: 'beacon_cache-2'"):
         BeaconCache.load(tmp_path / "book")
     with pytest.raises(ValueError, match=r"cannot load the cache .*missing"):
         CacheFile.read(tmp_path / "missing")

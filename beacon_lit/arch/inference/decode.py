@@ -10,7 +10,9 @@ from transformers import StoppingCriteriaList
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel, read
 from beacon_lit.arch.inference.start import open_window_mode
+from beacon_lit.arch.plan.call import Call
 from beacon_lit.arch.plan.rows import check_ids
+from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.ratios import Ratio
 
 # One ratio for all windows; a list per row, one ratio per window from the open one on; or None, the policy.
@@ -93,19 +95,28 @@ class Decoding:
 
     def _read(self, ids: Tensor, rows: Sequence[int], before: BeaconCache) -> tuple[Tensor, BeaconCache]:
         """Read the ids of some rows from a cache of these rows: their (n, D) hidden states, and the next cache."""
-        lm, count = self.lm, len(rows)
-        draw = lm.draw if lm.training else None
-        ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
-        totals = None if self.totals is None else [self.totals[row] for row in rows]
-        call = lm.plan([1] * count, before, open_window_mode(lm, None, before), ratios, draw, totals)
+        lm = self.lm
+        call = self._plan(rows, before)
         new = ids.cpu()[list(rows), 0]  # copied here, where the device waits anyway, not after the pass
         check_ids(new, lm.config.vocab_size, "input_ids")
         hidden, after = read(lm, new, call, before)
         assert after is not None
-        if isinstance(self.ratios, list):
-            for row, was, now in zip(rows, before.rows, after.rows, strict=True):
-                self.ratios[row] = remaining(self.ratios[row], now.windows - was.windows)
+        self._use_ratios(rows, call.states, after.rows)
         return hidden, after
+
+    def _plan(self, rows: Sequence[int], before: BeaconCache) -> Call:
+        """Plan a call that reads one token in each of some rows."""
+        lm = self.lm
+        draw = lm.draw if lm.training else None
+        ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
+        totals = None if self.totals is None else [self.totals[row] for row in rows]
+        return lm.plan([1] * len(rows), before, open_window_mode(lm, None, before), ratios, draw, totals)
+
+    def _use_ratios(self, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
+        """Drop the ratios of windows that have closed in some rows."""
+        if isinstance(self.ratios, list):
+            for row, was, now in zip(rows, before, after, strict=True):
+                self.ratios[row] = remaining(self.ratios[row], now.windows - was.windows)
 
     def _no_logits(self, ids: Tensor) -> Tensor:
         """Zero logits for a step that only other ranks need, as every row here has ended."""

@@ -12,6 +12,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.quantized import is_quantized
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.closing import close_windows
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
 from beacon_lit.arch.inference.static import Buffers, with_room
@@ -24,8 +25,9 @@ EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it c
 class StaticDecoding(Decoding):
     """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
 
-    On a GPU a step is a CUDA graph, unless the backbone is quantised or spread over ranks. A row whose window closes
-    goes through a call from cache to cache.
+    On a GPU a step is a CUDA graph, unless the backbone is quantised or spread over ranks. Where beacons are selected,
+    windows close in the buffers before a step. Otherwise a row whose window closes goes through a call from cache to
+    cache.
     """
 
     def _start(self, cache: BeaconCache) -> None:
@@ -35,7 +37,7 @@ class StaticDecoding(Decoding):
         self.states = list(cache.rows)
         self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
         self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
-        self.stacks = Buffers.all(lm, cache)
+        self.stacks = Buffers.all(lm, cache, width)
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
         self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
@@ -55,6 +57,9 @@ class StaticDecoding(Decoding):
         if not rows:
             return self._no_logits(ids)
         closing = [row for row in rows if self._open(row) == self.states[row].capacity]
+        if closing and self.about.selects:
+            self._close(closing)
+            closing = []
         going_on = [row for row in rows if row not in closing]
         self._check_positions(going_on)
         logits = self._advance(ids, going_on)[:, None] if going_on else None
@@ -94,6 +99,26 @@ class StaticDecoding(Decoding):
     def _open(self, row: int) -> int:
         """Return the number of tokens in the row's open window."""
         return len(self.states[row].open_ids) + self.unlisted[row]
+
+    def _close(self, rows: Sequence[int]) -> None:
+        """Close the windows of some rows in the buffers, as the call that reads each row's next token would."""
+        before = [self._state(row) for row in rows]
+        call = self._plan(rows, replace(self.about, rows=tuple(before)))
+        read = call.advance([[0]] * len(rows), self.lm.beacon)  # whatever the next token is
+        after = [replace(state, seen_tokens=state.seen_tokens - 1, open_ids=(), window_slots=0) for state in read]
+        for row, was, now in zip(rows, before, after, strict=True):
+            self._make_room(now)
+            self.hidden[row, 0] = self.hidden[row, len(was.open_ids)]
+            self.states[row], self.unlisted[row] = now, 0
+        for stack in self.stacks:
+            close_windows(stack, rows, before, after)
+        self._use_ratios(rows, before, after)
+
+    def _make_room(self, state: RowState) -> None:
+        for stack in self.stacks:
+            if stack.needed(state) >= stack.slots:
+                stack.grow(with_room(stack.needed(state)))
+                self.graph = None
 
     def _check_positions(self, rows: Sequence[int]) -> None:
         for row in rows:
@@ -143,7 +168,7 @@ class StaticDecoding(Decoding):
         lm, places = self.lm, self.places[-1]
         embedded = lm.scale_embeddings(lm.model.embed_tokens(self.new_ids))
         stacks = [
-            (stack.steps(embedded, own), stack.members)
+            (stack.steps(embedded, own, places), stack.members)
             for stack, own in zip(self.stacks, self.places[:-1], strict=True)
         ]
         layers = range(len(lm.model.layers))
@@ -157,10 +182,8 @@ class StaticDecoding(Decoding):
     def _load(self, row: int, cache: BeaconCache, place: int, known: RowState | None = None) -> None:
         """Load row `place` of a cache into `row`, where the memory of the state `known` is already."""
         state = cache.rows[place]
+        self._make_room(state)
         for stack in self.stacks:
-            if stack.needed(state) >= stack.slots:
-                stack.grow(with_room(stack.needed(state)))
-                self.graph = None
             stack.load(row, cache, place, 0 if known is None else stack.known(known, state))
         start, count = sum(1 + len(other.open_ids) for other in cache.rows[:place]), 1 + len(state.open_ids)
         self.hidden[row, :count] = cache.hidden[start : start + count]

@@ -48,6 +48,11 @@ def check_cache(cache: BeaconCache, model: BeaconModel) -> None:
             f"the cache was made by another model: it has {name}={_short(theirs.get(name))}, this one "
             f"{_short(ours.get(name))}; allowed: a cache of the same backbone, beacons and beacon settings"
         )
+    if cache.selects == model.beacon.placing.runs:
+        raise ValueError(
+            f"the cache has nothing to close its open window with, as placement={model.beacon.placement!r} needs; an "
+            f"earlier version wrote it, or it is `cache.visible`; allowed: a cache that a call of this version returned"
+        )
     weight = model.model.embed_tokens.weight
     if cache.hidden.device != weight.device:
         raise ValueError(

@@ -1,5 +1,7 @@
 """Begin a sequence: the empty cache, and what the open window of a call holds."""
 
+from dataclasses import fields
+
 import torch
 
 from beacon_lit.arch.cache import BeaconCache
@@ -45,10 +47,11 @@ def empty_cache(lm: BeaconModel, rows: int, capacity: int | None = None) -> Beac
     none = {shape: torch.empty(0, *shape, dtype=dtype, device=device) for shape in shapes}
     return BeaconCache(
         rows=(RowState(lm.beacon.window if capacity is None else capacity),) * rows,
-        layers=tuple(LayerState(*[none[shape]] * 6) for shape in shapes),
+        layers=tuple(LayerState(*[none[shape]] * len(fields(LayerState))) for shape in shapes),
         hidden=torch.zeros(rows, config.hidden_size, dtype=dtype, device=device),
         unfinished=open_window_mode(lm, None, None),
         interleaved=lm.beacon.placing.inserts,
+        selects=not lm.beacon.placing.runs,
         fingerprint=fingerprint(lm),
         groups=() if len(groups.kinds) == 1 and lm.beacon.head_budgets is None else tuple(g for _, g in groups.parts),
         reaches=tuple(kind.reach for kind in groups.kinds) if groups.reaches else (),

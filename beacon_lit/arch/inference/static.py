@@ -7,14 +7,16 @@ are positions in the text, and the first place is for the first raw token that t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.inference.moving import Moving, Opened, read_entries, write_entries
 from beacon_lit.arch.nn.attention import BeaconAttention, Own
-from beacon_lit.arch.nn.rope import Rope
+from beacon_lit.arch.nn.rope import Rope, rotated_layers
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 
@@ -30,6 +32,7 @@ class StaticStep:
         slots: (B,) int64, places of the new tokens.
         rope: cos and sin at the slots of the new tokens.
         bias: (B, 1, S), 0 for places that a row sees, -inf for others.
+        moving: where moving entries of the new tokens are written, where beacons are selected; else None.
     """
 
     keys: Tensor
@@ -37,6 +40,7 @@ class StaticStep:
     slots: Tensor
     rope: Rope
     bias: Tensor
+    moving: Opened | None = None
 
     @property
     def raw(self) -> int:
@@ -45,14 +49,16 @@ class StaticStep:
 
     @property
     def selects(self) -> bool:
-        """No window closes."""
-        return False
+        """Whether the new tokens can become beacons when their window closes."""
+        return self.moving is not None
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """Attend in one layer: q (B, N, H), k and v (B, K, H), before RoPE -> (B, N, H)."""
         rows = torch.arange(len(q), device=q.device)
         self.keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(self.keys.dtype)  # narrower under autocast
         self.values[rows, :, self.slots] = v.to(self.values.dtype)
+        if self.moving is not None and own is not None:
+            self.moving.write(rows, k, *own)
         return attend(attention.rotate(q, *self.rope), self.keys, self.values, self.bias, attention.scaling)
 
 
@@ -92,12 +98,11 @@ class Buffers:
         index: the place of each layer among `keys` and `values`.
         members: for each layer, its KV heads that are here.
         keys, values: (parts, B, K, S, H).
-        tails: overlap keys and values of each row, (layers, o, K, H). Here the keys are not rotated, since they move
-            when the window closes; in `keys` they are rotated.
+        moving: entries that get another slot when a window closes, without RoPE.
         first: (B,) int64, the slot of each row's first place.
     """
 
-    def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int]) -> None:
+    def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int], width: int) -> None:
         group = lm.groups.parts[parts[0]][1]
         self.lm, self.parts, self.kind = lm, tuple(parts), lm.groups.kinds[group]
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
@@ -107,28 +112,31 @@ class Buffers:
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
-        self.tails = [(first[None], first[None])] * len(cache.rows)
+        with_memory = self.kind.reach is None
+        overlap, selects = lm.beacon.overlap if with_memory else 0, with_memory and not lm.beacon.placing.runs
+        self.moving = Moving(self.keys, overlap, width, selects)
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
-    def all(cls, lm: BeaconModel, cache: BeaconCache) -> "tuple[Buffers, ...]":
-        """Make room for all parts of a cache; nothing is loaded."""
+    def all(cls, lm: BeaconModel, cache: BeaconCache, width: int) -> "tuple[Buffers, ...]":
+        """Make room for all parts of a cache, and for windows of up to `width` tokens; nothing is loaded."""
         alike: dict[tuple[int, ...], list[int]] = {}
         for part, (_, group) in enumerate(lm.groups.parts):
             alike.setdefault((group, *cache.layers[part].memory_k.shape[1:]), []).append(part)
-        return tuple(cls(lm, cache, parts) for parts in alike.values())
+        return tuple(cls(lm, cache, parts, width) for parts in alike.values())
 
     @property
     def slots(self) -> int:
         """S."""
         return self.keys.shape[3]
 
-    def steps(self, like: Tensor, places: Tensor) -> dict[int, StaticStep]:
+    def steps(self, like: Tensor, places: Tensor, window_places: Tensor) -> dict[int, StaticStep]:
         """Make the step of each layer that reads one token for each row.
 
         Args:
             like: (B, D) embeddings.
             places: (B,) int64, places of the new tokens.
+            window_places: (B,) int64, their places in the open windows.
         """
         indices, reach = torch.arange(self.slots, device=places.device), self.kind.reach
         seen = indices <= places[:, None]
@@ -138,8 +146,8 @@ class Buffers:
         bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=places.device)
         bias = bias.masked_fill(~seen, float("-inf"))[:, None]
         rope = self.lm.rope(like, places if reach is None else places + self.first, self.kind)
-        parts = ((layer, self.keys[place], self.values[place]) for layer, place in self.index.items())
-        return {layer: StaticStep(keys, values, places, rope, bias) for layer, keys, values in parts}
+        parts = zip(self.index, self.keys, self.values, self.moving.opened(window_places), strict=True)
+        return {layer: StaticStep(keys, values, places, rope, bias, moving) for layer, keys, values, moving in parts}
 
     def used(self, state: RowState) -> int:
         """Return all slots that a row uses."""
@@ -164,41 +172,52 @@ class Buffers:
         sizes = [self.kind.entries(state) for state in states]
         m, o, t = sizes[-1]
         self.first[place] = self.kind.first_slot(states[-1])
-        start_m, start_o, start_t = (sum(size[:-1]) for size in zip(*sizes, strict=True))
+        start_m, _, start_t = (sum(size[:-1]) for size in zip(*sizes, strict=True))
+        *moving_before, moving = (self.moving.count(*size[1:]) for size in sizes)
+        start = sum(moving_before)
 
         def part(name: str, start: int, end: int) -> Tensor:
             return torch.stack([getattr(cache.layers[part], name)[start:end] for part in self.parts])
 
-        tail_k, tail_v = (part(f"moving_{x}", start_o, start_o + o) for x in "kv")
-        self.tails[place] = tail_k, tail_v
-        rotated = self._rotated(tail_k, torch.arange(m, m + o, device=tail_k.device)) if o else tail_k
-        for x, buffer, tail in (("k", self.keys[:, place], rotated), ("v", self.values[:, place], tail_v)):
-            buffer[:, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
-            buffer[:, :, m : m + o] = tail.transpose(1, 2)
-            buffer[:, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
+        names = ("moving_k", "own_k", "own_v")[: len(self.moving.buffers)]
+        self.moving.load(place, self.moving.span(o, t), [part(name, start, start + moving) for name in names])
+        for x, buffer in (("k", self.keys), ("v", self.values)):
+            buffer[:, place, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
+            buffer[:, place, :, m : m + o] = part(f"moving_{x}", start, start + o).transpose(1, 2)
+            buffer[:, place, :, m + o : m + o + t] = part(f"open_{x}", start_t, start_t + t).transpose(1, 2)
+        at, slots = self.first.new_tensor([[place]]), torch.arange(m, m + o, device=self.first.device)
+        write_entries(self.keys, at, slots, self.rotated(read_entries(self.keys, at, slots)[0], slots)[None])
 
-    def _rotated(self, keys: Tensor, slots: Tensor) -> Tensor:
-        """Apply each layer's RoPE: (layers, n, K, H) at n slots -> (layers, n, K, H)."""
-        rope = self.lm.rope(keys, slots, self.kind)
-        layers = [self.lm.model.layers[layer].self_attn for layer in self.index]
-        return torch.stack([layer.rotate(each, *rope) for layer, each in zip(layers, keys, strict=True)])
+    def rotated(self, keys: Tensor, slots: Tensor) -> Tensor:
+        """Apply RoPE in all parts at once: (n, parts K, H) at n slots -> (n, parts K, H)."""
+        turned = [rotated_layers(self.lm.config)[layer] for layer in self.index]
+        if not any(turned) or len(keys) == 0:
+            return keys
+        attention = self.lm.model.layers[[*self.index][turned.index(True)]].self_attn
+        new = attention.rotate(keys, *self.lm.rope(keys, slots, self.kind))
+        if all(turned):
+            return new
+        both = zip(new.chunk(len(turned), 1), keys.chunk(len(turned), 1), strict=True)
+        return torch.cat([pair[0 if turn else 1] for turn, pair in zip(turned, both, strict=True)], 1)
 
     def layers(self, places: Sequence[int], states: Sequence[RowState]) -> tuple[LayerState, ...]:
         """Return keys and values of some rows, as caches hold them: for each of `parts`."""
         sizes = [(place, *self.kind.entries(state)) for place, state in zip(places, states, strict=True)]
-        memory = [(place, 0, m) for place, m, _, _ in sizes]
-        opened = [(place, m + o, m + o + t) for place, m, o, t in sizes]
-        tails = zip(*(self.tails[place] for place in places), strict=True)
+        memory = [(place, slice(m)) for place, m, _, _ in sizes]
+        opened = [(place, slice(m + o, m + o + t)) for place, m, o, t in sizes]
+        values = [(place, slice(m, m + self.moving.count(o, t))) for place, m, o, t in sizes]
+        moving = [(place, self.moving.span(o, t)) for place, _, o, t in sizes]
         kinds = (_rows(buffer, spans) for spans in (memory, opened) for buffer in (self.keys, self.values))
-        moving = (torch.cat(tail, 1) for tail in tails)
-        return tuple(LayerState(*tensors) for tensors in zip(*kinds, *moving, strict=True))
+        moving_k, *own = (_rows(buffer, moving) for buffer in self.moving.buffers)
+        own = own or [moving_k[:, :0]] * 2
+        parts = zip(*kinds, moving_k, _rows(self.values, values), *own, strict=True)
+        return tuple(LayerState(*tensors) for tensors in parts)
 
     def reorder(self, places: Tensor) -> None:
         """Copy row `places[i]` into row i, for every i."""
-        for layer in (*self.keys, *self.values):
+        for layer in chain(self.keys, self.values, *self.moving.buffers):
             layer.copy_(layer[places])
         self.first.copy_(self.first[places])
-        self.tails = [self.tails[place] for place in places.tolist()]
 
 
 def _padded(buffer: Tensor, slots: int) -> Tensor:
@@ -217,6 +236,6 @@ def round_up(slots: int) -> int:
     return -(-(slots + 1) // CHUNK) * CHUNK
 
 
-def _rows(buffer: Tensor, spans: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Put spans (row, start, end) end to end: (layers, B, K, S, H) -> (layers, n, K, H)."""
-    return torch.cat([buffer[:, row, :, start:end].transpose(1, 2) for row, start, end in spans], 1)
+def _rows(buffer: Tensor, spans: Sequence[tuple[int, slice]]) -> Tensor:
+    """Put spans of rows end to end: (parts, B, K, S, H) -> (parts, n, K, H)."""
+    return torch.cat([buffer[:, row, :, span].transpose(1, 2) for row, span in spans], 1)

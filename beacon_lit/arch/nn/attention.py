@@ -57,7 +57,7 @@ class Step(Protocol):
 
     Attributes:
         raw: R; stream positions from R on are beacons.
-        selects: whether beacons are selected among raw tokens.
+        selects: whether beacons are selected among raw tokens, in this pass or in a later one.
     """
 
     @property

@@ -1,7 +1,6 @@
 """Select the raw tokens of a closing window that each KV head keeps as beacons (placement "select").
 
-Shape legend: C closing windows with beacons, w raw tokens per window, B beacons of all windows, R raw tokens of the
-pass, K KV heads, H head dim.
+Shape legend: C closing windows with beacons, w raw tokens per window, B beacons of all windows, K KV heads, H head dim.
 """
 
 import torch
@@ -34,28 +33,40 @@ def stand_out(k: Tensor, allowed: Tensor) -> Tensor:
     return (total / share.clamp(min=1e-6)).masked_fill(~allowed[:, None], float("-inf"))
 
 
-@torch.no_grad()
 def selected(k: Tensor, plan: Selection) -> Tensor:
     """Select raw tokens for all beacons of a pass.
 
     Args:
-        k: (R, K, H) keys of raw tokens, before RoPE.
+        k: (n, K, H) keys of raw tokens, before RoPE.
         plan: the tokens to select from.
 
     Returns:
-        (B, K) int64, stream position of the raw token that each beacon is for each head, in the tokens' order within a
-        window. Tokens that are not allowed are selected only if a window has too few others.
+        (B, K) int64, the raw token that each beacon is for each head, as an index into `k`; see `best`.
     """
-    score = stand_out(k[plan.tokens], plan.allowed)
-    width = score.shape[-1]
+    places = best(k[plan.tokens], plan.allowed, plan.counts, plan.most)
+    return plan.tokens[plan.window[:, None], places[plan.window, :, plan.place]]
+
+
+@torch.no_grad()
+def best(k: Tensor, allowed: Tensor, counts: Tensor, most: int) -> Tensor:
+    """Find the tokens whose keys stand out most in windows.
+
+    Args:
+        k: (C, w, K, H), before RoPE.
+        allowed: (C, w) bool, tokens that can be selected. Others are selected only if a window has too few of these.
+        counts: (C,) int64, tokens to select in each window.
+        most: the largest of `counts`.
+
+    Returns:
+        (C, K, most) int64, places in the window in the tokens' order; beyond a window's count they mean nothing.
+    """
+    score = stand_out(k, allowed)
     # A stable sort lets the position alone decide between equal scores.
-    best = score.sort(dim=-1, descending=True, stable=True).indices[..., : plan.most]
-    wanted = torch.arange(plan.most, device=k.device) < plan.counts[:, None, None]
-    places = best.masked_fill(~wanted, width).sort(dim=-1).values  # in the tokens' order; surplus places come last
-    places = places[plan.window, :, plan.place]  # (B, K)
-    return plan.tokens[plan.window[:, None], places]
+    found = score.sort(dim=-1, descending=True, stable=True).indices[..., :most]
+    wanted = torch.arange(most, device=k.device) < counts[:, None, None]
+    return found.masked_fill(~wanted, score.shape[-1]).sort(dim=-1).values  # surplus places come last
 
 
 def take(x: Tensor, tokens: Tensor) -> Tensor:
-    """Take the raw tokens of each head: (R, K, H) and positions (B, K) -> (B, K, H)."""
+    """Take the raw tokens of each head: (n, K, H) and indices (B, K) -> (B, K, H)."""
     return x.gather(0, tokens[..., None].expand(*tokens.shape, x.shape[-1]))

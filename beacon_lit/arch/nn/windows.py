@@ -44,23 +44,35 @@ class WindowStep:
     @property
     def selects(self) -> bool:
         """See `Step`."""
-        return self.layout.selection is not None
+        return self.layout.selects
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """See `Step`."""
         layout, dtype = self.layout, v.dtype
-        if layout.selection is not None:
-            assert own is not None
-            tokens = selected(k, layout.selection)
-            k, v = (torch.cat([raw, take(beacons, tokens)]) for raw, beacons in zip((k, v), own, strict=True))
+        if own is not None:
+            k, v, own = self._with_selected(attention, k, v, own)
         q = gather(q, layout.q_index, layout.stream_index, layout.empty, layout.empty)
         q = attention.rotate(q, *self.q_rope)
-        k, v = self._keys_and_values(attention, k, v)
+        k, v = self._keys_and_values(attention, k, v, own)
         q, k, v = (x.to(dtype) for x in (q, k, v))  # rotations and cached keys are wider under autocast
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
         return gather(out, layout.stream_index, layout.q_index, layout.empty, layout.q_unread)
 
-    def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_selected(
+        self, attention: BeaconAttention, k: Tensor, v: Tensor, own: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Append the selected beacons to keys and values, (R, K, H) -> (P, K, H), and the cached `own` to `own`."""
+        raw, (own_k, own_v) = k, own
+        if self.layout.cached is not None:
+            before = self.before[attention.layer_idx]
+            raw = torch.cat([k, before.moving_k])
+            own_k, own_v = torch.cat([own_k, before.own_k]), torch.cat([own_v, before.own_v])
+        if self.layout.selection is not None:
+            tokens = selected(raw, self.layout.selection)
+            k, v = torch.cat([k, take(own_k, tokens)]), torch.cat([v, take(own_v, tokens)])
+        return k, v, (own_k, own_v)
+
+    def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor, own: Own) -> tuple[Tensor, Tensor]:
         """Gather the windows' keys, rotated, and values: (P, K, H) -> (S, K, H). Fill `after` for this layer."""
         layout, cached = self.layout, self.layout.cached
         if cached is None:
@@ -73,6 +85,7 @@ class WindowStep:
         fixed_k = torch.cat([before.memory_k, before.open_k, added])
         fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.added_index]])
         same = cached.memory is None
+        own_k, own_v = (before.own_k, before.own_v) if own is None else (x[cached.own] for x in own)
         self.after[attention.layer_idx] = LayerState(
             memory_k=before.memory_k if same else fixed_k[cached.memory].detach(),
             memory_v=before.memory_v if same else fixed_v[cached.memory].detach(),
@@ -80,6 +93,8 @@ class WindowStep:
             open_v=fixed_v[cached.open].detach(),
             moving_k=moving_k[cached.moving].detach(),
             moving_v=moving_v[cached.moving].detach(),
+            own_k=own_k.detach(),
+            own_v=own_v.detach(),
         )
         keys = torch.cat([rotated, before.memory_k, before.open_k])[cached.keys]
         return keys, torch.cat([moving_v, before.memory_v, before.open_v])[cached.values]

@@ -4,7 +4,7 @@ When a window closes, each KV head of each layer selects as many raw tokens as t
 keeps their order. It selects tokens whose keys, averaged with their neighbours' keys, are least like the window's mean
 key (`nn.selection`; the criterion is KeyDiff's, arXiv 2504.15364). The keys and values kept come from the beacons' own
 projections, which start as the backbone's. So untrained beacons already compress well, and raw tokens are computed as
-if there were no beacons.
+if there were no beacons. Nothing is read twice: a cache keeps what the open window needs to close.
 """
 
 import numpy as np

@@ -31,7 +31,7 @@ def build_layout(
         rows: what the call does to each row in these layers, see `windows.plan` and `LayerKind.rows`.
         config: `sink`, `overlap` and `placement` are read.
         cached: whether the call continues from a cache or makes one.
-        moving: whether open windows hold beacons, so that their entries get other slots later.
+        moving: whether open windows close without a second reading, so that their entries get other slots.
         reach: how many raw tokens a query sees in layers with a sliding window; None: layers with memory.
     """
     placing = config.placing
@@ -40,10 +40,16 @@ def build_layout(
     if reach is None:
         at = _Cursor(0, raw, packed, 0, sum(row.memory for row in rows))
         windows, ends, moving_end = _walk(rows, config, at, moving)
+        attended = [one for one in windows if len(one.queries)]  # a full window can close without new tokens
+        layout = _assembled(attended, ends, rows, raw, packed, moving_end, cached)
+        if placing.runs:
+            return replace(
+                layout, visibility=_visibility(placing, windows, raw) if placing.masked and packed > raw else None
+            )
         return replace(
-            _assembled(windows, ends, rows, raw, packed, moving_end, cached),
-            visibility=_visibility(placing, windows, raw) if placing.masked and packed > raw else None,
-            selection=None if placing.runs or packed == raw else _selection(rows, config),
+            layout,
+            selection=_selection(windows, config, raw, packed) if packed > raw else None,
+            cached=layout.cached and replace(layout.cached, own=_without_beacons(layout.cached.moving, raw, packed)),
         )
     packed = packed if placing.runs else raw
     sequences, ends = walk_sliding(rows, reach, raw, placing.runs)
@@ -94,10 +100,14 @@ class _KeysOfWindow(Attended):
 
     Attributes:
         window: the window.
+        position: position in the sequence of the window's first token.
+        tokens: references to all raw tokens of the window that are moving entries or run.
         memory, overlap: how many of the keys are memory and overlap.
     """
 
     window: Window
+    position: int
+    tokens: np.ndarray
     memory: int
     overlap: int
 
@@ -151,10 +161,10 @@ def _walk_row(row: Row, config: BeaconConfig, at: _Cursor, moving: bool) -> tupl
         base = len(memory) + len(overlap)
         slots = base + np.concatenate([np.arange(len(past)), len(past) + offset])
         keys, key_slots = np.concatenate([memory, overlap, past, queries]), np.concatenate([np.arange(base), slots])
-        windows.append(_KeysOfWindow(queries, keys, key_slots, window, len(memory), len(overlap)))
+        is_beacon = _past_beacons(window)[: len(past_moving)]
+        raw_tokens = np.concatenate([past_moving[~is_beacon], tokens])
+        windows.append(_KeysOfWindow(queries, keys, key_slots, window, position, raw_tokens, len(memory), len(overlap)))
         if window.closes:
-            is_beacon = _past_beacons(window)[: len(past_moving)]
-            raw_tokens = np.concatenate([past_moving[~is_beacon], tokens])
             all_beacons = np.concatenate([past_moving[is_beacon], beacons])
             memory, overlap = _join(memory, raw_tokens, all_beacons, window.ratio, position, config)
         else:
@@ -207,25 +217,25 @@ def _places(keys: np.ndarray, packed: int) -> tuple[np.ndarray, np.ndarray]:
     return first, np.flatnonzero(repeated)
 
 
-def _selection(rows: Sequence[Row], config: BeaconConfig) -> Selection:
-    tokens, allowed, counts, stream = [], [], [], 0
-    for row in rows:
-        position = row.start  # of the window's first token in the sequence; a window that closes runs as a whole
-        for window in row.windows:
-            if window.beacons:
-                tokens.append(stream + np.arange(window.length))
-                allowed.append(position + np.arange(window.length) >= config.sink)
-                counts.append(window.beacons)
-            stream, position = stream + window.length, position + window.length
+def _selection(windows: Sequence[_KeysOfWindow], config: BeaconConfig, raw: int, packed: int) -> Selection:
+    closing = [one for one in windows if one.window.beacons]
+    tokens = torch.from_numpy(np.stack([one.tokens for one in closing]))
+    positions = torch.tensor([one.position for one in closing])[:, None] + torch.arange(tokens.shape[1])
+    counts = [one.window.beacons for one in closing]
     sizes = np.array(counts)
     return Selection(
-        tokens=torch.from_numpy(np.stack(tokens)),
-        allowed=torch.from_numpy(np.stack(allowed)),
+        tokens=_without_beacons(tokens, raw, packed),
+        allowed=positions >= config.sink,
         counts=torch.from_numpy(sizes),
         most=int(sizes.max()),
         window=torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)),
         place=torch.from_numpy(np.concatenate([np.arange(count) for count in counts])),
     )
+
+
+def _without_beacons(references: Tensor, raw: int, packed: int) -> Tensor:
+    """Count references to raw tokens and moving entries over `[raw tokens | moving]`, not `[stream | moving]`."""
+    return torch.where(references < raw, references, references - (packed - raw))
 
 
 def _visibility(placement: Placement, windows: Sequence[_KeysOfWindow], raw: int) -> Visibility:
@@ -258,6 +268,7 @@ def _cached_layout(keys: np.ndarray, ends: Sequence[End], moving_end: int, rows:
         memory=None if unchanged else _index(next_fixed[: len(memory)]),
         open=_index(next_fixed[len(memory) :]),
         moving=_index(np.concatenate([end.moving for end in ends])),
+        own=None,
         hidden=_index(_hidden_places(rows)),
         new=_index(np.concatenate(new)),
     )

@@ -50,7 +50,7 @@ class Layout:
         lengths: (queries, keys) of each window.
         reach: how many keys a query sees, counted back from its own, in layers with a sliding window; None: all.
         visibility: the placement's rule, where it hides keys that causal attention would show; else None.
-        selection: the raw tokens to select beacons from, where beacons do not run; else None.
+        selection: the raw tokens to select beacons from, where beacons do not run and windows close; else None.
         cached: how keys of a cache come in and how the next cache is made; None for a call without a cache.
     """
 
@@ -73,6 +73,11 @@ class Layout:
     visibility: "Visibility | None" = None
     selection: "Selection | None" = None
     cached: "CachedLayout | None" = None
+
+    @property
+    def selects(self) -> bool:
+        """Whether beacons are selected among the raw tokens, in this call or in a later one."""
+        return self.selection is not None or (self.cached is not None and self.cached.own is not None)
 
     @property
     def max_q(self) -> int:
@@ -126,7 +131,7 @@ class Selection:
     """The raw tokens that beacons are selected from: C windows close, of w raw tokens each, with B beacons together.
 
     Attributes:
-        tokens: (C, w) int64, stream positions of each window's raw tokens.
+        tokens: (C, w) int64, each window's raw tokens, over `[raw tokens of the stream | moving]`.
         allowed: (C, w) bool, tokens that can be selected. Sink tokens cannot: memory holds them uncompressed.
         counts: (C,) int64, beacons of each window.
         most: the largest of `counts`.
@@ -158,6 +163,8 @@ class CachedLayout:
         memory: (M,) int64, the next cache's memory over `[fixed | added]`; None: memory does not change.
         open: (T,) int64, the next cache's open windows over `[fixed | added]`.
         moving: (C,) int64, the next cache's moving entries over `[stream | moving]`.
+        own: (C,) int64, the same entries over `[raw tokens of the stream | moving]`, where beacons are selected; else
+            None.
         hidden: (rows + open tokens,) int64, the next cache's hidden states over `[stream | this cache's]`.
         new: (N,) int64, stream positions of the raw tokens that are new, as opposed to run again.
     """
@@ -169,6 +176,7 @@ class CachedLayout:
     memory: Tensor | None
     open: Tensor
     moving: Tensor
+    own: Tensor | None
     hidden: Tensor
     new: Tensor
 

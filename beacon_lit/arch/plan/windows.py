@@ -47,7 +47,8 @@ class Row:
     Attributes:
         windows: the windows that the call touches.
         start: position in the sequence of the first token that runs.
-        rerun: tokens of the open window that earlier calls have read and that run again, as it closes with beacons.
+        rerun: tokens of the open window that earlier calls have read and that run again, as it closes with beacons that
+            run.
         memory, overlap, open_slots: slots of each kind in the cache.
         group_memory: memory slots of each group of heads in the cache; () for a row that reads without a state.
     """
@@ -89,7 +90,8 @@ def plan(
         ratios: for each row, the ratio of each window that the call touches.
         config: the beacon settings.
         unfinished: "raw": a window stays open and without beacons, full or not, until a token beyond it arrives, and
-            then runs again; "beacons": a window gets beacons as tokens come, and closes when it is full.
+            then runs again if its beacons run; "beacons": a window gets beacons as tokens come, and closes when it is
+            full.
         states: state of each row; default: all rows are at their start.
         more: for each row, whether more tokens will follow, so that a full window closes; default: no.
     """
@@ -108,13 +110,13 @@ def _plan_row(
     full = [size == (config.window if i else state.capacity) for i, size in enumerate(cut)]
     closes = [i < last or (full[i] and (more or unfinished == "beacons")) for i in range(len(cut))]
     as_they_come = unfinished == "beacons" and config.placing.inserts
-    past = len(state.open_ids) if as_they_come or not closes[0] else 0
+    past = len(state.open_ids) if as_they_come or not config.placing.runs or not closes[0] else 0
     windows = []
     for i, (size, ratio) in enumerate(zip(cut, ratios, strict=True)):
         before, slots = (past, state.window_slots) if i == 0 and past else (0, 0)
         ratio = state.ratio if before and as_they_come and state.ratio is not None else ratio
         inserts = isinstance(ratio, int) and ratio > 0 and (closes[i] or as_they_come)
-        beacons = size // int(ratio) - before // int(ratio) if inserts else 0
+        beacons = size // int(ratio) - (before // int(ratio) if as_they_come else 0) if inserts else 0
         windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
     rerun = len(state.open_ids) - past
     start = state.seen_tokens - rerun

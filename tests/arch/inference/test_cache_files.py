@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from beacon_lit.arch import cache_files
 from beacon_lit.arch.inference.start import empty_cache
 from tests.arch.caches import assert_unchanged, padded, snapshot
 from tests.arch.tiny import ALL, tiny, tokens
@@ -186,3 +187,29 @@ def test_another_dtype_or_device_is_refused(other: torch.dtype | str) -> None:
     assert_refused(lm, read(lm).to(other), str(other))
     if other is torch.float64:
         assert lm(tokens(3, 4), cache=read(lm).to(other).to(torch.float32)).cache.seen_tokens == 64
+
+
+def as_written_before(path: Path) -> None:
+    """Rewrite a cache's file in the format that has nothing to close windows with."""
+    found, about = cache_files.read(path, "cpu")
+    kept = {name: tensor for name, tensor in found.items() if ".own_" not in name}
+    about.pop("selects")
+    cache_files.write(path, kept, about, "beacon_cache-1")
+
+
+@torch.no_grad()
+def test_an_older_file_is_read_unless_its_windows_could_not_close(tmp_path: Path) -> None:
+    inserting, selecting = make(), make(placement="select", params=("k", "v"))
+    for lm in (inserting, selecting):
+        read(lm).save(tmp_path / "cache")
+        assert_unchanged(BeaconCache.load(tmp_path / "cache"), snapshot(read(lm)))
+        as_written_before(tmp_path / "cache")
+        older = BeaconCache.load(tmp_path / "cache")
+        if lm is inserting:
+            assert_unchanged(older, snapshot(read(lm)))
+        else:
+            assert_refused(
+                lm,
+                older,
+                r"nothing to close its open window with, as placement='select' needs; an earlier version wrote it",
+            )

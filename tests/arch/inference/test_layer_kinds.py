@@ -108,8 +108,12 @@ def test_bytes_are_those_of_transformers_cache(reach: int) -> None:
     assert found == wanted
     assert lm.limits.slot_bytes == 2 * 2 * 8 * 8  # one layer: keys and values of two heads, in float64
     cache = lm.compress(tokens(1, 100), ratios=4)
-    own = sum(value.nbytes for layer in cache.layers for value in vars(layer).values())
-    assert own == lm.limits.slot_bytes * (cache.rows[0].slots + 3 * (min(reach - 1, 96) + 4))
+    row = cache.rows[0]
+    closing = 2 * row.window_slots + row.overlap_slots  # slots in the bytes of what closes the open window
+    slots = row.slots + 3 * (min(reach - 1, 96) + 4)
+    for each, count in ((cache, slots + closing), (cache.visible, slots)):
+        own = sum(value.nbytes for layer in each.layers for value in vars(layer).values())
+        assert own == lm.limits.slot_bytes * count
 
 
 @torch.no_grad()
@@ -143,13 +147,13 @@ def test_a_wrong_buffer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     cache, ids = lm.compress(tokens(2, 19)), tokens(2, 14)
     right = logits_of(StaticDecoding, lm, cache, ids)
     assert_close(right, logits_of(Decoding, lm, cache, ids), 1e-9)
-    step = Buffers.step
+    step = Buffers.steps
 
     def shifted(self: Buffers, *arguments: Any) -> Any:
         self.first += 1
         return step(self, *arguments)
 
-    monkeypatch.setattr(Buffers, "step", shifted)
+    monkeypatch.setattr(Buffers, "steps", shifted)
     assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 1e-2
 
 

@@ -1,0 +1,97 @@
+"""Close windows in static buffers, where beacons are selected: in all layers at once, without a pass through them.
+
+Raw tokens do not see the beacons of their own window, so nothing that a row has read changes when its window closes.
+
+Shape legend: C rows, w raw tokens of a window, K KV heads of a layer, H head dim.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from beacon_lit.arch.inference.moving import read_entries, write_entries
+from beacon_lit.arch.inference.static import Buffers
+from beacon_lit.arch.nn.selection import best
+from beacon_lit.arch.plan.state import RowState
+
+AT_ONCE = 2**27  # most numbers of the keys of windows that close at once, which bounds the memory that this takes
+
+
+class Closing(NamedTuple):
+    """How a window closes.
+
+    Attributes:
+        tokens: raw tokens of the window.
+        raw: first tokens of the window that memory keeps as they are: sink tokens, or a window kept raw.
+        beacons: tokens of the window that each head selects.
+        overlap: last tokens of the window that the next one sees.
+    """
+
+    tokens: int
+    raw: int
+    beacons: int
+    overlap: int
+
+
+def close_windows(stack: Buffers, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
+    """Close the full windows of some rows.
+
+    Args:
+        stack: the buffers.
+        rows: the rows.
+        before: the state of each row with the full window.
+        after: the state of each row with an empty window behind that one.
+    """
+    if stack.kind.reach is not None:
+        for state in zip(rows, before, after, strict=True):
+            _slide(stack, *state)
+        return
+    alike: dict[Closing, list[tuple[int, int, int]]] = {}
+    for row, was, now in zip(rows, before, after, strict=True):
+        memory, overlap, tokens = stack.kind.entries(was)
+        next_memory, next_overlap, _ = stack.kind.entries(now)
+        raw = now.sink_slots + now.kept_slots - was.sink_slots - was.kept_slots
+        closing = Closing(tokens, raw, next_memory - memory - raw, next_overlap)
+        alike.setdefault(closing, []).append((row, memory, memory + overlap))
+    for closing, found in alike.items():
+        count = max(AT_ONCE // (closing.tokens * stack.keys[:, 0, :, 0].numel()), 1)
+        for start in range(0, len(found), count):
+            _close(stack, closing, torch.tensor(found[start : start + count], device=stack.keys.device))
+
+
+def _close(stack: Buffers, closing: Closing, rows: Tensor) -> None:
+    """Close windows in the same way; `rows` (C, 3): the row, and the places of its next memory slot and its window."""
+    row, memory, first = rows.T[..., None]
+    window, moving = torch.arange(closing.tokens, device=rows.device), stack.moving
+    keys, own_keys, own_values = (read_entries(buffer, row, moving.start + window) for buffer in moving.buffers)
+    values = read_entries(stack.values, row, first + window)
+    chosen = _select(keys, closing)
+    tail = slice(closing.tokens - closing.overlap, None)
+    kept_keys, kept_values = (
+        torch.cat([shared[:, : closing.raw], own.take_along_dim(chosen, 1), shared[:, tail]], 1)
+        for shared, own in ((keys, own_keys), (values, own_values))
+    )
+    slots = memory + torch.arange(kept_keys.shape[1], device=rows.device)
+    write_entries(stack.keys, row, slots, stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys))
+    write_entries(stack.values, row, slots, kept_values)
+    for buffer, entries in zip(moving.buffers, (keys, own_keys, own_values), strict=True):
+        write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], entries[:, tail])
+
+
+def _select(keys: Tensor, closing: Closing) -> Tensor:
+    """Select the tokens of each head: keys before RoPE (C, w, heads, H) -> (C, beacons, heads, 1) int64."""
+    if closing.beacons == 0:
+        return torch.empty(len(keys), 0, keys.shape[2], 1, dtype=torch.int64, device=keys.device)
+    allowed = torch.arange(closing.tokens, device=keys.device).expand(len(keys), -1) >= closing.raw
+    counts = torch.full((len(keys),), closing.beacons, device=keys.device)
+    return best(keys, allowed, counts, closing.beacons).transpose(1, 2)[..., None]
+
+
+def _slide(stack: Buffers, row: int, before: RowState, after: RowState) -> None:
+    """Move what the next token sees in a sliding window to the row's first places."""
+    end, kept = stack.used(before), stack.used(after)
+    for buffer in (stack.keys, stack.values):
+        buffer[:, row, :, :kept] = buffer[:, row, :, end - kept : end].clone()
+    stack.first[row] = stack.kind.first_slot(after)
