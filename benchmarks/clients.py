@@ -48,7 +48,8 @@ class Shelf:
         """Return a document's id, if there is one, for a client that deletes the document."""
         with self._lock:
             id = self._ids.pop(number, None)
-            self._deleted |= {id} - {None}
+            if id is not None:
+                self._deleted.add(id)
             return id
 
     def missed(self, number: int, id: str) -> None:

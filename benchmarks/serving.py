@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     settings = {**LIMITS, **dict(_setting(word) for word in args.serve)}
     args.out.mkdir(parents=True, exist_ok=True)
-    tally, samples = Tally(args.rounding), []
+    tally = Tally(args.rounding)
+    samples: list[dict[str, float]] = []
     server = Server(settings, args.out)
     try:
         restart = Restart(server, settings, args.out, tally)

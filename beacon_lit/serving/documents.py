@@ -105,15 +105,28 @@ class Documents:
             raise _missing(id) from None
 
     def reading(self, id: str, lm: Any, tokenizer: Any) -> Reading | None:
-        """Load what was read of a document; None if another model or tokenizer has read it."""
+        """Load what was read of a document; None if another model or tokenizer has read it. See `get`."""
         self.get(id)
         try:
             return saved.load(self.folder / id / _CACHE, lm, tokenizer)[1]
+        except FileNotFoundError:  # removed just now
+            raise _missing(id) from None
         except ValueError:
             return None
 
-    def add(self, document: Document, text: str, reading: Reading, template: ChatTemplate, tokenizer: Any) -> None:
+    def add(
+        self, document: Document, text: str, reading: Reading, template: ChatTemplate, tokenizer: Any,
+        again: bool = False,
+    ) -> None:  # fmt: skip
         """Write a document, and make room for it; an older one of the same id is replaced.
+
+        Args:
+            document: with its counts.
+            text: the document's text.
+            reading: what was read of it.
+            template: the chat template that the text was read with.
+            tokenizer: the tokenizer.
+            again: whether the document is there already; without effect if it was removed meanwhile.
 
         Raises:
             ApiError: 413, the document alone is beyond the limit.
@@ -138,6 +151,8 @@ class Documents:
             with self._lock:
                 if document.id in self._known:
                     self._remove(document.id)
+                elif again:
+                    return
                 partial.rename(self.folder / document.id)
                 self._known[document.id] = document, size
                 while sum(size for _, size in self._known.values()) > self.limit:

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from beacon_lit.chat import saved
 from tests.serving.servers import KEY, Running, idle, serving, text, until
 
 LONG: dict[str, Any] = {"model": "tiny", "max_tokens": 2000, "messages": [{"role": "user", "content": "Who?"}]}
@@ -215,3 +216,18 @@ def test_memory_stays_within_its_limit(tmp_path: Path) -> None:
             server.openai.completions.create(model="tiny", prompt=text(100, seed), max_tokens=2)
             assert server.metric("prefix_bytes") <= 0.2 * 2**20
         assert 0 < server.metric("prefixes") < 6
+
+
+def test_a_document_that_is_deleted_while_its_cache_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path, "memory_mib=0") as server:
+        id = server.openai.files.create(file=("a.txt", text(100).encode()), purpose="user_data").id
+        parse = saved._parse
+
+        def deleted(file: Path) -> Any:
+            server.service.documents.delete(id)
+            return parse(file)
+
+        monkeypatch.setattr(saved, "_parse", deleted)
+        parts = [{"type": "file", "file": {"file_id": id}}, {"type": "text", "text": "Who?"}]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": parts}]}
+        assert error_of(server.http.post("/chat/completions", json=body), 404)["code"] == "file_not_found"

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_another_model_reads_a_document_again(tmp_path: Path) -> None:
             assert server.openai.files.retrieve(id) == file and asked(server.openai, empty)[0]
 
 
+def test_what_was_read_at_another_ratio_is_read_again(tmp_path: Path) -> None:
+    with serving(tmp_path / "other", "ratio=8") as server:
+        expected = asked(server.openai, upload(server.openai, text(200)))[0], asked(server.openai, system=SYSTEM)[0]
+    with serving(tmp_path / "kept") as server:
+        id = upload(server.openai, text(200))
+        asked(server.openai, id), asked(server.openai, system=SYSTEM)
+    with serving(tmp_path / "kept", "ratio=8") as server:
+        assert (asked(server.openai, id)[0], asked(server.openai, system=SYSTEM)[0]) == expected
+
+
 def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     """`serve.py` prints its address and key, finishes what runs when it is terminated, and leaves what it has read."""
     words = [*TINY, "port=0", f"folder={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path / 'run'}"]
@@ -109,3 +120,21 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "files" / id / "cache" / "chat.json").is_file()
     assert list((tmp_path / "kept" / "prefixes").iterdir())
     assert key[1] not in "".join(file.read_text() for file in tmp_path.rglob("*.yaml"))
+
+
+def test_a_document_that_is_deleted_while_it_is_read_again_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path, "memory_mib=0") as server:
+        id = upload(server.openai, text(200))
+    with serving(tmp_path, "ratio=8") as server:
+        read, left = type(server.service.lm).compress_iter, [id]
+
+        def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
+            while left:
+                server.service.documents.delete(left.pop())
+            return read(*args, **options)
+
+        monkeypatch.setattr(type(server.service.lm), "compress_iter", interrupted)
+        assert asked(server.openai, id)[0]
+        assert server.openai.files.list().data == [] and not list(server.service.documents.folder.iterdir())
