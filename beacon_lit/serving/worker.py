@@ -127,12 +127,15 @@ class Worker:
     def _run(self) -> None:
         while self._admit():
             self._turn()
-        for job in [*self._queue, *self._reading, *(row.job for row in self._rows.values())]:
-            job.emit(Failed(ApiError(503, "the server is stopping", "stopping")))
+        stopped = [*self._queue, *self._reading, *(row.job for row in self._rows.values())]
         for chunks in self._reading.values():
             chunks.close()
+        for row in list(self._rows):
+            self._leave(row)
+        for job in stopped:
+            job.emit(Failed(ApiError(503, "the server is stopping", "stopping")))
         self._queue.clear()
-        self._reading, self._rows = {}, {}
+        self._reading = {}
         self.decoding.clear()
 
     def _turn(self) -> None:

@@ -1,21 +1,24 @@
 """A server that stops keeps what was read; the next one finds it."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.cli.serve import serve
 from tests.configs import ROOT, composed
-from tests.serving.servers import TINY, Running, serving, text
+from tests.serving.servers import TINY, Running, serving, text, until
 from tests.warm import warm_python
 
 SYSTEM = text(120, 5)
@@ -90,6 +93,42 @@ def test_what_was_read_at_another_ratio_is_read_again(tmp_path: Path) -> None:
         asked(server.openai, id), asked(server.openai, system=SYSTEM)
     with serving(tmp_path / "kept", "ratio=8") as server:
         assert (asked(server.openai, id)[0], asked(server.openai, system=SYSTEM)[0]) == expected
+
+
+def test_answers_end_with_an_error_when_the_time_to_stop_is_over(tmp_path: Path) -> None:
+    words = [*TINY, "port=0", "batch_size=1", "api_key=key", "graceful_seconds=0.5", f"folder={tmp_path / 'kept'}"]
+    command = [warm_python(), str(ROOT / "serve.py"), *words, f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        body: dict[str, Any] = {"model": "tiny", "prompt": "Who?", "max_tokens": 3000, "temperature": 0}
+        with httpx.Client(headers={"Authorization": "Bearer key"}, timeout=60) as http, ThreadPoolExecutor(1) as pool:
+            with http.stream("POST", f"{url}/completions", json={**body, "stream": True}) as stream:
+                lines = (line for line in stream.iter_lines() if line)
+                next(lines)
+                waiting = pool.submit(http.post, f"{url}/completions", json=body)
+                until(lambda: "beacon_queued_requests 1" in http.get(url.replace("/v1", "/metrics")).text)
+                process.send_signal(signal.SIGTERM)
+                *_, last = lines
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+            assert waiting.result().status_code == 503 and waiting.result().json()["error"]["code"] == "stopping"
+        said = process.communicate(timeout=30)[1]
+        assert "Traceback" not in said
+        assert list((tmp_path / "kept" / "prefixes").iterdir())
+    finally:
+        process.kill()
+
+
+def test_a_damaged_document_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(tmp_path) as server:
+        ids = [upload(server.openai, text(50, seed)) for seed in range(3)]
+    (tmp_path / "files" / ids[0] / "file.json").write_text("")
+    (tmp_path / "files" / ids[1] / "file.json").write_text('{"id": "other"}')
+    with serving(tmp_path) as server:
+        assert [file.id for file in server.openai.files.list()] == ids[2:]
+        assert caplog.text.count("is damaged") == 2 and asked(server.openai, ids[2])[0]
 
 
 def test_the_command_stops_gracefully(tmp_path: Path) -> None:
