@@ -199,7 +199,12 @@ class Worker:
                 self._fail(writing.job, error)
 
     def _leave(self, row: int) -> None:
-        self._rows.pop(row).end(self.decoding.leave(row))
+        """End an answer. Without room for its cache, it is whole all the same; only what was read is lost."""
+        writing = self._rows.pop(row)
+        try:
+            writing.end(self.decoding.leave(row))
+        except Exception as error:
+            self._fail(writing.job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, torch.OutOfMemoryError):
