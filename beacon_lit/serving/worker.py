@@ -189,14 +189,24 @@ class Worker:
         """Write one token of every answer."""
         try:
             found = self.decoding.step({row: writing.token for row, writing in self._rows.items()})
-            for row, logits in found.items():
-                if self._rows[row].take(logits):
-                    self._leave(row)
         except Exception as error:
             failed, self._rows = list(self._rows.values()), {}
             self.decoding.clear()
             for writing in failed:
                 self._fail(writing.job, error)
+            return
+        for row, logits in found.items():
+            self._take(row, logits)
+
+    def _take(self, row: int, logits: Tensor) -> None:
+        """Give an answer its next token. An error ends this answer alone."""
+        try:
+            last = self._rows[row].take(logits)
+        except Exception as error:
+            self._fail(self._rows[row].job, error)
+            last = True
+        if last:
+            self._leave(row)
 
     def _leave(self, row: int) -> None:
         """End an answer. Without room for its cache, it is whole all the same; only what was read is lost."""

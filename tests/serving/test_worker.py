@@ -159,6 +159,20 @@ def test_an_answer_whose_cache_cannot_be_kept_harms_no_other(
     assert not any(isinstance(event, Failed) for event in other.events) and worker.rows == 1
 
 
+def test_an_answer_that_cannot_go_on_harms_no_other(worker: Worker) -> None:
+    class Failing(Counting):
+        def take(self, logits: torch.Tensor) -> bool:
+            raise RuntimeError("details")
+
+    worker.submit(other := Counting(writes=10**9))
+    until(lambda: other.events)
+    worker.submit(failing := Failing(writes=5))
+    until(lambda: any(isinstance(event, Failed) for event in failing.events))
+    written = len(other.events)
+    until(lambda: len(other.events) > written)
+    assert not any(isinstance(event, Failed) for event in other.events) and worker.rows == 1
+
+
 def test_closing_ends_all_jobs() -> None:
     worker = Worker(RowDecoding(LM, 2, 2), waiting=2)
     jobs = [Counting(10**9), Counting(writes=10**9), Counting()]
