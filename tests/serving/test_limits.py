@@ -94,6 +94,26 @@ def test_other_wrong_requests(server: Running) -> None:
     assert error_of(server.http.post("/completions", json=plain), 400)["param"] == "prompt"
 
 
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        ("completions", {"prompt": "\ud800"}, "prompt"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]},
+            "messages.0.content",
+        ),
+    ],
+)
+def test_half_a_character(server: Running, path: str, change: dict[str, Any], param: str) -> None:
+    """JSON can have one half of a surrogate pair, which no tokenizer takes."""
+    body = json.dumps({"model": "tiny", "max_tokens": 1, **change})
+    response = server.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    error = error_of(response, 400)
+    assert "surrogate" in error["message"] and error["param"].startswith(param)
+
+
 def test_documents_that_are_too_long(server: Running) -> None:
     too_many_tokens = server.http.post("/files", files={"file": ("a.txt", text(3500).encode())})
     assert error_of(too_many_tokens, 413)["code"] == "file_too_large"
