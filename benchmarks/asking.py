@@ -122,6 +122,7 @@ class Asking:
         """Count a response; return whether it is one of those expected, other than that of a full queue."""
         code = None if response.status_code == 200 else _code(response)
         found = (response.status_code, code)
+        # An id has 29 characters.
         route = "/v1/files/ID" + path.removeprefix("/v1/files/")[29:] if path.startswith("/v1/files/") else path
         self.tally.request(f"{method} {route}", " ".join(str(part) for part in found if part is not None))
         if self.crowded and found == _BUSY and response.headers.get("retry-after"):
