@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-
 _GREEDY = 1e-5  # temperatures below draw the likeliest token; logits divided by much smaller ones are infinite
 
 
