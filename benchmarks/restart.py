@@ -73,7 +73,7 @@ class Restart:
     def _stream(self, server: Server) -> str | None:
         with server.client() as http:
             asking = Asking(http, server.name, self.tally, crowded=False)
-            return asking.stream(_CHAT, _greedy("Tell a long story.", 300))
+            return asking.stream(_CHAT, _greedy("Tell a long story.", 100))
 
 
 def _greedy(content: Any, tokens: int) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Server:
         device = device_mib()
         return sample | {"folder_mib": folder_mib(self.kept)} | ({} if device is None else {"device_mib": device})
 
-    def stop(self, seconds: float = 120) -> tuple[int, float]:
+    def stop(self, seconds: float = 300) -> tuple[int, float]:
         """Terminate the server; return its exit status, and how long it took."""
         started = time.perf_counter()
         self.process.send_signal(signal.SIGTERM)

@@ -46,7 +46,10 @@ from benchmarks.restart import Restart
 from benchmarks.server import Server
 from benchmarks.tally import Tally, slope
 
-LIMITS = {"batch_size": "4", "queue": "4", "disk_mib": "4", "memory_mib": "8", "upload_mib": "1"}
+# `graceful_seconds`: for slow machines, on which the answer that a stop has to wait for takes long.
+LIMITS = {
+    "batch_size": "4", "queue": "4", "disk_mib": "4", "memory_mib": "8", "upload_mib": "1", "graceful_seconds": "120"
+}  # fmt: skip
 GROWING = ("rss_mib", "device_mib", "threads", "files", "folder_mib", "prefix_mib")
 
 
