@@ -205,7 +205,8 @@ def test_the_least_recently_used_documents_make_room(tmp_path: Path) -> None:
     with serving(tmp_path, "disk_mib=0.5") as server:
 
         def upload(seed: int) -> str:
-            return server.openai.files.create(file=(f"{seed}.txt", text(150, seed).encode()), purpose="user_data").id
+            content = text(150, seed)[:600].encode()  # equally long, so that one makes room for one
+            return server.openai.files.create(file=(f"{seed}.txt", content), purpose="user_data").id
 
         def asked(id: str) -> Any:
             parts: list[Any] = [{"type": "file", "file": {"file_id": id}}, {"type": "text", "text": "Who?"}]
