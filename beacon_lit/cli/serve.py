@@ -27,17 +27,13 @@ def serve(cfg: DictConfig) -> None:
         ValueError: a setting is wrong, a package is missing, or the port is taken.
     """
     try:
-        import uvicorn
+        from beacon_lit.serving.server import Server
     except ImportError as error:
         raise ValueError(f"{error}; serving needs: pip install 'beacon_lit[serve]'") from error
     console = Console(highlight=False, markup=False, soft_wrap=True)
     key = cfg.api_key or secrets.token_urlsafe(24)
     app = application(cfg, str(key))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, host=cfg.host, port=cfg.port, log_level="warning", timeout_graceful_shutdown=cfg.graceful_seconds
-        )
-    )
+    server = Server(app, app.state.worker, cfg.host, cfg.port, cfg.graceful_seconds)
     try:
         socket = server.config.bind_socket()
     except SystemExit:  # of uvicorn, which has said why

@@ -73,8 +73,8 @@ class Answer:
             if len(reading.ids) >= document.tokens:
                 continue
             loaded = service.documents.reading(name, service.lm, service.tokenizer)
-            if loaded is None or {*loaded.ratios} != {*service.at_ratio(Reading()).ratios}:
-                loaded = yield from compress(service, document, service.documents.text(name))
+            if loaded is None or not service.at_own_ratio(loaded):
+                loaded = yield from compress(service, document, service.documents.text(name), again=True)
             loaded = loaded.back_to(ids[:-1])
             if len(loaded.ids) > len(reading.ids):
                 reading = service.at_ratio(loaded)

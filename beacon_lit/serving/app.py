@@ -61,7 +61,7 @@ def make_app(service: Service, worker: Worker, api_key: str, max_bytes: int) -> 
     _add_answer_routes(guarded, service, worker)
     app.include_router(guarded)
     _handle_errors(app)
-    app.state.service = service
+    app.state.service, app.state.worker = service, worker
     return app
 
 

@@ -31,9 +31,19 @@ class Compress:
 
 
 def compress(
-    service: Service, document: Document, text: str, emit: Emit = lambda event: None
+    service: Service, document: Document, text: str, emit: Emit = lambda event: None, again: bool = False
 ) -> Generator[int, None, Reading]:
     """Read a document as the beginning of a user's turn, and write it to disk; pause after every chunk.
+
+    Args:
+        service: what all jobs share.
+        document: its counts are filled in.
+        text: the document's text.
+        emit: called with the events of the work.
+        again: whether the document is on disk already; one that is removed meanwhile is not written.
+
+    Returns:
+        what has been read.
 
     Raises:
         ApiError: 413, more tokens than the model's positions allow, or more bytes than documents may take.
@@ -52,7 +62,7 @@ def compress(
     with closing(chunks):
         reading = yield from _reported(chunks, emit)
     service.documents.add(
-        _counted(service, document, len(ids), reading), text, reading, service.template, service.tokenizer
+        _counted(service, document, len(ids), reading), text, reading, service.template, service.tokenizer, again
     )
     return reading
 

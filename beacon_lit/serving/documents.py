@@ -5,6 +5,7 @@ by `generate.py load=...` as well. The documents that were used least recently m
 """
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from beacon_lit.serving.errors import ApiError
 
 _ABOUT, _CONTENT, _CACHE = "file.json", "content", "cache"
 _PARTIAL = ".partial-"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Documents:
         for left in folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         files = sorted(folder.glob(f"*/{_ABOUT}"), key=lambda file: file.stat().st_mtime)
+        read = (document for document in map(_read, files) if document is not None)
         # Least recently used first, with the bytes of each.
-        self._known = {doc.id: (doc, _size(folder / doc.id)) for doc in map(_read, files)}
+        self._known = {document.id: (document, _size(folder / document.id)) for document in read}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -105,15 +108,28 @@ class Documents:
             raise _missing(id) from None
 
     def reading(self, id: str, lm: Any, tokenizer: Any) -> Reading | None:
-        """Load what was read of a document; None if another model or tokenizer has read it."""
+        """Load what was read of a document; None if another model or tokenizer has read it. See `get`."""
         self.get(id)
         try:
             return saved.load(self.folder / id / _CACHE, lm, tokenizer)[1]
+        except FileNotFoundError:  # removed just now
+            raise _missing(id) from None
         except ValueError:
             return None
 
-    def add(self, document: Document, text: str, reading: Reading, template: ChatTemplate, tokenizer: Any) -> None:
+    def add(
+        self, document: Document, text: str, reading: Reading, template: ChatTemplate, tokenizer: Any,
+        again: bool = False,
+    ) -> None:  # fmt: skip
         """Write a document, and make room for it; an older one of the same id is replaced.
+
+        Args:
+            document: with its counts.
+            text: the document's text.
+            reading: what was read of it.
+            template: the chat template that the text was read with.
+            tokenizer: the tokenizer.
+            again: whether the document is there already; without effect if it was removed meanwhile.
 
         Raises:
             ApiError: 413, the document alone is beyond the limit.
@@ -138,6 +154,8 @@ class Documents:
             with self._lock:
                 if document.id in self._known:
                     self._remove(document.id)
+                elif again:
+                    return
                 partial.rename(self.folder / document.id)
                 self._known[document.id] = document, size
                 while sum(size for _, size in self._known.values()) > self.limit:
@@ -175,8 +193,16 @@ def now() -> int:
     return int(time.time())
 
 
-def _read(file: Path) -> Document:
-    return Document(**json.loads(file.read_text(encoding="utf-8")))
+def _read(file: Path) -> Document | None:
+    """Read `file.json`; None, with a warning in the log, if the file is damaged."""
+    try:
+        document = Document(**json.loads(file.read_text(encoding="utf-8")))
+        if document.id != file.parent.name:
+            raise ValueError(f"id {document.id!r} in folder {file.parent.name!r}")
+        return document
+    except (ValueError, TypeError) as error:
+        log.warning("%s is damaged, and its document left out: %s", file, error)
+        return None
 
 
 def _size(folder: Path) -> int:

@@ -4,7 +4,7 @@ Used by the worker's thread alone.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,12 +88,15 @@ class Prefixes:
             chat = {"messages": [], "documents": [entry.tokenized.text], "template": {}}
             saved.save(folder / f"{i:06}", chat, entry.reading, tokenizer)
 
-    def load(self, folder: Path, lm: Any, tokenizer: Any) -> None:
-        """Read what `save` wrote, as far as it belongs to this model, and remove the folder."""
+    def load(
+        self, folder: Path, lm: Any, tokenizer: Any, usable: Callable[[Reading], bool] = lambda reading: True
+    ) -> None:
+        """Read what `save` wrote, as far as it belongs to this model and is `usable`, and remove the folder."""
         for one in sorted(folder.glob("*")):
             with suppress(ValueError):
                 found, reading = saved.load(one, lm, tokenizer)
-                self.add(tokenize(found["documents"][0], tokenizer), reading)
+                if usable(reading):
+                    self.add(tokenize(found["documents"][0], tokenizer), reading)
         shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
+_GREEDY = 1e-5  # temperatures below draw the likeliest token; logits divided by much smaller ones are infinite
+
 
 class Sampler:
     """Chooses the tokens of one answer.
@@ -20,6 +22,7 @@ class Sampler:
     """
 
     def __init__(self, temperature: float, top_p: float, presence: float, frequency: float, seed: int | None) -> None:
+        temperature = temperature if temperature >= _GREEDY else 0
         self.temperature, self.presence, self.frequency = temperature, presence, frequency
         warpers: list[Any] = [TemperatureLogitsWarper(float(temperature))] if temperature > 0 else []
         self.warpers = warpers + ([TopPLogitsWarper(float(top_p))] if temperature > 0 and top_p < 1 else [])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from beacon_lit.serving.errors import ApiError
 
@@ -25,11 +25,23 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _whole(text: str) -> str:
+    """Refuse half a character, which JSON can have, but no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start} is half of a surrogate pair; allowed: whole ones") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
 class TextPart(BaseModel):
     """Text in a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class FileName(BaseModel):
@@ -52,7 +64,7 @@ class ChatMessage(BaseModel):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Text | list[Part]
 
 
 class StreamOptions(BaseModel):
@@ -132,4 +144,4 @@ class CompletionRequest(Options):
 
     text_field = "prompt"
 
-    prompt: str | Annotated[list[int], Field(min_length=1)]
+    prompt: Text | Annotated[list[int], Field(min_length=1)]

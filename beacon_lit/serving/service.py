@@ -54,7 +54,7 @@ class Service:
 
     def start(self) -> None:
         """Go on from what an earlier server kept when it stopped, and show among the metrics how much there is."""
-        self.prefixes.load(self.kept, self.lm, self.tokenizer)
+        self.prefixes.load(self.kept, self.lm, self.tokenizer, self.at_own_ratio)
         self.metrics.gauges |= {
             "documents": ("Documents on disk", lambda: len(self.documents)),
             "document_bytes": ("Bytes of documents on disk", lambda: self.documents.nbytes),
@@ -75,6 +75,10 @@ class Service:
     def at_ratio(self, reading: Reading) -> Reading:
         """Return a reading that goes on at the server's ratio."""
         return reading.at_ratios(self.ratio, self.lm.beacon.window)
+
+    def at_own_ratio(self, reading: Reading) -> bool:
+        """Whether all of a reading is at the server's ratio."""
+        return {*reading.ratios} == {*self.at_ratio(Reading()).ratios}
 
     def known(self, ids: list[int]) -> Generator[int, None, tuple[Reading, int]]:
         """Find what has been read of `ids`; first wait while another job reads more of the same.

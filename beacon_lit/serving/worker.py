@@ -127,12 +127,15 @@ class Worker:
     def _run(self) -> None:
         while self._admit():
             self._turn()
-        for job in [*self._queue, *self._reading, *(row.job for row in self._rows.values())]:
-            job.emit(Failed(ApiError(503, "the server is stopping", "stopping")))
+        stopped = [*self._queue, *self._reading, *(row.job for row in self._rows.values())]
         for chunks in self._reading.values():
             chunks.close()
+        for row in list(self._rows):
+            self._leave(row)
+        for job in stopped:
+            job.emit(Failed(ApiError(503, "the server is stopping", "stopping")))
         self._queue.clear()
-        self._reading, self._rows = {}, {}
+        self._reading = {}
         self.decoding.clear()
 
     def _turn(self) -> None:
@@ -186,17 +189,32 @@ class Worker:
         """Write one token of every answer."""
         try:
             found = self.decoding.step({row: writing.token for row, writing in self._rows.items()})
-            for row, logits in found.items():
-                if self._rows[row].take(logits):
-                    self._leave(row)
         except Exception as error:
             failed, self._rows = list(self._rows.values()), {}
             self.decoding.clear()
             for writing in failed:
                 self._fail(writing.job, error)
+            return
+        for row, logits in found.items():
+            self._take(row, logits)
+
+    def _take(self, row: int, logits: Tensor) -> None:
+        """Give an answer its next token. An error ends this answer alone."""
+        try:
+            last = self._rows[row].take(logits)
+        except Exception as error:
+            self._fail(self._rows[row].job, error)
+            last = True
+        if last:
+            self._leave(row)
 
     def _leave(self, row: int) -> None:
-        self._rows.pop(row).end(self.decoding.leave(row))
+        """End an answer. Without room for its cache, it is whole all the same; only what was read is lost."""
+        writing = self._rows.pop(row)
+        try:
+            writing.end(self.decoding.leave(row))
+        except Exception as error:
+            self._fail(writing.job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, torch.OutOfMemoryError):

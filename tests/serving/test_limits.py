@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from beacon_lit.chat import saved
 from tests.serving.servers import KEY, Running, idle, serving, text, until
 
 LONG: dict[str, Any] = {"model": "tiny", "max_tokens": 2000, "messages": [{"role": "user", "content": "Who?"}]}
@@ -91,6 +92,26 @@ def test_other_wrong_requests(server: Running) -> None:
     assert error["code"] == "context_length_exceeded" and error["param"] == "messages"
     plain = {"model": "tiny", "prompt": text(3500), "max_tokens": 1}
     assert error_of(server.http.post("/completions", json=plain), 400)["param"] == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        ("completions", {"prompt": "\ud800"}, "prompt"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]},
+            "messages.0.content",
+        ),
+    ],
+)
+def test_half_a_character(server: Running, path: str, change: dict[str, Any], param: str) -> None:
+    """JSON can have one half of a surrogate pair, which no tokenizer takes."""
+    body = json.dumps({"model": "tiny", "max_tokens": 1, **change})
+    response = server.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    error = error_of(response, 400)
+    assert "surrogate" in error["message"] and error["param"].startswith(param)
 
 
 def test_documents_that_are_too_long(server: Running) -> None:
@@ -184,7 +205,8 @@ def test_the_least_recently_used_documents_make_room(tmp_path: Path) -> None:
     with serving(tmp_path, "disk_mib=0.5") as server:
 
         def upload(seed: int) -> str:
-            return server.openai.files.create(file=(f"{seed}.txt", text(150, seed).encode()), purpose="user_data").id
+            content = text(150, seed)[:600].encode()  # equally long, so that one makes room for one
+            return server.openai.files.create(file=(f"{seed}.txt", content), purpose="user_data").id
 
         def asked(id: str) -> Any:
             parts: list[Any] = [{"type": "file", "file": {"file_id": id}}, {"type": "text", "text": "Who?"}]
@@ -215,3 +237,18 @@ def test_memory_stays_within_its_limit(tmp_path: Path) -> None:
             server.openai.completions.create(model="tiny", prompt=text(100, seed), max_tokens=2)
             assert server.metric("prefix_bytes") <= 0.2 * 2**20
         assert 0 < server.metric("prefixes") < 6
+
+
+def test_a_document_that_is_deleted_while_its_cache_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path, "memory_mib=0") as server:
+        id = server.openai.files.create(file=("a.txt", text(100).encode()), purpose="user_data").id
+        parse = saved._parse
+
+        def deleted(file: Path) -> Any:
+            server.service.documents.delete(id)
+            return parse(file)
+
+        monkeypatch.setattr(saved, "_parse", deleted)
+        parts = [{"type": "file", "file": {"file_id": id}}, {"type": "text", "text": "Who?"}]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": parts}]}
+        assert error_of(server.http.post("/chat/completions", json=body), 404)["code"] == "file_not_found"

@@ -1,20 +1,24 @@
 """A server that stops keeps what was read; the next one finds it."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from beacon_lit.cli.messages import short_errors
 from beacon_lit.cli.serve import serve
 from tests.configs import ROOT, composed
-from tests.serving.servers import TINY, Running, serving, text
+from tests.serving.servers import TINY, Running, serving, text, until
 from tests.warm import warm_python
 
 SYSTEM = text(120, 5)
@@ -81,6 +85,52 @@ def test_another_model_reads_a_document_again(tmp_path: Path) -> None:
             assert server.openai.files.retrieve(id) == file and asked(server.openai, empty)[0]
 
 
+def test_what_was_read_at_another_ratio_is_read_again(tmp_path: Path) -> None:
+    with serving(tmp_path / "other", "ratio=8") as server:
+        expected = asked(server.openai, upload(server.openai, text(200)))[0], asked(server.openai, system=SYSTEM)[0]
+    with serving(tmp_path / "kept") as server:
+        id = upload(server.openai, text(200))
+        asked(server.openai, id), asked(server.openai, system=SYSTEM)
+    with serving(tmp_path / "kept", "ratio=8") as server:
+        assert (asked(server.openai, id)[0], asked(server.openai, system=SYSTEM)[0]) == expected
+
+
+def test_answers_end_with_an_error_when_the_time_to_stop_is_over(tmp_path: Path) -> None:
+    words = [*TINY, "port=0", "batch_size=1", "api_key=key", "graceful_seconds=0.5", f"folder={tmp_path / 'kept'}"]
+    command = [warm_python(), str(ROOT / "serve.py"), *words, f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        body: dict[str, Any] = {"model": "tiny", "prompt": "Who?", "max_tokens": 3000, "temperature": 0}
+        with httpx.Client(headers={"Authorization": "Bearer key"}, timeout=60) as http, ThreadPoolExecutor(1) as pool:
+            with http.stream("POST", f"{url}/completions", json={**body, "stream": True}) as stream:
+                lines = (line for line in stream.iter_lines() if line)
+                next(lines)
+                waiting = pool.submit(http.post, f"{url}/completions", json=body)
+                until(lambda: "beacon_queued_requests 1" in http.get(url.replace("/v1", "/metrics")).text)
+                process.send_signal(signal.SIGTERM)
+                *_, last = lines
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+            assert waiting.result().status_code == 503 and waiting.result().json()["error"]["code"] == "stopping"
+        said = process.communicate(timeout=30)[1]
+        assert "Traceback" not in said
+        assert list((tmp_path / "kept" / "prefixes").iterdir())
+    finally:
+        process.kill()
+
+
+def test_a_damaged_document_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(tmp_path) as server:
+        ids = [upload(server.openai, text(50, seed)) for seed in range(3)]
+    (tmp_path / "files" / ids[0] / "file.json").write_text("")
+    (tmp_path / "files" / ids[1] / "file.json").write_text('{"id": "other"}')
+    with serving(tmp_path) as server:
+        assert [file.id for file in server.openai.files.list()] == ids[2:]
+        assert caplog.text.count("is damaged") == 2 and asked(server.openai, ids[2])[0]
+
+
 def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     """`serve.py` prints its address and key, finishes what runs when it is terminated, and leaves what it has read."""
     words = [*TINY, "port=0", f"folder={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path / 'run'}"]
@@ -109,3 +159,21 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "files" / id / "cache" / "chat.json").is_file()
     assert list((tmp_path / "kept" / "prefixes").iterdir())
     assert key[1] not in "".join(file.read_text() for file in tmp_path.rglob("*.yaml"))
+
+
+def test_a_document_that_is_deleted_while_it_is_read_again_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path, "memory_mib=0") as server:
+        id = upload(server.openai, text(200))
+    with serving(tmp_path, "ratio=8") as server:
+        read, left = type(server.service.lm).compress_iter, [id]
+
+        def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
+            while left:
+                server.service.documents.delete(left.pop())
+            return read(*args, **options)
+
+        monkeypatch.setattr(type(server.service.lm), "compress_iter", interrupted)
+        assert asked(server.openai, id)[0]
+        assert server.openai.files.list().data == [] and not list(server.service.documents.folder.iterdir())

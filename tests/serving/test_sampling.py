@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import torch
 
 from beacon_lit.serving.sampling import Sampler
@@ -38,3 +39,9 @@ def test_penalties() -> None:
     assert [sampler(LOGITS) for _ in range(4)] == [0, 1, 0, 0]
     sampler = Sampler(0, 1, 0, 0.6, None)
     assert [sampler(LOGITS) for _ in range(6)] == [0, 1, 0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-40, 1e-60])
+def test_tiny_temperatures_are_greedy(temperature: float) -> None:
+    logits = torch.tensor([1.0, 30.0, 29.9, -1e4])
+    assert {Sampler(temperature, 0.9, 0, 0, seed)(logits) for seed in range(20)} == {1}

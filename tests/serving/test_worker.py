@@ -135,6 +135,44 @@ def test_errors(worker: Worker, error: Exception, status: int, said: str) -> Non
     assert freed == ([1] if status == 503 else [])
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_an_answer_whose_cache_cannot_be_kept_harms_no_other(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    worker.submit(other := Counting(writes=10**9))
+    until(lambda: other.events)
+    freed: list[int] = []
+    worker.out_of_memory = lambda: freed.append(1)
+
+    def no_memory(*args: Any) -> None:
+        raise torch.OutOfMemoryError("details")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(worker.decoding._decoding), "cache_of", no_memory)
+        worker.submit(writing := Counting(writes=10**9 if cancelled else 3))
+        until(lambda: writing.events)
+        if cancelled:
+            worker.cancel(writing)
+        until(lambda: freed and worker.rows == 1)
+    worker.submit(again := Counting(writes=3))  # the row is free
+    until(lambda: again.events[-1:] == [11 + 3])
+    assert not any(isinstance(event, Failed) for event in other.events) and worker.rows == 1
+
+
+def test_an_answer_that_cannot_go_on_harms_no_other(worker: Worker) -> None:
+    class Failing(Counting):
+        def take(self, logits: torch.Tensor) -> bool:
+            raise RuntimeError("details")
+
+    worker.submit(other := Counting(writes=10**9))
+    until(lambda: other.events)
+    worker.submit(failing := Failing(writes=5))
+    until(lambda: any(isinstance(event, Failed) for event in failing.events))
+    written = len(other.events)
+    until(lambda: len(other.events) > written)
+    assert not any(isinstance(event, Failed) for event in other.events) and worker.rows == 1
+
+
 def test_closing_ends_all_jobs() -> None:
     worker = Worker(RowDecoding(LM, 2, 2), waiting=2)
     jobs = [Counting(10**9), Counting(writes=10**9), Counting()]

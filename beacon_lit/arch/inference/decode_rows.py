@@ -72,11 +72,12 @@ class RowDecoding:
     def leave(self, row: int) -> BeaconCache:
         """Let a sequence leave, and return the cache of all that it has read."""
         assert self._decoding is not None
-        cache = self._decoding.cache_of(row)
-        self.rows.remove(row)
-        if not self.rows:
-            self._decoding = None
-        return cache
+        try:
+            return self._decoding.cache_of(row)
+        finally:  # also without memory for the cache
+            self.rows.remove(row)
+            if not self.rows:
+                self._decoding = None
 
     def clear(self) -> None:
         """Let all sequences leave, and free the buffers."""
