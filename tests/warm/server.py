@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -51,7 +52,10 @@ composed("train", "model=tiny", "ratio=[2,4]", "trainer.max_steps=1")  # Hydra's
 
 
 def forked(address: str) -> SimpleNamespace:
-    """Fork a process for each request until standard input ends; return the request, in its process alone."""
+    """Fork a process for each request; return the request, in its process alone.
+
+    When standard input ends, remove the folder of the address and end.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
@@ -59,6 +63,7 @@ def forked(address: str) -> SimpleNamespace:
         print("ready", flush=True)
         while True:
             if 0 in select.select([0, listener], [], [])[0]:
+                shutil.rmtree(os.path.dirname(address))
                 sys.exit()
             connection, _ = listener.accept()
             if not os.fork():
