@@ -110,7 +110,11 @@ OF_TASKS = {
 }  # fmt: skip
 OF_COMMAND = {
     "train": {
-        **DATA, "data.cache": "cache", "trainer": "cpu", "trainer.max_steps": "1", "data.num_workers": "0",
+        **DATA,
+        "data.cache": "cache",
+        "trainer": "cpu",
+        "trainer.max_steps": "1",
+        "data.num_workers": "0",
         "callbacks.evaluation.at_start": "false",
     },
     "evaluate": {**DATA, "data.cache": "cache", "accelerator": "cpu"},

@@ -142,8 +142,8 @@ def divergence_and_slope(
 ) -> tuple[Tensor, Tensor | None]:
     """KL(teacher || student) (T,) float32 of logits (T, V) at a temperature, and its slope (T, V).
 
-    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature; it is
-    None unless `sloped`.
+    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature. It
+    is None unless `sloped`.
     """
     student = (logits.float() / temperature).log_softmax(-1)
     target = (teacher.float() / temperature).log_softmax(-1)
