@@ -60,7 +60,12 @@ def test_a_model_is_trained_in_an_empty_folder(installed: Path, tmp_path: Path) 
     mine.mkdir(parents=True)
     (mine / "short.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 1\n")
     command = [installed / "bin" / "beacon-train", f"--config-dir={mine.parent}", "experiment=short"]
-    data = ["data=text", f"data.train=[{small_text(tmp_path / 'text.jsonl')}]", "data.validation=[]", "beacon.window=64"]
+    data = [
+        "data=text",
+        f"data.train=[{small_text(tmp_path / 'text.jsonl')}]",
+        "data.validation=[]",
+        "beacon.window=64",
+    ]
     run(installed, folder, *command, *data, "model=tiny", "trainer=cpu", "logger=none", "~callbacks.evaluation")
     assert [file.name for file in folder.iterdir()] == ["outputs"]
     latest = folder / "outputs" / "latest"
