@@ -1,15 +1,22 @@
 """What takes long and is the same in all tests: composing configs, and drawing figures."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import omegaconf._utils
 import omegaconf.base
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.grammar_parser import parse
 
+CONF = Path(__file__).parents[1] / "conf"
 _draw, _save = Figure.draw, Figure.savefig
 
 
@@ -23,6 +30,35 @@ def leave_figures_blank() -> None:
     """Save figures as small blank images, since drawing takes longer than a small run: elements and files are there."""
     Figure.draw = lambda figure, renderer: None  # type: ignore[method-assign]
     Figure.savefig = lambda figure, file, **options: _save(figure, file, **options | {"dpi": 9})  # type: ignore
+
+
+def compose_once() -> None:
+    """Read each file of conf/ and of Hydra once, and merge each list of files once, for the rest of the process.
+
+    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too.
+    """
+    known: dict[tuple[Any, ...], Any] = {}
+    read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
+
+    def kept(repository: Any, what: tuple[Any, ...], make: Any) -> Any:
+        sources = tuple((source.scheme(), source.path) for source in repository.get_sources())
+        if any(scheme == "file" and Path(path) != CONF for scheme, path in sources):
+            return make()
+        if (sources, what) not in known:
+            known[sources, what] = make()
+        copied = copy.deepcopy(known[sources, what])
+        if isinstance(copied, DictConfig):  # a copy shares what resolvers have found
+            OmegaConf.clear_cache(copied)
+        return copied
+
+    def load_config(self: Any, config_path: str) -> Any:
+        return kept(self, (config_path,), lambda: read(self, config_path))
+
+    def merged(self: Any, defaults: Any, repo: Any) -> Any:
+        return kept(repo, tuple(map(repr, defaults)), lambda: merge(self, defaults, repo))
+
+    ConfigRepository.load_config = load_config  # type: ignore[method-assign]
+    ConfigLoaderImpl._compose_config_from_defaults_list = merged  # type: ignore[method-assign]
 
 
 @contextmanager

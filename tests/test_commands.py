@@ -109,7 +109,14 @@ OF_TASKS = {
     "task.ruler.subsets": "[niah_single_1]",
 }  # fmt: skip
 OF_COMMAND = {
-    "train": {**DATA, "data.cache": "cache", "trainer": "cpu", "trainer.max_steps": "1", "data.num_workers": "0"},
+    "train": {
+        **DATA,
+        "data.cache": "cache",
+        "trainer": "cpu",
+        "trainer.max_steps": "1",
+        "data.num_workers": "0",
+        "callbacks.evaluation.at_start": "false",
+    },
     "evaluate": {**DATA, "data.cache": "cache", "accelerator": "cpu"},
     "generate": {"generation.max_new_tokens": "3"},
     "look": {**DATA, "data.cache": "cache"},

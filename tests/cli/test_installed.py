@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tests.configs import ROOT
+from tests.configs import ROOT, small_text
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 # Runs scripts with --help in one process, since importing torch takes longest; prints exit codes and texts as JSON.
@@ -54,13 +54,19 @@ def test_every_console_script_explains_itself(installed: Path, tmp_path: Path) -
 
 
 def test_a_model_is_trained_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    """With an experiment of the user's own, kept elsewhere."""
+    """With an experiment and a text of the user's own, kept elsewhere."""
     folder, mine = tmp_path / "empty", tmp_path / "mine" / "experiment"
     folder.mkdir()
     mine.mkdir(parents=True)
     (mine / "short.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 1\n")
     command = [installed / "bin" / "beacon-train", f"--config-dir={mine.parent}", "experiment=short"]
-    run(installed, folder, *command, "model=tiny", "trainer=cpu", "logger=none", "~callbacks.evaluation")
+    data = [
+        "data=text",
+        f"data.train=[{small_text(tmp_path / 'text.jsonl')}]",
+        "data.validation=[]",
+        "beacon.window=64",
+    ]
+    run(installed, folder, *command, *data, "model=tiny", "trainer=cpu", "logger=none", "~callbacks.evaluation")
     assert [file.name for file in folder.iterdir()] == ["outputs"]
     latest = folder / "outputs" / "latest"
     assert json.loads((latest / "run.json").read_text())["state"] == "done"

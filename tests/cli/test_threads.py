@@ -57,8 +57,10 @@ def started(folder: Path, inputs: tuple[Path, Path], *more: str, gpus: int = 1, 
     python = sys.executable if "OMP_NUM_THREADS" in given else warm_python()  # read when torch is imported
     line = [python, "-c", START, str(folder), str(gpus), *small_run(*inputs, folder), "data.num_workers=1"]
     off = ["callbacks.evaluation=null", "logger=none", "trainer.max_steps=1", "trainer.accelerator=auto", *more]
-    environ = {name: value for name, value in os.environ.items() if name not in LIMITS} | given
-    done = subprocess.run([*line, *off], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    environ = (
+        {name: value for name, value in os.environ.items() if name not in LIMITS} | {"PYTHONPATH": str(ROOT)} | given
+    )
+    done = subprocess.run([*line, *off], cwd=folder, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "main").read_text()), json.loads((folder / "worker").read_text())
 

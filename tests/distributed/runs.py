@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
@@ -24,16 +25,19 @@ def torchrun(
     *overrides: str,
     check: bool = True,
     script: str = "train.py",
-    folder: Path = ROOT,
+    folder: Path | None = None,
     nodes: int = 1,
     accelerator: str = "cpu",
 ) -> subprocess.CompletedProcess:
-    """`torchrun SCRIPT OVERRIDES` in a folder, with what it printed: so many ranks, spread over `nodes`."""
+    """`torchrun SCRIPT OVERRIDES` in a folder (default: an empty one), with what it printed: so many ranks, spread over
+    `nodes`."""
     prefix = "" if script == "evaluate.py" else "trainer."
-    where = [f"{prefix}devices={ranks // nodes}", f"{prefix}num_nodes={nodes}", f"{prefix}accelerator={accelerator}"]
-    command = [str(ROOT / script), *overrides, *where]
+    devices = [f"{prefix}devices={ranks // nodes}", f"{prefix}num_nodes={nodes}", f"{prefix}accelerator={accelerator}"]
+    command = [str(ROOT / script), *overrides, *devices]
     python = warm_python() if accelerator == "cpu" else sys.executable
-    done = launch.torchrun(command, nodes, ranks // nodes, folder, environment(accelerator), TIMEOUT, python)
+    with TemporaryDirectory() as empty:  # for the log, which Hydra puts into `outputs` although `run_folder` is given
+        where = folder or Path(empty)
+        done = launch.torchrun(command, nodes, ranks // nodes, where, environment(accelerator), TIMEOUT, python)
     stdout, stderr = "".join(of_node.stdout for of_node in done), "".join(of_node.stderr for of_node in done)
     code = next((of_node.returncode for of_node in done if of_node.returncode), 0)
     if check:

@@ -39,8 +39,8 @@ def test_a_signal_to_one_rank_ends_all_with_a_checkpoint(
 
 def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [*overrides("cpu", *inputs, tmp_path), "callbacks.checkpoint.every_n_train_steps=1"]
-    command = [warm_python(), "train.py", *settings, *fault(0, 5, "killed in a save")]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=120, check=False)
+    command = [warm_python(), ROOT / "train.py", *settings, *fault(0, 5, "killed in a save")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert list((tmp_path / "checkpoints").glob(".*.part")), "the third checkpoint was begun"
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
@@ -53,9 +53,9 @@ def test_a_signal_ends_a_single_process_with_a_checkpoint(
     how: str, step: int, inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     settings = overrides("cpu", *inputs, tmp_path)
-    command = [warm_python(), "train.py", *settings, *fault(0, 3, how)]
+    command = [warm_python(), ROOT / "train.py", *settings, *fault(0, 3, how)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 143, done.stderr
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
@@ -75,9 +75,9 @@ def test_a_rank_that_fails_ends_the_run(
     if launcher == "torchrun":
         done = torchrun(2, *settings, check=False)
     else:
-        command = [warm_python(), "train.py", *settings, "trainer.devices=2"]
+        command = [warm_python(), ROOT / "train.py", *settings, "trainer.devices=2"]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
         )
     assert done.returncode and time.monotonic() - start < 80
     said = done.stdout + done.stderr
@@ -90,9 +90,9 @@ def test_a_rank_that_fails_ends_the_run(
 
 def test_processes_that_know_nothing_of_each_other_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     settings = [*overrides("cpu", *inputs, tmp_path), "trainer.devices=1"]
-    command = [warm_python(), *TORCHRUN, "train.py", *settings]
+    command = [warm_python(), *TORCHRUN, ROOT / "train.py", *settings]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     said = "trainer.devices x trainer.num_nodes = 1 is not allowed where 2 processes were started; allowed: 2"
     assert done.returncode and said in done.stderr, done.stderr

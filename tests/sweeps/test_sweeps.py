@@ -6,7 +6,6 @@ import math
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def sweep(folder: Path, settings: list[str], *more: str, **environment: str) -> subprocess.CompletedProcess:
-    python = sys.executable if "hydra/launcher=submitit_local" in more else warm_python()  # submitit compares ids
-    command = [python, ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
+    command = [warm_python(), ROOT / "train.py", "-m", *settings, f"hydra.sweep.dir={folder}/sweep", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 

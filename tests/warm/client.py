@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 
+# Modules that need the id which this process was started with.
+SELF = ["submitit.local._local"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -27,4 +29,6 @@ def main(address: str) -> None:
     sys.exit(code)
 
 
+if sys.argv[1:2] == ["-m"] and sys.argv[2:3] == SELF:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 main(os.environ["WARM_PYTHON"])

@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -36,7 +37,7 @@ from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 import beacon_lit
 from beacon_lit.cli import threads
 from tests.configs import composed
-from tests.quick import leave_figures_blank, parse_once
+from tests.quick import compose_once, leave_figures_blank, parse_once
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
@@ -46,19 +47,25 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 # torchrun asks inspect for the name of a calling function, which looks at every imported module for each frame.
 dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code.co_name
 parse_once()
+compose_once()
 leave_figures_blank()
 composed("train", "model=tiny", "ratio=[2,4]", "trainer.max_steps=1")  # Hydra's parser learns its grammar as it reads
 
 
 def forked(address: str) -> SimpleNamespace:
-    """Fork a process for each request until standard input ends; return the request, in its process alone."""
+    """Fork a process for each request; return the request, in its process alone.
+
+    When standard input ends, remove the folder of the address and end.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # as in tests/conftest.py
         print("ready", flush=True)
         while True:
             if 0 in select.select([0, listener], [], [])[0]:
+                shutil.rmtree(os.path.dirname(address))
                 sys.exit()
             connection, _ = listener.accept()
             if not os.fork():

@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LossAndSlope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-DivergenceAndSlope = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+LossAndSlope = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+DivergenceAndSlope = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor | None]]
 
 # Logits held at once, in elements: 2**27 are 256 MiB in bf16, 880 tokens of a 152K vocabulary.
 CHUNK_ELEMENTS = 2**27
+# On a CPU, where larger chunks gain nothing, and getting their memory from the system takes time.
+CPU_CHUNK_ELEMENTS = 2**24
 
 
 class LossHead(nn.Linear):
@@ -54,7 +56,8 @@ class LossHead(nn.Linear):
         """
         labelled = (targets != -100).nonzero().flatten()
         kinds = 1 if teacher is None else 2
-        size = max(1, CHUNK_ELEMENTS // (kinds * self.out_features))
+        elements = min(CHUNK_ELEMENTS, CPU_CHUNK_ELEMENTS) if hidden.device.type == "cpu" else CHUNK_ELEMENTS
+        size = max(1, elements // (kinds * self.out_features))
         chunk = self._recomputed if self.weight.requires_grad else self._at_once
         chunks = [
             chunk(hidden[index], targets[index], None if teacher is None else teacher[index], temperature)
@@ -67,9 +70,10 @@ class LossHead(nn.Linear):
 
     def _at_once(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
         """Compute the (T, kinds) losses of a chunk for a frozen head."""
-        losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels)]
+        sloped = torch.is_grad_enabled() and rows.requires_grad
+        losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels, sloped)]
         if teacher is not None:
-            losses.append(lambda logits: self.diverge(logits, self._logits(teacher), temperature))
+            losses.append(lambda logits: self.diverge(logits, self._logits(teacher), temperature, sloped))
         return _FrozenHeadLoss.apply(rows, self, *losses)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -91,7 +95,7 @@ class LossHead(nn.Linear):
         return torch.stack(losses, -1)
 
 
-LogitLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
+LogitLoss = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -108,7 +112,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         for loss in losses:
             value, slope = loss(logits)
             values.append(value)
-            if ctx.needs_input_grad[0]:
+            if slope is not None:
                 slopes.append(head.divided(slope @ head.weight))
             del slope  # frees memory before the next slope is computed
         ctx.save_for_backward(*slopes)
@@ -120,21 +124,29 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return reduce(torch.add, grads), *[None] * (1 + len(grads))
 
 
-def loss_and_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute cross entropy (T,) float32 of logits (T, V), and its slope, softmax - one-hot, in the logits' dtype."""
+def loss_and_slope(logits: Tensor, labels: Tensor, sloped: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Compute cross entropy (T,) float32 of logits (T, V), and its slope, softmax - one-hot, in the logits' dtype.
+
+    The slope is None unless `sloped`.
+    """
     log_p = logits.log_softmax(-1, dtype=torch.float32)
     losses = -log_p.gather(1, labels[:, None])[:, 0]
-    slope = log_p.exp().to(logits.dtype)
-    return losses, slope.scatter_add(1, labels[:, None], slope.new_full((len(labels), 1), -1.0))
+    if not sloped:
+        return losses, None
+    slope = log_p.exp_().to(logits.dtype)
+    return losses, slope.scatter_add_(1, labels[:, None], slope.new_full((len(labels), 1), -1.0))
 
 
-def divergence_and_slope(logits: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def divergence_and_slope(
+    logits: Tensor, teacher: Tensor, temperature: float, sloped: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """KL(teacher || student) (T,) float32 of logits (T, V) at a temperature, and its slope (T, V).
 
-    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature.
+    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature. It
+    is None unless `sloped`.
     """
     student = (logits.float() / temperature).log_softmax(-1)
     target = (teacher.float() / temperature).log_softmax(-1)
     p = target.exp()
     values = (p * (target - student)).sum(-1)
-    return values, ((student.exp() - p) / temperature).to(logits.dtype)
+    return values, ((student.exp() - p) / temperature).to(logits.dtype) if sloped else None

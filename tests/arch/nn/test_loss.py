@@ -86,6 +86,39 @@ def test_loss_and_slope(count: int, seed: int) -> None:
     torch.testing.assert_close(slope, gradient, atol=1e-6, rtol=1e-5)
 
 
+@pytest.fixture
+def seen() -> list[tuple[int, Tensor | None]]:
+    """Of each chunk of losses, the number of tokens and the slope; filled by `watched`."""
+    return []
+
+
+@pytest.fixture
+def watched(seen: list[tuple[int, Tensor | None]]) -> LossHead:
+    def compute(logits: Tensor, labels: Tensor, sloped: bool) -> tuple[Tensor, Tensor | None]:
+        losses, slope = loss_and_slope(logits, labels, sloped)
+        seen.append((len(logits), slope))
+        return losses, slope
+
+    layer = head(trained=False)
+    layer.compute = compute
+    return layer
+
+
+def test_no_slope_is_computed_where_no_gradient_is_asked_for(watched: LossHead, seen: list) -> None:
+    hidden, targets = data(20)
+    expected = watched(hidden, targets)
+    with torch.no_grad():
+        assert torch.equal(watched(hidden, targets), expected)
+    assert torch.equal(watched(hidden.detach(), targets), expected)
+    assert [slope is None for _, slope in seen] == [False, True, True]
+
+
+def test_chunks_are_smaller_on_a_cpu(watched: LossHead, seen: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "CPU_CHUNK_ELEMENTS", 2 * VOCABULARY)
+    watched(*data(20))
+    assert len(seen) > 2 and max(tokens for tokens, _ in seen) == 2
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_bfloat16_losses_are_float32(trained: bool) -> None:
     layer, (hidden, targets) = head(trained, torch.bfloat16), data(20, torch.bfloat16)
