@@ -34,7 +34,7 @@ class Server:
         self.key = secrets.token_urlsafe(24)
         given = {"port": "0", "folder": str(self.kept), "hydra.run.dir": str(out / "run"), **settings}
         command = [sys.executable, str(ROOT / "serve.py"), *(f"{name}={value}" for name, value in given.items())]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "BEACON_API_KEY": self.key, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "BEACON_API_KEY": self.key, "PYTHONUNBUFFERED": "1"}
         started = time.perf_counter()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import serving
 from benchmarks.asking import Asking, Missing
 from benchmarks.clients import Shelf
+from benchmarks.server import ROOT, Server
 from benchmarks.tally import Tally, slope, spread
 from benchmarks.texts import document
 
@@ -128,3 +129,15 @@ def test_documents_begin_alike():
     first, second, other = (document(number, 400).split() for number in (3, 4, 6))
     assert first[: len(first) // 2] == second[: len(second) // 2] and first != second and len(first) == len(second)
     assert first[:5] != other[:5] and len(document(15, 400).split()) == 400
+
+
+def test_the_server_finds_what_python_path_has(tmp_path, monkeypatch):
+    """Packages may be in a folder that only PYTHONPATH names; the checkout that is measured comes first."""
+    found = tmp_path / "found"
+    (tmp_path / "uvicorn.py").write_text(
+        f"import beacon_lit; open({str(found)!r}, 'w').write(beacon_lit.__file__); 1 / 0"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="did not start"):
+        Server({"model": "tiny"}, tmp_path)
+    assert found.read_text() == str(ROOT / "beacon_lit" / "__init__.py")
