@@ -133,12 +133,11 @@ def test_a_damaged_document_is_left_out(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_the_command_stops_gracefully(tmp_path: Path) -> None:
     """`serve.py` prints its address and key, finishes what runs when it is terminated, and leaves what it has read."""
-    words = [*TINY, "port=0", f"folder={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    words = [*TINY, "graceful_seconds=60", "port=0", f"folder={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    command = [warm_python(), str(ROOT / "serve.py"), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("BEACON_API_KEY", None)
-    process = subprocess.Popen(
-        [warm_python(), str(ROOT / "serve.py"), *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         name, url = re.fullmatch(r"serving (\w+) at (http://127.0.0.1:\d+/v1)\n", process.stdout.readline()).groups()  # type: ignore[union-attr]
@@ -153,7 +152,7 @@ def test_the_command_stops_gracefully(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         pieces = [first, *stream]
         assert pieces[-1].choices[0].finish_reason == "length"
-        process.wait(30)
+        process.wait(60)
     finally:
         process.kill()
     assert (tmp_path / "kept" / "files" / id / "cache" / "chat.json").is_file()
