@@ -88,7 +88,7 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
     if "data" in names:
         more = {name: value for name, value in more.items() if name not in ("data", "data.train", "data.validation")}
     if "data=retrieval" in given:
-        more |= {"beacon.window": "448", "data.max_length": "1600", "data.max_tokens": "1600"}
+        more |= {"beacon.window": "480", "data.max_length": "1600", "data.max_tokens": "1600"}
         more |= {f"data.train.{i}.count": "3" for i in range(1, 8)}
     if "resume" in names:
         given = [word for word in given if not word.startswith("trainer.max_steps=")]
