@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import quantiles
+from statistics import linear_regression, quantiles
 from typing import Any
 
 SHOWN = 50  # unexpected results that are described
@@ -87,9 +87,4 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def slope(seconds: Sequence[float], values: Sequence[float]) -> float:
     """Return the growth per hour of the straight line with the least squares; 0 for fewer than two samples."""
-    mean, level = sum(seconds) / len(seconds), sum(values) / len(values)
-    spread = sum((second - mean) ** 2 for second in seconds)
-    if not spread:
-        return 0.0
-    pairs = zip(seconds, values, strict=True)
-    return 3600 * sum((second - mean) * (value - level) for second, value in pairs) / spread
+    return 3600 * linear_regression(seconds, values).slope if len({*seconds}) > 1 else 0.0

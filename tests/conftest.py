@@ -1,6 +1,5 @@
 """What all tests share: one thread, no network, marked tests where they can run, what a run starts from."""
 
-import gc
 import importlib.util
 import os
 import shutil
@@ -20,7 +19,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from tests.quick import compose_once, figures_drawn, leave_figures_blank, parse_once  # noqa: E402
+from tests.quick import collect_seldom, compose_once, figures_drawn, leave_figures_blank, parse_once  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
@@ -74,13 +73,8 @@ def checkout_is_left_as_it_is() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of garbage collections, and collect less often than Python does.
-
-    Each run, benchmark and test process asks for a collection; Python's own, every 700 objects, take 7 % of the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    """Collect garbage less often, once all tests are imported."""
+    collect_seldom()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ to the process and the exit status back, and closing it kills the process.
 """
 
 import atexit
-import gc
 import json
 import os
 import runpy
@@ -37,7 +36,7 @@ from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 import beacon_lit
 from beacon_lit.cli import threads
 from tests.configs import composed
-from tests.quick import compose_once, leave_figures_blank, parse_once
+from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
@@ -60,8 +59,7 @@ def forked(address: str) -> SimpleNamespace:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)  # as in tests/conftest.py
+        collect_seldom()
         print("ready", flush=True)
         while True:
             if 0 in select.select([0, listener], [], [])[0]:

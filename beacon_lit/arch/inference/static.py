@@ -190,7 +190,8 @@ class Buffers:
 
     def rotated(self, keys: Tensor, slots: Tensor) -> Tensor:
         """Apply RoPE in all parts at once: (n, parts K, H) at n slots -> (n, parts K, H)."""
-        turned = [rotated_layers(self.lm.config)[layer] for layer in self.index]
+        every = rotated_layers(self.lm.config)
+        turned = [every[layer] for layer in self.index]
         if not any(turned) or len(keys) == 0:
             return keys
         attention = self.lm.model.layers[[*self.index][turned.index(True)]].self_attn
