@@ -50,6 +50,7 @@ import torch
 import transformers
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.nn.kernels import KERNELS
 from benchmarks.decoding import batch, decode
 from benchmarks.device import attempt, free
 from benchmarks.figures import save
@@ -83,17 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={args.device!r} is not allowed: torch finds no CUDA device; allowed: 'cpu'")
     transformers.utils.logging.set_verbosity_error()
-    report = Report(args.out, environment(device, args.compile), start, args.minutes * 60)
+    report = Report(args.out, environment(device, args), start, args.minutes * 60)
     with torch.no_grad():
         for shape, plan in plans.items():
-            measure_shape(shape, plan, args.compile, device, report)
+            measure_shape(shape, plan, args, device, report)
             free()
     save(report.rows.get("read", []), report.environment["device"], figure)
     print(f"\n{report.elapsed():.0f} s in total; written to {args.out}")
     return 0 if report.complete else 1
 
 
-def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, report: Report) -> None:
+def measure_shape(shape: str, plan: Plan, args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """Measure all parts of one shape, until time runs out."""
     if report.late():
         return
@@ -102,7 +103,7 @@ def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, 
         "shape": shape, "placement": plan.placement, "window": plan.window, "ratio": plan.ratio, "sink": beacon.sink,
         "overlap": beacon.overlap,
     }  # fmt: skip
-    lm, error = attempt(partial(model, shape, plan, compiled, device))
+    lm, error = attempt(partial(model, shape, plan, args, device))
     for part in plan.lengths:
         report.begin(part, settings)
         rows = [{"model": "both", "error": error}] if lm is None else PARTS[part](lm, plan, device)
@@ -112,11 +113,11 @@ def measure_shape(shape: str, plan: Plan, compiled: bool, device: torch.device, 
                 return
 
 
-def model(shape: str, plan: Plan, compiled: bool, device: torch.device) -> BeaconLM:
+def model(shape: str, plan: Plan, args: argparse.Namespace, device: torch.device) -> BeaconLM:
     """Make a model with random weights in bf16, including the beacons'."""
     torch.manual_seed(0)
-    lm = build(shape, plan.beacon, device, torch.bfloat16, torch.bfloat16, YARN).eval()
-    if compiled:
+    lm = build(shape, plan.beacon, device, torch.bfloat16, torch.bfloat16, YARN, args.attn).eval()
+    if args.compile:
         lm.compile_pointwise()
     return lm
 
@@ -131,13 +132,14 @@ def chosen_plan(shape: str, args: argparse.Namespace) -> Plan:
     return replace(own, lengths={part: some for part, some in lengths.items() if some}, ratio=args.ratio, **given)
 
 
-def environment(device: torch.device, compiled: bool) -> dict[str, str | bool]:
+def environment(device: torch.device, args: argparse.Namespace) -> dict[str, str | bool]:
     """Describe what the measurements depend on besides the code."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "compiled": compiled,
+        "compiled": args.compile,
+        "attn": args.attn,
         "date": date.today().isoformat(),
     }
 
@@ -156,6 +158,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="the first batch to try; default: 16; for the shape tiny 2")
     parser.add_argument("--most", type=int, help="the largest batch to try; default: 512; for the shape tiny 4")
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
+    parser.add_argument("--attn", default="auto", choices=["auto", *KERNELS], help="attention kernel")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=found, choices=["cuda", "cpu"], help=f"default: {found}")
     parser.add_argument("--minutes", type=float, default=6.5, help="start no measurement after this time; default: 6.5")

@@ -29,6 +29,8 @@ SHAPES = {
     "tiny": _qwen2(64, 128, 2, 4, 2, 1000, tied=True),
 }
 
+DENSE_KERNELS = {"flash_attn_4": "flash_attention_4", "flash_attn": "flash_attention_2"}  # names of transformers
+
 
 def build(
     shape: str,
@@ -37,22 +39,26 @@ def build(
     dtype: torch.dtype,
     beacon_dtype: torch.dtype = torch.float32,
     yarn: float = 1,
+    attn: str = "auto",
 ) -> BeaconLM:
     """Build a beacon model of one of `SHAPES` directly on the device.
 
     Args:
         beacon_dtype: dtype of the beacons' parameters; default: float32, as in training.
         yarn: factor by which YaRN extends the shape's positions; default: 1, the shape's own positions.
+        attn: attention kernel; the dense backbone gets the same where transformers has it.
     """
     config = SHAPES[shape] if yarn == 1 else extended(SHAPES[shape], yarn)
     torch.set_default_dtype(dtype)
     try:
         with device:
-            model = BeaconLM.from_config(config, beacon)
+            model = BeaconLM.from_config(config, beacon, attn=attn)
     finally:  # also if memory runs out
         torch.set_default_dtype(torch.float32)
     for parameter in model.beacon_parameters():
         parameter.data = parameter.data.to(beacon_dtype)
+    if attn in DENSE_KERNELS:
+        model.set_attn_implementation(DENSE_KERNELS[attn])
     return model
 
 

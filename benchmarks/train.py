@@ -26,6 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.nn.kernels import KERNELS
 from beacon_lit.objectives import Objective
 from benchmarks.run import report
 from benchmarks.shapes import SHAPES, build, measure
@@ -49,6 +50,7 @@ def main() -> None:
         "--objective", nargs="+", default=["lm"], choices=sorted(file.stem for file in OBJECTIVES.glob("*.yaml"))
     )
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
+    parser.add_argument("--attn", default="auto", choices=["auto", *KERNELS], help="attention kernel")
     parser.add_argument("--profile", help="write the kernels of one step at the first ratio to this file")
     parser.add_argument(
         "--run",
@@ -67,7 +69,7 @@ def main() -> None:
     print(f"{'shape':>6} {'placement':>10} {'model':>16} {'s/step':>8} {'tokens/s':>9} {'GiB':>6}")
     for shape, placement in itertools.product(args.shapes, args.placements):
         torch.manual_seed(0)
-        model = build(shape, beacon(args.window, args.overlap, placement), device, torch.bfloat16)
+        model = build(shape, beacon(args.window, args.overlap, placement), device, torch.bfloat16, attn=args.attn)
         model.train()
         model.checkpoint_activations(args.checkpoint_layers)
         if args.compile:

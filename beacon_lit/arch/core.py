@@ -25,7 +25,7 @@ from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
 from beacon_lit.arch.nn.rope import Rope, positions
 from beacon_lit.arch.nn.state import LayerState
-from beacon_lit.arch.nn.windows import WindowStep
+from beacon_lit.arch.nn.windows import Operations, Ropes, WindowStep
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.call import Call, plan_call
 from beacon_lit.arch.plan.heads import HeadGroups
@@ -43,7 +43,7 @@ class BeaconModel(PreTrainedModel):
 
     Attributes:
         beacon: the `BeaconConfig`.
-        attn: attention kernel: "auto" (the best available), "flash_attn", "varlen" or "sdpa".
+        attn: attention kernel: "auto" (the best available), "flash_attn_4", "flash_attn", "varlen" or "sdpa".
         draw: counter of the next training step's random ratios.
         model: the backbone's decoder, with a beacon embedding.
         lm_head: the backbone's language-model head.
@@ -67,6 +67,7 @@ class BeaconModel(PreTrainedModel):
         self.groups = HeadGroups.of(self.beacon, kinds, config.num_key_value_heads)
         self.attn = "auto"
         self.decode_layer: RunLayer = run_layer
+        self.operations = Operations()
         self.draw = Draw()
         for layer, kind in zip(self.model.layers, kinds, strict=True):
             layer.self_attn.__class__ = self.attention_class
@@ -151,11 +152,12 @@ class BeaconModel(PreTrainedModel):
     def compile_pointwise(self) -> None:
         """Fuse pointwise operations with `torch.compile`.
 
-        In passes over windows, these are norms, MLPs, rotations and the loss; attention and layout stay as they are. In
-        static decoding, a whole layer is compiled. This saves time on a GPU. Results then differ from the backbone's in
-        the last bits.
+        In passes over windows, these are norms, MLPs, the loss, and what comes before an attention kernel: selection,
+        gathers and rotations. In static decoding, a whole layer is compiled. This saves time on a GPU. Results then
+        differ from the backbone's in the last bits.
         """
         compile_pointwise(self.model.layers, self.lm_head)
+        self.operations = self.operations.compiled()
         self.decode_layer = torch.compile(run_layer)
 
     def checkpoint_activations(self, layers: int | None = None) -> None:
@@ -279,7 +281,7 @@ class BeaconModel(PreTrainedModel):
     def _step(self, like: Tensor, layout: Layout, kind: LayerKind, before: dict[int, LayerState]) -> WindowStep:
         added = None if layout.cached is None else self.rope(like, layout.cached.added_slot, kind)
         q_rope, k_rope = (self.rope(like, slots, kind) for slots in (layout.q_slot, layout.k_slot))
-        return WindowStep(layout, q_rope, k_rope, self.attn, added, before)
+        return WindowStep(layout, Ropes(q_rope, k_rope, added), self.attn, self.operations, before)
 
     def layouts(self, rows: Sequence[Row], cached: bool = False, moving: bool = False) -> tuple[Layout, ...]:
         """Lay out a pass for each group of heads, on the model's device; see `build_layout`."""

@@ -71,7 +71,7 @@ class BeaconLM(BeaconGeneration):
         Args:
             hf_config: the backbone's config, e.g. a LlamaConfig; docs/models.md lists the families.
             beacon: default: the settings in `hf_config`, else `BeaconConfig()`.
-            attn: "auto", "flash_attn", "varlen" or "sdpa".
+            attn: "auto", "flash_attn_4", "flash_attn", "varlen" or "sdpa".
             shard: spreads each part of the model over ranks; every rank must make the same model first.
 
         Raises:
@@ -89,7 +89,7 @@ class BeaconLM(BeaconGeneration):
         Args:
             path: hub id, folder, GGUF file, published beacon checkpoint, or folder written by `save_pretrained`.
             beacon: settings; default: those of the checkpoint, else `BeaconConfig()`.
-            attn: "auto", "flash_attn", "varlen" or "sdpa".
+            attn: "auto", "flash_attn_4", "flash_attn", "varlen" or "sdpa".
             options: `dtype`, `backbone`, `allow_other_backbone`, `shard`, and those of Hugging Face.
         """
         return checkpoint.load(cls.class_of, path, beacon, attn, **options)

@@ -89,8 +89,14 @@ class Reading:
         ratios = self.ratios_of(tokens, lm.beacon.window)
         lm.plan([tokens], cache, unfinished, ratios, None, [seen + tokens])
 
-    def read(self, lm: Any, ids: list[int], document: bool = False) -> Iterator["Reading"]:
+    def read(self, lm: Any, ids: list[int], document: bool = False, **options: Any) -> Iterator["Reading"]:
         """Read up to the end of `ids`, which begin with the ids read so far; yield the state after every chunk.
+
+        Args:
+            lm: the model.
+            ids: token ids.
+            document: whether a document ends there.
+            options: of `BeaconLM.compress_iter`.
 
         Raises:
             ValueError: see `check_room`; nothing is read then.
@@ -100,7 +106,8 @@ class Reading:
             return
         self.check_room(lm, new)
         tensor = torch.tensor([ids[len(self.ids) :]], device=lm.device)
-        for cache, _ in lm.compress_iter(tensor, cache=self.cache, ratios=self.ratios_of(new, lm.beacon.window)):
+        ratios = self.ratios_of(new, lm.beacon.window)
+        for cache, _ in lm.compress_iter(tensor, cache=self.cache, ratios=ratios, **options):
             yield self.marked(ids[: cache.seen_tokens], cache, document)
 
     def marked(self, ids: list[int], cache: BeaconCache, document: bool = False) -> "Reading":

@@ -4,13 +4,13 @@ Used by the worker's thread alone.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from beacon_lit.arch import BeaconCache
 from beacon_lit.chat import saved
 from beacon_lit.chat.reading import Reading
 from beacon_lit.chat.tokenizing import TokenizedText, common_prefix, tokenize
@@ -25,10 +25,12 @@ class Prefix:
     Attributes:
         tokenized: the prompt's text and its ids; empty if the prompt was given as ids.
         reading: what has been read.
+        blocks: bytes of each block of memory that its caches use, by address; caches share some.
     """
 
     tokenized: TokenizedText
     reading: Reading
+    blocks: dict[int, int]
 
 
 class Prefixes:
@@ -42,6 +44,7 @@ class Prefixes:
         self.limit = limit
         self.nbytes = 0
         self._entries: list[Prefix] = []  # least recently used first
+        self._users: Counter[int] = Counter()  # number of entries that use a block
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -75,12 +78,22 @@ class Prefixes:
             return
         reading = thinned(reading)
         caches = {id(mark.cache) for mark in reading.marks}
-        self._entries = [entry for entry in self if id(entry.reading.cache) not in caches]
-        self._entries.append(Prefix(tokenized, reading))
-        sizes = [_sizes(entry.reading) for entry in self]
-        while self._entries and (total := sum(_union(sizes).values())) > self.limit:
-            del self._entries[0], sizes[0]
-        self.nbytes = total if self._entries else 0
+        for entry in [entry for entry in self if id(entry.reading.cache) in caches]:
+            self._drop(entry)
+        self._keep(Prefix(tokenized, reading, _blocks(reading)))
+        while self.nbytes > self.limit:
+            self._drop(self._entries[0])
+
+    def _keep(self, entry: Prefix) -> None:
+        self._entries.append(entry)
+        self.nbytes += sum(size for address, size in entry.blocks.items() if not self._users[address])
+        self._users.update(entry.blocks.keys())
+
+    def _drop(self, entry: Prefix) -> None:
+        self._entries.remove(entry)
+        self._users.subtract(entry.blocks.keys())
+        self.nbytes -= sum(size for address, size in entry.blocks.items() if not self._users[address])
+        self._users += Counter()  # without zeros
 
     def save(self, folder: Path, tokenizer: Any) -> None:
         """Write everything into a folder, for `load`."""
@@ -102,6 +115,7 @@ class Prefixes:
     def clear(self) -> None:
         """Drop everything."""
         self._entries, self.nbytes = [], 0
+        self._users.clear()
 
 
 def thinned(reading: Reading) -> Reading:
@@ -111,15 +125,6 @@ def thinned(reading: Reading) -> Reading:
     return replace(reading, marks=tuple(sorted([*boundaries, *others], key=lambda mark: mark.tokens)))
 
 
-def _sizes(reading: Reading) -> dict[int, int]:
-    """Return the bytes of each block of memory that the caches use, by address; caches share some."""
-    return _union([_blocks(mark.cache) for mark in reading.marks])
-
-
-def _blocks(cache: BeaconCache) -> dict[int, int]:
-    blocks = (tensor.untyped_storage() for tensor in cache.tensors)
+def _blocks(reading: Reading) -> dict[int, int]:
+    blocks = (tensor.untyped_storage() for mark in reading.marks for tensor in mark.cache.tensors)
     return {block.data_ptr(): block.nbytes() for block in blocks}
-
-
-def _union(sizes: list[dict[int, int]]) -> dict[int, int]:
-    return {address: size for one in sizes for address, size in one.items()}

@@ -16,6 +16,7 @@ from beacon_lit.serving.metrics import Metrics
 from beacon_lit.serving.prefixes import Prefixes
 
 SEPARATOR = "\n\n"  # between documents and the question of one turn, as in `BeaconChat`
+_CHUNK = 4096  # tokens of a prompt that are read at once, while all answers wait
 _WORTH_WAITING = 256  # tokens that another job is reading, too
 
 
@@ -108,7 +109,7 @@ class Service:
         """
         self._underway.append(ids)
         try:
-            for reached in reading.read(self.lm, ids):
+            for reached in reading.read(self.lm, ids, chunk_tokens=_CHUNK):
                 reading = reached
                 yield len(reading.ids)
             if boundary and reading.marks:

@@ -27,7 +27,7 @@ def run(folder, *options: str) -> tuple[int, dict]:
 
 @pytest.fixture(scope="module")
 def lm():
-    return inference.model("tiny", PLANS["tiny"], False, CPU)
+    return inference.model("tiny", PLANS["tiny"], inference.parse([]), CPU)
 
 
 @pytest.fixture(scope="module")

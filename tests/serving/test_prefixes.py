@@ -85,6 +85,23 @@ def test_memory_that_caches_share_counts_once_and_is_bounded() -> None:
     assert len(limited) == limited.nbytes == 0
 
 
+def test_bytes_are_those_of_all_that_is_kept() -> None:
+    """After every change: readings that continue others, that share memory with others, and that made room."""
+    prefixes, known = Prefixes(2 * read(numbers(150), 150).cache.nbytes), []  # type: ignore[union-attr]
+    for seed in range(12):
+        ids = numbers(150, seed % 5)
+        known.append(read(ids, 40 + 5 * seed))
+        if seed % 3 == 2:
+            cache = known[-2].cache
+            known.append(known[-2].marked(known[-2].ids, cache.fork()))
+        for reading in known[-2:]:
+            prefixes.add(TokenizedText(), reading)
+            tensors = (x for entry in prefixes for mark in entry.reading.marks for x in mark.cache.tensors)
+            blocks = {block.data_ptr(): block.nbytes() for block in (x.untyped_storage() for x in tensors)}
+            assert prefixes.nbytes == sum(blocks.values()) <= prefixes.limit
+    assert 1 < len(prefixes) < len(known)
+
+
 def test_boundaries_outlive_other_places() -> None:
     ids = numbers(100)
     reading = read(ids, 10, 20, 30, 40, 50, 60)

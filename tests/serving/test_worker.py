@@ -90,6 +90,42 @@ def test_answers_are_written_together(worker: Worker) -> None:
     assert worker.rows == 0 and worker.decoding._decoding is None  # no buffers while nothing is written
 
 
+def test_an_answer_waits_for_one_chunk_at_a_time() -> None:
+    """However many others are read: the jobs take turns, a chunk of one for each token."""
+    worker = Worker(RowDecoding(LM, 4, 2), waiting=2)
+    gate, order = threading.Event(), []
+    others = [Counting(6, gate=gate) for _ in range(3)]
+    answer = Counting(chunks=0, writes=12)
+    for number, job in enumerate(others):
+        job.run = recorded(job, lambda number=number: order.append(number))
+    take = answer.take
+    answer.take = lambda logits: order.append("token") or take(logits)  # type: ignore[method-assign]
+    try:
+        for job in (*others, answer):
+            until(lambda: worker.queued < 2)
+            worker.submit(job)
+        gate.set()
+        until(lambda: answer.events[-1:] == [11 + 12] and all(job.events == ["over"] for job in others))
+    finally:
+        worker.close()
+    between = order[order.index("token") : len(order) - order[::-1].index("token")]
+    read = [number for number in between if number != "token"]
+    assert len(read) >= 9 and all(len({*read[i : i + 3]}) == 3 for i in range(7))
+    assert all(between[i] == "token" or between[i + 1] == "token" for i in range(len(between) - 1))
+
+
+def recorded(job: Counting, record: Callable[[], None]) -> Callable[[], Generator[int, None, Any]]:
+    """The job's `run`, which records every chunk."""
+    chunks = job.run
+
+    def run() -> Generator[int, None, Any]:
+        for done in chunks():
+            record()
+            yield done
+
+    return run
+
+
 def test_a_job_is_cancelled_at_any_time(worker: Worker) -> None:
     gate = threading.Event()
     reading, writing = Counting(10**9), Counting(writes=10**9)

@@ -56,6 +56,7 @@ def compress_iter(
     ratios: Ratios | None = None,
     skip: int = 0,
     total_length: int | Sequence[int] | None = None,
+    chunk_tokens: int | None = None,
 ) -> Iterator[tuple[BeaconCache, float]]:
     """Read text into a cache, without logits, a few windows at a time.
 
@@ -67,6 +68,8 @@ def compress_iter(
         skip: number of first tokens of the sequence that are kept uncompressed; windows count from their end.
         total_length: raw tokens that the sequences will have, or one count per row, for policies that plan ahead;
             default, and at least: the tokens at the end of this text.
+        chunk_tokens: read fewer windows at once, of so many tokens at most but at least one, all rows together. This
+            takes less memory and more time. Default: a few windows of any size.
 
     Yields:
         The cache so far, and the share of the text that is read.
@@ -105,21 +108,23 @@ def compress_iter(
     texts = [
         _Text(ids, ends[i], None if given is None else given[i]) for i, ids in enumerate(packed.split(rows.lengths))
     ]
+    windows = CHUNK_WINDOWS if chunk_tokens is None else min(max(chunk_tokens // window, 1), CHUNK_WINDOWS)
     previous = None
     while any(len(text.ids) for text in texts):
         with _handing_over(lambda reached=cache: reached):  # type: ignore[misc]
-            cache = _read_chunk(lm, texts, cache)
+            cache = _read_chunk(lm, texts, cache, windows)
             previous = _wait_for(previous, cache.hidden)
         yield cache, 1 - sum(len(text.ids) for text in texts) / len(packed)
 
 
-def _read_chunk(lm: BeaconModel, texts: Sequence["_Text"], cache: BeaconCache) -> BeaconCache:
-    """Read a few windows of the first rows that have text left."""
-    rows = [row for row, text in enumerate(texts) if len(text.ids)][:CHUNK_WINDOWS]
+def _read_chunk(lm: BeaconModel, texts: Sequence["_Text"], cache: BeaconCache, windows: int) -> BeaconCache:
+    """Read a number of windows of the first rows that have text left."""
+    rows = [row for row, text in enumerate(texts) if len(text.ids)][:windows]
     before = cache.select(rows)
     reading = [texts[row] for row in rows]
     ratios = None if reading[0].ratios is None else [text.ratios or [] for text in reading]
-    ids = [text.take(_room(row, lm.beacon.window, len(rows))) for text, row in zip(reading, before.rows, strict=True)]
+    each = max(windows // len(rows), 1)
+    ids = [text.take(_room(row, lm.beacon.window, each)) for text, row in zip(reading, before.rows, strict=True)]
     more, ends = [len(text.ids) > 0 for text in reading], [text.total for text in reading]
     call = lm.plan([len(row) for row in ids], before, open_window_mode(lm, None, before), ratios, None, ends, more)
     _, after = lm.read(torch.cat(ids), call, before)
@@ -141,9 +146,9 @@ class _Text:
         return taken
 
 
-def _room(state: RowState, window: int, rows: int) -> int:
+def _room(state: RowState, window: int, windows: int) -> int:
     """Return the number of tokens that a row reads in one chunk, up to the end of a window."""
-    return (state.capacity - len(state.open_ids) or window) + (max(CHUNK_WINDOWS // rows, 1) - 1) * window
+    return (state.capacity - len(state.open_ids) or window) + (windows - 1) * window
 
 
 def _wait_for(previous: torch.cuda.Event | None, result: Tensor) -> torch.cuda.Event | None:

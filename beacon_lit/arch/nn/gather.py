@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def gather(x: Tensor, index: Tensor, first: Tensor, repeats: Tensor, unread: Tensor) -> Tensor:
+def gather(
+    x: Tensor, index: Tensor, first: Tensor, repeats: Tensor | None = None, unread: Tensor | None = None
+) -> Tensor:
     """Return `x[index]`. Most rows of `x` have one place in the index, and some have more.
 
     Plain indexing scatters its gradient with sorts or half-precision atomics. Here a row's gradient is read from the
@@ -17,15 +19,17 @@ def gather(x: Tensor, index: Tensor, first: Tensor, repeats: Tensor, unread: Ten
         x: (P, ...).
         index: (S,) int64, rows of `x`.
         first: (P,) int64, a place of each row: `index[first[i]] == i`; of no meaning for unread rows.
-        repeats: (n,) int64, all other places.
-        unread: (n,) int64, rows that have no place.
+        repeats: (n,) int64, all other places; default: there are none.
+        unread: (n,) int64, rows that have no place; default: there are none.
     """
     return _Gather.apply(x, index, first, repeats, unread)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, first: Tensor, repeats: Tensor, unread: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, index: Tensor, first: Tensor, repeats: Tensor | None, unread: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(index, first, repeats, unread)
         return x.index_select(0, index)
 
@@ -33,9 +37,9 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
         index, first, repeats, unread = ctx.saved_tensors
         out = grad.index_select(0, first)
-        if len(unread):
+        if unread is not None and len(unread):
             out = out.index_fill(0, unread, 0)
-        if len(repeats):
+        if repeats is not None and len(repeats):
             more = torch.zeros_like(out, dtype=torch.promote_types(out.dtype, torch.float32))
             more.index_add_(0, index[repeats], grad[repeats].to(more.dtype))
             out = (out + more).to(grad.dtype)

@@ -1,14 +1,15 @@
-"""Variable-length attention in three kernels with one contract.
+"""Variable-length attention in four kernels with one contract.
 
 Every kernel takes q (P, N, H), k and v (S, K, H) in window order, N a multiple of K (grouped queries), and a `Layout`,
 and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys, or the last
 `reach` of these in layers with a sliding window.
 """
 
-import importlib.util
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import metadata
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,16 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) ->
     lengths = (layout.cu_q, layout.cu_k, layout.max_q, layout.max_k)
     band = {} if layout.reach is None else {"window_size": _band(layout)}
     return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True, **band)
+
+
+def flash_attn_4(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    """Run FlashAttention-4 from the package flash-attn-4. CUDA with compute capability 9 or more, bf16 or fp16."""
+    flash_attn_varlen_func = _cute()
+    lengths = {"cu_seqlens_q": layout.cu_q, "cu_seqlens_k": layout.cu_k}
+    longest = {"max_seqlen_q": layout.max_q, "max_seqlen_k": layout.max_k}
+    band = {"causal": True} if layout.reach is None else {"window_size": _band(layout)}
+    out, _ = flash_attn_varlen_func(q, k, v, **lengths, **longest, softmax_scale=scale, **band)
+    return out
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -89,28 +100,50 @@ def masks(layout: Layout) -> Iterator[Tensor | None]:
         yield mask if layout.reach is None else mask.triu(keys - queries - layout.reach + 1)
 
 
-KERNELS: dict[str, Kernel] = {"flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}
+KERNELS: dict[str, Kernel] = {"flash_attn_4": flash_attn_4, "flash_attn": flash_attn, "varlen": varlen, "sdpa": sdpa}
+PACKAGES = {"flash_attn_4": ("flash-attn-4", "flash4"), "flash_attn": ("flash-attn", "flash")}  # and our extras
 
 
 def check_kernel(name: str, placement: str) -> None:
     """Raise a ValueError unless `name` is "auto" or an installed kernel that supports the placement."""
     if name not in ("auto", *KERNELS):
         raise ValueError(f"attn={name!r} is not allowed; allowed: auto, {', '.join(KERNELS)}")
-    if name == "flash_attn" and not _has_flash_attn():
-        raise ValueError("attn='flash_attn' needs the package flash-attn: pip install 'beacon_lit[flash]'")
-    if name in ("flash_attn", "varlen") and find_placement(placement).masked:
+    if name in PACKAGES and not _installed(PACKAGES[name][0]):
+        package, extra = PACKAGES[name]
+        raise ValueError(f"attn={name!r} needs the package {package}: pip install 'beacon_lit[{extra}]'")
+    if name not in ("auto", "sdpa") and find_placement(placement).masked:
         raise ValueError(f"attn={name!r} has no masks, which placement={placement!r} needs; allowed: auto, sdpa")
 
 
 def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
-    """Return the kernel `name`. "auto" is flash_attn, else varlen, for half precision on CUDA, and sdpa otherwise."""
+    """Return the kernel `name`.
+
+    "auto" is, for half precision on CUDA, the first of flash_attn_4 (compute capability 9 or more), flash_attn and
+    varlen that is installed; otherwise it is sdpa.
+    """
     if name != "auto":
         return KERNELS[name]
     if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.visibility is not None:
         return sdpa
-    return flash_attn if _has_flash_attn() else varlen
+    if _installed("flash-attn-4") and torch.cuda.get_device_capability(q.device)[0] >= 9:
+        return flash_attn_4
+    return flash_attn if _installed("flash-attn") else varlen
 
 
 @cache
-def _has_flash_attn() -> bool:
-    return importlib.util.find_spec("flash_attn") is not None
+def _cute() -> Callable[..., Any]:
+    """Import FlashAttention-4, which takes seconds, and silence what its compiler warns of at every first call."""
+    from flash_attn.cute import flash_attn_varlen_func
+
+    warnings.filterwarnings("ignore", r"Argument aux_data \(position \d+\) cannot be converted to a JitArgument")
+    return flash_attn_varlen_func
+
+
+@cache
+def _installed(package: str) -> bool:
+    """Whether a package is installed. Both packages share the module `flash_attn`, which says nothing by itself."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

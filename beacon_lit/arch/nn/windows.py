@@ -1,7 +1,8 @@
-"""Attend in all windows of all rows at once, in layers of one kind: gather, rotate, call a kernel."""
+"""Attend in all windows of all rows at once, in layers of one kind: prepare what a kernel sees, and call the kernel."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,66 @@ from beacon_lit.arch.nn.kernels import pick_kernel
 from beacon_lit.arch.nn.rope import Rope
 from beacon_lit.arch.nn.selection import selected, take
 from beacon_lit.arch.nn.state import LayerState
-from beacon_lit.arch.plan.layout import Layout
+from beacon_lit.arch.plan.layout import CachedLayout, Layout
+
+Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+class Ropes(NamedTuple):
+    """cos and sin at the slots of queries, of keys and, where a cache is kept, of entries that become fixed."""
+
+    q: Rope
+    k: Rope
+    added: Rope | None = None
+
+
+def inputs(layout: Layout, ropes: Ropes, rotate: Rotate, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Heads:
+    """Select beacons, gather and rotate, in a call without a cache.
+
+    Args:
+        layout: where queries and keys come from.
+        ropes: cos and sin.
+        rotate: the layer's RoPE, see `BeaconAttention.rotate`.
+        q, k, v, own: see `attention.Step.attend`.
+
+    Returns:
+        q (Q, N, H), k and v (S, K, H) in window order, q and k rotated.
+    """
+    if own is not None and layout.selection is not None:
+        k, v = _with_selected(layout, k, k, v, own)
+    places = (layout.k_index, layout.k_first, layout.k_repeats, layout.k_unread)
+    keys, values = (gather(x, *places) for x in (k, v))
+    return _queries(layout, ropes, rotate, q), rotate(keys, *ropes.k), values
+
+
+def collect(x: Tensor, index: Tensor) -> Tensor:
+    """Take rows: (n, K, H) and indices (S,) -> (S, K, H)."""
+    return x[index]
+
+
+def _with_selected(
+    layout: Layout, candidates: Tensor, k: Tensor, v: Tensor, own: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Append to keys and values those of the beacons selected among candidates: (R, K, H) -> (P, K, H)."""
+    assert layout.selection is not None
+    tokens = selected(candidates, layout.selection)
+    return torch.cat([k, take(own[0], tokens)]), torch.cat([v, take(own[1], tokens)])
+
+
+def _queries(layout: Layout, ropes: Ropes, rotate: Rotate, q: Tensor) -> Tensor:
+    return rotate(gather(q, layout.q_index, layout.stream_index), *ropes.q)
+
+
+class Operations(NamedTuple):
+    """The parts of an attention step that can be compiled, see `inputs` and `collect`."""
+
+    inputs: Callable[..., Heads] = inputs
+    collect: Callable[[Tensor, Tensor], Tensor] = collect
+
+    def compiled(self) -> "Operations":
+        """Return the same operations, compiled for any lengths."""
+        return Operations(torch.compile(self.inputs, dynamic=True), torch.compile(self.collect, dynamic=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,18 +81,17 @@ class WindowStep:
 
     Attributes:
         layout: where queries and keys come from.
-        q_rope, k_rope: cos and sin at the slots of queries and keys.
-        added_rope: cos and sin at the slots of entries that become fixed in this pass; with `layout.cached` only.
+        ropes: cos and sin at the slots of queries and keys.
         kernel: attention kernel, see `kernels.pick_kernel`.
+        operations: what comes before the kernel.
         before: each layer's state in the cache, by layer index; with `layout.cached` only.
         after: each layer's state in the next cache, by layer index; filled by the layers as they run.
     """
 
     layout: Layout
-    q_rope: Rope
-    k_rope: Rope
+    ropes: Ropes
     kernel: str
-    added_rope: Rope | None = None
+    operations: Operations
     before: Mapping[int, LayerState] = field(default_factory=dict)
     after: dict[int, LayerState] = field(default_factory=dict)
 
@@ -49,39 +108,27 @@ class WindowStep:
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """See `Step`."""
         layout, dtype = self.layout, v.dtype
-        if own is not None:
-            k, v, own = self._with_selected(attention, k, v, own)
-        q = gather(q, layout.q_index, layout.stream_index, layout.empty, layout.empty)
-        q = attention.rotate(q, *self.q_rope)
-        k, v = self._keys_and_values(attention, k, v, own)
-        q, k, v = (x.to(dtype) for x in (q, k, v))  # rotations and cached keys are wider under autocast
+        if layout.cached is None:
+            heads = self.operations.inputs(layout, self.ropes, attention.rotate, q, k, v, own)
+        else:
+            heads = self._cached_inputs(layout.cached, attention, q, k, v, own)
+        q, k, v = (x.to(dtype) for x in heads)  # rotations and cached keys are wider under autocast
         out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
-        return gather(out, layout.stream_index, layout.q_index, layout.empty, layout.q_unread)
+        return gather(out, layout.stream_index, layout.q_index, unread=layout.q_unread)
 
-    def _with_selected(
-        self, attention: BeaconAttention, k: Tensor, v: Tensor, own: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Append the selected beacons to keys and values, (R, K, H) -> (P, K, H), and the cached `own` to `own`."""
-        raw, (own_k, own_v) = k, own
-        if self.layout.cached is not None:
-            before = self.before[attention.layer_idx]
-            raw = torch.cat([k, before.moving_k])
-            own_k, own_v = torch.cat([own_k, before.own_k]), torch.cat([own_v, before.own_v])
-        if self.layout.selection is not None:
-            tokens = selected(raw, self.layout.selection)
-            k, v = torch.cat([k, take(own_k, tokens)]), torch.cat([v, take(own_v, tokens)])
-        return k, v, (own_k, own_v)
-
-    def _keys_and_values(self, attention: BeaconAttention, k: Tensor, v: Tensor, own: Own) -> tuple[Tensor, Tensor]:
-        """Gather the windows' keys, rotated, and values: (P, K, H) -> (S, K, H). Fill `after` for this layer."""
-        layout, cached = self.layout, self.layout.cached
-        if cached is None:
-            k, v = (gather(x, layout.k_index, layout.k_first, layout.k_repeats, layout.k_unread) for x in (k, v))
-            return attention.rotate(k, *self.k_rope), v
-        before = self.before[attention.layer_idx]
+    def _cached_inputs(
+        self, cached: CachedLayout, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own
+    ) -> Heads:
+        """Do what `inputs` does after a cache. Fill `after` for this layer."""
+        layout, before, rotate = self.layout, self.before[attention.layer_idx], attention.rotate
+        assert self.ropes.added is not None
+        if own is not None:
+            own = torch.cat([own[0], before.own_k]), torch.cat([own[1], before.own_v])
+            if layout.selection is not None:
+                k, v = _with_selected(layout, torch.cat([k, before.moving_k]), k, v, own)
         moving_k, moving_v = torch.cat([k, before.moving_k]), torch.cat([v, before.moving_v])
-        rotated = attention.rotate(moving_k[layout.k_index], *self.k_rope)
-        added = attention.rotate(moving_k[cached.added_index], *self.added_rope)  # type: ignore[misc]
+        rotated = rotate(moving_k[layout.k_index], *self.ropes.k)
+        added = rotate(moving_k[cached.added_index], *self.ropes.added)
         fixed_k = torch.cat([before.memory_k, before.open_k, added])
         fixed_v = torch.cat([before.memory_v, before.open_v, moving_v[cached.added_index]])
         same = cached.memory is None
@@ -96,5 +143,6 @@ class WindowStep:
             own_k=own_k.detach(),
             own_v=own_v.detach(),
         )
-        keys = torch.cat([rotated, before.memory_k, before.open_k])[cached.keys]
-        return keys, torch.cat([moving_v, before.memory_v, before.open_v])[cached.values]
+        keys = self.operations.collect(torch.cat([rotated, before.memory_k, before.open_k]), cached.keys)
+        values = self.operations.collect(torch.cat([moving_v, before.memory_v, before.open_v]), cached.values)
+        return _queries(layout, self.ropes, rotate, q), keys, values

@@ -86,7 +86,6 @@ def _assembled(
         k_repeats=torch.from_numpy(repeats),
         k_unread=torch.from_numpy(np.flatnonzero(first < 0)),
         q_unread=torch.from_numpy(np.flatnonzero(inverse[queries] != order)),
-        empty=torch.empty(0, dtype=torch.int64),
         cu_q=_cumulative([count for count, _ in lengths]),
         cu_k=_cumulative([count for _, count in lengths]),
         lengths=lengths,

@@ -45,7 +45,6 @@ class Layout:
         k_repeats: (n,) int64, all other places: keys that later windows see again.
         k_unread: (n,) int64, stream positions that are no key; their `k_first` means nothing.
         q_unread: (n,) int64, queries whose outputs nobody reads.
-        empty: (0,) int64.
         cu_q, cu_k: (W + 1,) int32, cumulative lengths of the windows' queries and keys.
         lengths: (queries, keys) of each window.
         reach: how many keys a query sees, counted back from its own, in layers with a sliding window; None: all.
@@ -65,7 +64,6 @@ class Layout:
     k_repeats: Tensor
     k_unread: Tensor
     q_unread: Tensor
-    empty: Tensor
     cu_q: Tensor
     cu_k: Tensor
     lengths: tuple[tuple[int, int], ...]

@@ -209,3 +209,13 @@ def test_going_on_with_ratios_of_other_windows_shows() -> None:
     assert_same(lm.compress(ids[:, 65:], cache=half, ratios=ratios[8:]), whole)
     with pytest.raises(AssertionError):
         assert_same(lm.compress(ids[:, 65:], cache=half, ratios=ratios), whole)
+
+
+@pytest.mark.parametrize(("chunk_tokens", "most"), [(None, 64), (1, 8), (8, 8), (23, 16), (1000, 64)])
+def test_a_chunk_has_few_tokens_where_that_is_asked_for(chunk_tokens: int | None, most: int) -> None:
+    """At least a window, and at most as many windows as without a limit."""
+    lm, ids = model("llama", "select"), tokens(1, 150)
+    states = list(lm.compress_iter(ids, ratios=2, chunk_tokens=chunk_tokens))
+    ends = [0, *(cache.seen_tokens for cache, _ in states)]
+    assert max(end - start for start, end in zip(ends, ends[1:], strict=False)) == most
+    assert_same(states[-1][0], lm.compress(ids, ratios=2))

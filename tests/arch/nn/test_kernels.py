@@ -3,7 +3,6 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -93,8 +92,16 @@ def test_sdpa_masks_a_windows_beacons_from_its_raw_tokens(case: Case) -> None:
 
 
 @pytest.fixture
-def flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """A stand-in for the package flash-attn; yields the arguments it was called with."""
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of packages that kernels find installed; at first none."""
+    names: set[str] = set()
+    monkeypatch.setattr(kernels, "_installed", names.__contains__)
+    return names
+
+
+@pytest.fixture
+def flash_package(monkeypatch: pytest.MonkeyPatch, installed: set[str]) -> list[dict[str, Any]]:
+    """A stand-in for the package flash-attn; the arguments it was called with."""
     calls: list[dict[str, Any]] = []
 
     def flash_attn_varlen_func(
@@ -112,21 +119,43 @@ def flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, An
         assert causal and dropout_p == 0.0 and (window_size == (-1, -1) or window_size[1] == 0)
         return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, window_size[0])
 
-    package = ModuleType("flash_attn")
-    package.__spec__ = ModuleSpec("flash_attn", None)
-    package.flash_attn_varlen_func = flash_attn_varlen_func
-    monkeypatch.setitem(sys.modules, "flash_attn", package)
-    kernels._has_flash_attn.cache_clear()
-    yield calls
-    kernels._has_flash_attn.cache_clear()
+    put_in_place(monkeypatch, "flash_attn", flash_attn_varlen_func)
+    installed.add("flash-attn")
+    return calls
 
 
 @pytest.fixture
-def no_flash_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
-    kernels._has_flash_attn.cache_clear()
-    yield
-    kernels._has_flash_attn.cache_clear()
+def flash_4_package(monkeypatch: pytest.MonkeyPatch, installed: set[str]) -> Iterator[list[dict[str, Any]]]:
+    """A stand-in for the package flash-attn-4, whose module is in the namespace of flash-attn."""
+    calls: list[dict[str, Any]] = []
+
+    def flash_attn_varlen_func(
+        q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        softmax_scale=None, causal=False, window_size=(None, None),
+    ):  # fmt: skip
+        calls.append(
+            dict(
+                max_seqlen_q=max_seqlen_q,
+                max_seqlen_k=max_seqlen_k,
+                cu_seqlens_q=cu_seqlens_q,
+                cu_seqlens_k=cu_seqlens_k,
+            )
+        )
+        left, right = window_size
+        assert (left, right, causal) == (None, None, True) or (right == 0 and not causal)
+        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, -1 if left is None else left), None
+
+    put_in_place(monkeypatch, "flash_attn.cute", flash_attn_varlen_func)
+    installed.add("flash-attn-4")
+    kernels._cute.cache_clear()
+    yield calls
+    kernels._cute.cache_clear()
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, module: str, function: Callable[..., Any]) -> None:
+    package = ModuleType(module)
+    package.flash_attn_varlen_func = function
+    monkeypatch.setitem(sys.modules, module, package)
 
 
 def stand_in(calls: list[dict[str, Any]], with_gqa_option: bool) -> Callable[..., Tensor]:
@@ -169,6 +198,13 @@ def test_flash_attn(case: Case, flash_package: list[dict[str, Any]]) -> None:
     check_call(flash_package[0], layout)
 
 
+def test_flash_attn_4(case: Case, flash_4_package: list[dict[str, Any]]) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    assert_close(kernels.flash_attn_4(q, k, v, layout, SCALE), kernels.sdpa(q, k, v, layout, SCALE), 1e-12)
+    check_call(flash_4_package[0], layout)
+
+
 def test_varlen(case: Case, torch_kernel: list[dict[str, Any]]) -> None:
     layout = layout_of(case)
     q, k, v = qkv(layout)
@@ -177,15 +213,17 @@ def test_varlen(case: Case, torch_kernel: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("reach", [1, 5, 8, 11, 100])
-def test_sliding_windows(case: Case, reach: int, flash_package: list, torch_kernel: list) -> None:
+def test_sliding_windows(
+    case: Case, reach: int, flash_package: list, flash_4_package: list, torch_kernel: list
+) -> None:
     rows = plan(case.lengths, case.ratios, case.beacon, case.unfinished)
     layout = build_layout(Sliding(reach).rows(rows, case.beacon), case.beacon, reach=reach)
     q, k, v = qkv(layout)
     expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, reach - 1)
-    for kernel in (kernels.sdpa, kernels.flash_attn, kernels.varlen):
+    for kernel in kernels.KERNELS.values():
         assert_close(kernel(q, k, v, layout, SCALE), expected, 1e-12, kernel.__name__)
-    check_call(flash_package[0], layout)
-    check_call(torch_kernel[0], layout)
+    for calls in (flash_package, flash_4_package, torch_kernel):
+        check_call(calls[0], layout)
 
 
 def check_call(call: dict[str, Any], layout: Layout) -> None:
@@ -196,11 +234,12 @@ def check_call(call: dict[str, Any], layout: Layout) -> None:
     assert layout.max_q in call.values() and layout.max_k in call.values()
 
 
-def test_a_model_runs_on_the_kernel_it_is_given(flash_package: list, torch_kernel: list) -> None:
+def test_a_model_runs_on_the_kernel_it_is_given(flash_package: list, flash_4_package: list, torch_kernel: list) -> None:
     lm, ids = tiny("qwen2", BEACON, dtype=torch.float64), tokens(2, 29)
     expected = lm(ids, ratios=2).logits
-    assert not flash_package and not torch_kernel  # on the CPU "auto" is sdpa
-    for name, calls in (("flash_attn", flash_package), ("varlen", torch_kernel), ("sdpa", [])):
+    of_kernel = {"flash_attn_4": flash_4_package, "flash_attn": flash_package, "varlen": torch_kernel, "sdpa": []}
+    assert not any(of_kernel.values())  # on the CPU "auto" is sdpa
+    for name, calls in of_kernel.items():
         lm.attn = name
         assert_close(lm(ids, ratios=2).logits, expected, 1e-9, name)
         assert len(calls) == (0 if name == "sdpa" else len(lm.model.layers))
@@ -215,26 +254,43 @@ def test_torchs_own_varlen_takes_what_we_pass() -> None:
 class Cuda:
     """What `pick_kernel` looks at, of a tensor on a GPU."""
 
-    is_cuda = True
+    is_cuda, device = True, torch.device("cuda")
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
 
-def test_auto_with_flash_attn(case: Case, flash_package: list) -> None:
+@pytest.mark.parametrize(
+    ("packages", "capability", "expected"),
+    [
+        (set(), 9, kernels.varlen),
+        ({"flash-attn"}, 9, kernels.flash_attn),
+        ({"flash-attn", "flash-attn-4"}, 9, kernels.flash_attn_4),
+        ({"flash-attn-4"}, 10, kernels.flash_attn_4),
+        ({"flash-attn-4"}, 8, kernels.varlen),
+        ({"flash-attn", "flash-attn-4"}, 8, kernels.flash_attn),
+    ],
+)
+def test_auto(
+    case: Case,
+    installed: set[str],
+    packages: set[str],
+    capability: int,
+    expected: kernels.Kernel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
+    installed |= packages
     layout = layout_of(case)
     for dtype in (torch.bfloat16, torch.float16):
-        assert kernels.pick_kernel("auto", Cuda(dtype), layout) is kernels.flash_attn
+        assert kernels.pick_kernel("auto", Cuda(dtype), layout) is expected
         assert kernels.pick_kernel("varlen", Cuda(dtype), layout) is kernels.varlen
     assert kernels.pick_kernel("auto", Cuda(torch.float32), layout) is kernels.sdpa
     assert kernels.pick_kernel("auto", torch.zeros(1, dtype=torch.bfloat16), layout) is kernels.sdpa
 
 
-def test_auto_without_flash_attn(case: Case, no_flash_package: None) -> None:
-    assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), layout_of(case)) is kernels.varlen
-
-
-def test_auto_masks_with_sdpa(flash_package: list) -> None:
+def test_auto_masks_with_sdpa(installed: set[str]) -> None:
+    installed.add("flash-attn")
     beacon = BeaconConfig(window=8, ratios=2, placement="step-expansion")
     masked = layout_of(Case(beacon, (29,), ((2, 2, 2, 2),), "raw", 0))
     assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), masked) is kernels.sdpa
@@ -242,22 +298,33 @@ def test_auto_masks_with_sdpa(flash_package: list) -> None:
     assert kernels.pick_kernel("auto", Cuda(torch.bfloat16), nothing_to_mask) is kernels.flash_attn
 
 
-def test_kernel_names_are_checked(no_flash_package: None) -> None:
-    with pytest.raises(ValueError, match=r"attn='eager'.*auto, flash_attn, varlen, sdpa"):
+def test_packages_are_found_by_their_own_names() -> None:
+    """The two packages of FlashAttention share a module, so that a module found says nothing."""
+    assert kernels._installed("torch") and not kernels._installed("no-such-package")
+
+
+def test_kernel_names_are_checked(installed: set[str]) -> None:
+    with pytest.raises(ValueError, match=r"attn='eager'.*auto, flash_attn_4, flash_attn, varlen, sdpa"):
         BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="eager")
-    with pytest.raises(ValueError, match="attn='flash_attn' needs the package flash-attn"):
+    with pytest.raises(ValueError, match=r"attn='flash_attn' needs the package flash-attn: .*\[flash\]"):
         BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="flash_attn")
+    with pytest.raises(ValueError, match=r"attn='flash_attn_4' needs the package flash-attn-4: .*\[flash4\]"):
+        BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="flash_attn_4")
+    installed.add("flash-attn-4")
     beacon = BeaconConfig(window=8, ratios=2, placement="step-expansion")
-    with pytest.raises(ValueError, match=r"attn='varlen'.*placement='step-expansion'.*auto, sdpa"):
-        BeaconLM.from_config(hf_config("qwen2"), beacon, attn="varlen")
+    for name in ("varlen", "flash_attn_4"):
+        with pytest.raises(ValueError, match=rf"attn='{name}'.*placement='step-expansion'.*auto, sdpa"):
+            BeaconLM.from_config(hf_config("qwen2"), beacon, attn=name)
     assert BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="sdpa").attn == "sdpa"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("reach", [None, 5, 40, 1000])
-@pytest.mark.parametrize("name", ["varlen", "auto"])
+@pytest.mark.parametrize("name", ["varlen", "flash_attn_4", "auto"])
 def test_half_precision_kernels_on_a_gpu(name: str, reach: int | None) -> None:
     """bf16 on the GPU against sdpa in float32: outputs and gradients, relative to their largest value."""
+    if name == "flash_attn_4" and not kernels._installed("flash-attn-4"):
+        pytest.skip("flash-attn-4 is not installed")
     beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16, placement="interleave")
     lengths, ratios = (300, 77), ((2, 8, 0, 2, 8), ("drop", 2))
     rows = plan(lengths, ratios, beacon, "beacons")
