@@ -72,7 +72,9 @@ class Answer:
             document = service.documents.get(name)
             if len(reading.ids) >= document.tokens:
                 continue
-            loaded = service.documents.reading(name, service.lm, service.tokenizer)
+            loaded = yield from service.in_background(
+                lambda name=name: service.documents.reading(name, service.lm, service.tokenizer)  # type: ignore[misc]
+            )
             if loaded is None or not service.at_own_ratio(loaded):
                 loaded = yield from compress(service, document, service.documents.text(name), again=True)
             loaded = loaded.back_to(ids[:-1])

@@ -61,9 +61,15 @@ def compress(
     chunks = service.read(reading, tokenized, ids, boundary=True)
     with closing(chunks):
         reading = yield from _reported(chunks, emit)
-    service.documents.add(
-        _counted(service, document, len(ids), reading), text, reading, service.template, service.tokenizer, again
-    )
+    document, end = _counted(service, document, len(ids), reading), replace(reading, marks=reading.marks[-1:])
+    try:
+        yield from service.in_background(
+            lambda: service.documents.add(document, text, end, service.template, service.tokenizer, again)
+        )
+    except GeneratorExit:  # nobody waits for it any more
+        if not again:
+            service.files.submit(service.documents.delete, document.id)
+        raise
     return reading
 
 

@@ -1,10 +1,11 @@
 """What all jobs share."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from beacon_lit.arch import BeaconLM, Ratio
 from beacon_lit.chat.reading import Reading
@@ -13,11 +14,14 @@ from beacon_lit.chat.tokenizing import TokenizedText, common_prefix
 from beacon_lit.serving.documents import Documents
 from beacon_lit.serving.inbox import Started
 from beacon_lit.serving.metrics import Metrics
-from beacon_lit.serving.prefixes import Prefixes
+from beacon_lit.serving.prefixes import Prefixes, thinned
 
 SEPARATOR = "\n\n"  # between documents and the question of one turn, as in `BeaconChat`
 _CHUNK = 4096  # tokens of a prompt that are read at once, while all answers wait
+_PAUSE = 0.002  # seconds between two looks at work on files, while answers go on
 _WORTH_WAITING = 256  # tokens that another job is reading, too
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,7 @@ class Service:
         kept: folder for `prefixes` while no server is running.
         ratio: ratio of all windows; None: the model's policy.
         max_new_tokens: most tokens of an answer to a request that does not say.
+        files: a thread for work on files, one thing after the other.
     """
 
     lm: BeaconLM
@@ -47,6 +52,7 @@ class Service:
     ratio: Ratio | None = None
     max_new_tokens: int = 256
     _underway: list[list[int]] = field(default_factory=list)
+    files: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "beacon-files"))
 
     @cached_property
     def end_of_turn(self) -> int | None:
@@ -65,6 +71,7 @@ class Service:
 
     def stop(self) -> None:
         """Keep for the next start what has been read."""
+        self.files.shutdown()
         self.prefixes.save(self.kept, self.tokenizer)
 
     def started(self, prompt: int, known: int) -> Started:
@@ -93,6 +100,16 @@ class Service:
                 return self.at_ratio(reading), shared
             yield len(reading.ids)
 
+    def in_background(self, work: Callable[[], T]) -> Generator[int, None, T]:
+        """Do work on files in the thread `files`, and pause until it is done. A job that ends before takes it back."""
+        future = self.files.submit(work)
+        try:
+            while not wait([future], _PAUSE).done:
+                yield 0
+        finally:
+            future.cancel()
+        return future.result()
+
     def read(
         self, reading: Reading, tokenized: TokenizedText, ids: list[int], boundary: bool
     ) -> Generator[int, None, Reading]:
@@ -110,7 +127,7 @@ class Service:
         self._underway.append(ids)
         try:
             for reached in reading.read(self.lm, ids, chunk_tokens=_CHUNK):
-                reading = reached
+                reading = thinned(reached)
                 yield len(reading.ids)
             if boundary and reading.marks:
                 reading = replace(reading, marks=(*reading.marks[:-1], replace(reading.marks[-1], document=True)))

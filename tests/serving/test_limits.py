@@ -187,6 +187,44 @@ def test_an_upload_that_is_given_up_goes_on_later(server: Running, monkeypatch: 
     assert server.metric("reused_tokens_total") - before >= 512  # the chunk of eight windows that had been read
 
 
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Writing a document takes until the second event; the first says that it has begun."""
+    save, begun, go = saved.save, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        go.wait(20)
+        save(*args)
+
+    monkeypatch.setattr(saved, "save", slow)
+    yield begun, go
+    go.set()
+
+
+def test_answers_go_on_while_a_document_is_written(tmp_path: Path, slow_disk: tuple) -> None:
+    begun, go = slow_disk
+    with serving(tmp_path) as server, ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(server.http.post, "/files", files={"file": ("a.txt", text(100).encode())})
+        assert begun.wait(20)
+        assert server.openai.chat.completions.create(**{**LONG, "max_tokens": 5}).usage.completion_tokens == 5
+        assert not upload.done() and not server.http.get("/files").json()["data"]
+        go.set()
+        assert upload.result().json()["id"] == server.http.get("/files").json()["data"][0]["id"]
+
+
+def test_a_document_that_is_given_up_while_it_is_written_leaves_nothing(tmp_path: Path, slow_disk: tuple) -> None:
+    begun, go = slow_disk
+    with serving(tmp_path) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            server.http.post("/files", files={"file": ("a.txt", text(100).encode())}, timeout=1)
+        assert begun.is_set()
+        until(lambda: idle(server))
+        go.set()
+        server.service.files.submit(lambda: None).result(20)  # after what was under way
+        assert not list(server.service.documents.folder.iterdir()) and not server.http.get("/files").json()["data"]
+
+
 def test_an_error_inside_is_told_and_the_server_goes_on(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> None:
         raise RuntimeError("secret details")
