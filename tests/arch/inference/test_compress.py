@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -217,5 +218,5 @@ def test_a_chunk_has_few_tokens_where_that_is_asked_for(chunk_tokens: int | None
     lm, ids = model("llama", "select"), tokens(1, 150)
     states = list(lm.compress_iter(ids, ratios=2, chunk_tokens=chunk_tokens))
     ends = [0, *(cache.seen_tokens for cache, _ in states)]
-    assert max(end - start for start, end in zip(ends, ends[1:], strict=False)) == most
+    assert max(end - start for start, end in pairwise(ends)) == most
     assert_same(states[-1][0], lm.compress(ids, ratios=2))
