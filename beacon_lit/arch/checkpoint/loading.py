@@ -14,7 +14,7 @@ from beacon_lit.arch.checkpoint.beacons import put_beacons
 from beacon_lit.arch.checkpoint.files import PathError, as_value_error, beacon_tensors
 from beacon_lit.arch.checkpoint.merging import WRITE_MERGED, merge_into
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
-from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
+from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization, sparing_beacons
 from beacon_lit.arch.checkpoint.self_check import check_itself
 from beacon_lit.arch.checkpoint.source import Source, config_settings
 from beacon_lit.arch.checkpoint.streaming import Sharder, parts, stream
@@ -176,17 +176,23 @@ def _read_model(
     model_class: type[M], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
 ) -> tuple[M, bool]:
     """Return the model with the weights of the checkpoint, and whether beacons are among them."""
+    if "quantization_config" in loader:
+        loader = {**loader, "quantization_config": sparing_beacons(loader["quantization_config"])}
     with as_value_error(source.label), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
             model_class, source.weights, config=config, output_loading_info=True, **source.hub, **loader
         )
     if "device_map" in loader:
         check_devices(loader["device_map"], {str(parameter.device) for parameter in model.parameters()})
-    packed = [name for name, parameter in model.named_parameters() if is_beacon(name) and not is_wide(parameter)]
+    packed = [
+        name
+        for name, parameter in model.named_parameters()
+        if (is_beacon(name) or not name.startswith("model.layers.")) and not is_wide(parameter)
+    ]
     if packed:
         raise ValueError(
             f"quantization_config={quantization(model)!r} packs {packed[0]}; "
-            f"allowed: one that leaves beacons unpacked, as bitsandbytes does"
+            f"allowed: one that leaves beacons, embedding and head unpacked, as bitsandbytes and torchao do by default"
         )
     return model, _check_keys(model, info, source.weights)
 

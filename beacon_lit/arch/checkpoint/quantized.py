@@ -1,15 +1,21 @@
-"""Handle quantised backbones: tell which weights are packed, and dequantise projections for beacons to start from."""
+"""Handle quantised backbones: keep beacons plain, tell which weights are packed, and dequantise projections."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.quantizers import AutoQuantizationConfig
 
 from beacon_lit.arch.checkpoint.sharded import shape
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import part
+from beacon_lit.arch.nn.packed import is_packed
+
+_ASYNCHRONOUS = ("torchao",)  # methods whose products never make the host wait; those of bitsandbytes do, in 8 bits
+_OWN_MAPS = r".*\.beacon_\w+"  # as Hugging Face matches names of modules
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -21,18 +27,37 @@ def is_plain(module: nn.Module) -> bool:
 
 def is_wide(tensor: Tensor) -> bool:
     """Whether a tensor has floating-point values of 16 bits or more, as trainable parameters need."""
-    return tensor.is_floating_point() and tensor.element_size() >= 2
+    return tensor.is_floating_point() and tensor.element_size() >= 2 and not is_packed(tensor)
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a model was loaded with a `quantization_config`, its own or one that was passed."""
-    return getattr(model, "hf_quantizer", None) is not None
+    """Whether a model was loaded with a `quantization_config`, its own or one that was passed, or quantised since."""
+    return getattr(model, "hf_quantizer", None) is not None or any(map(is_packed, model.parameters()))
 
 
 def quantization(model: Any) -> str:
     """Return the quantisation method of a quantised model, e.g. "bitsandbytes"."""
-    method = model.config.quantization_config.quant_method
-    return getattr(method, "value", method)
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:  # `torchao.quantization.quantize_` packs the weights of a model that is loaded
+        return "torchao"
+    return getattr(config.quant_method, "value", config.quant_method)
+
+
+def synchronises(model: nn.Module) -> bool:
+    """Whether products with a model's weights make the host wait for the device, which no CUDA graph can capture."""
+    return is_quantized(model) and quantization(model) not in _ASYNCHRONOUS
+
+
+def sparing_beacons(config: Any) -> Any:
+    """Return a copy of a `quantization_config` that leaves the head and the beacons' own maps plain.
+
+    Only methods with `modules_to_not_convert` need to be told so: they also pack subclasses of nn.Linear, as the head and
+    own maps are.
+    """
+    config = AutoQuantizationConfig.from_dict(config) if isinstance(config, dict) else copy.copy(config)
+    if hasattr(config, "modules_to_not_convert"):
+        config.modules_to_not_convert = [*(config.modules_to_not_convert or ()), "lm_head", _OWN_MAPS]
+    return config
 
 
 @contextmanager
