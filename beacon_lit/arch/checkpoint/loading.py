@@ -1,5 +1,7 @@
 """Make a beacon model: with random weights, or loaded from any kind of checkpoint."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -224,10 +226,28 @@ def _cast_beacons(model: BeaconModel, wanted: torch.dtype | str, stored: Mapping
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Hugging Face's report on missing weights within this context, since `_check_keys` checks them."""
-    verbosity = hf_logging.get_verbosity()
+    """Silence Hugging Face's report on weights within this context, since `_check_keys` checks for missing ones.
+
+    Raises:
+        RuntimeError: weights cannot be converted, e.g. quantised; with the first cause that the report gives.
+    """
+    verbosity, logger, held = hf_logging.get_verbosity(), hf_logging.get_logger("transformers.modeling_utils"), []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record.getMessage())
+        return False
+
     hf_logging.set_verbosity_error()
+    logger.setLevel(logging.WARNING)  # of the report
+    logger.addFilter(hold)
     try:
         yield
+    except RuntimeError as error:
+        causes = re.findall(r"^\w+Error: .+", "\n".join(held), re.MULTILINE)
+        if not causes:
+            raise
+        raise RuntimeError(causes[0].strip()) from error
     finally:
+        logger.removeFilter(hold)
+        logger.setLevel(logging.NOTSET)
         hf_logging.set_verbosity(verbosity)
