@@ -14,7 +14,8 @@ from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import part
 from beacon_lit.arch.nn.packed import is_packed
 
-_ASYNCHRONOUS = ("torchao",)  # methods whose products never make the host wait; those of bitsandbytes do, in 8 bits
+# Packed weights of torchao whose products never make the host wait for the device; others have not been tried.
+_ASYNCHRONOUS = ("Float8Tensor", "Int4Tensor", "Int4TilePackedTo4dTensor", "Int8Tensor")
 _OWN_MAPS = r".*\.beacon_\w+"  # as Hugging Face matches names of modules
 
 
@@ -44,8 +45,15 @@ def quantization(model: Any) -> str:
 
 
 def synchronises(model: nn.Module) -> bool:
-    """Whether products with a model's weights make the host wait for the device, which no CUDA graph can capture."""
-    return is_quantized(model) and quantization(model) not in _ASYNCHRONOUS
+    """Whether products with a model's weights may make the host wait for the device, which no CUDA graph can capture.
+
+    8-bit products of bitsandbytes do, and those of torchao with 8-bit activations, which it prints to recognise fakes.
+    """
+    if is_quantized(model) and quantization(model) != "torchao":
+        return True
+    weights = [weight for weight in model.parameters() if is_packed(weight)]
+    dynamic = any(type(weight).__name__ == "Int8Tensor" and weight.act_quant_kwargs is not None for weight in weights)
+    return dynamic or any(type(weight).__name__ not in _ASYNCHRONOUS for weight in weights)
 
 
 def sparing_beacons(config: Any) -> Any:
