@@ -59,8 +59,7 @@ def synchronises(model: nn.Module) -> bool:
 def sparing_beacons(config: Any) -> Any:
     """Return a copy of a `quantization_config` that leaves the head and the beacons' own maps plain.
 
-    Only methods with `modules_to_not_convert` need to be told so: they also pack subclasses of nn.Linear, as the head and
-    own maps are.
+    Only methods with `modules_to_not_convert` need this: they also pack subclasses of nn.Linear, such as own maps.
     """
     config = AutoQuantizationConfig.from_dict(config) if isinstance(config, dict) else copy.copy(config)
     if hasattr(config, "modules_to_not_convert"):

@@ -25,7 +25,7 @@ EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it c
 class StaticDecoding(Decoding):
     """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
 
-    On a GPU a step is a CUDA graph, see `can_capture`. Where beacons are selected, windows close in the buffers before a
+    On a GPU a step is a CUDA graph if `can_capture`. Where beacons are selected, windows close in the buffers before a
     step. Otherwise a row whose window closes goes through a call from cache to cache.
     """
 
