@@ -158,12 +158,13 @@ NEEDS_MSLK = pytest.mark.skipif(importlib.util.find_spec("mslk") is None, reason
     "name", [pytest.param(name, marks=NEEDS_MSLK if name == "int4 plain" else ()) for name in METHODS]
 )
 def test_the_graph_reads_what_calls_read(name: str, compiled: bool, tmp_path: Path) -> None:
-    """As far from calls from cache to cache as bfloat16 rounds, and never without a graph."""
+    """As far from calls from cache to cache as bfloat16, or 8-bit activations, round; and never without a graph."""
     torch._dynamo.reset()
     sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "initializer_range": 0.05}
     options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": "cuda:0"}
     backbone = save_backbone(tmp_path / "backbone", **sizes)
-    lm = BeaconLM.from_pretrained(backbone, SELECT, quantization_config=TorchAoConfig(METHODS[name]), **options).eval()
+    config = TorchAoConfig(METHODS[name])
+    lm = BeaconLM.from_pretrained(backbone, INTERLEAVE, quantization_config=config, **options).eval()
     expected = logits(lm, Decoding).float()
     if compiled:
         lm.compile_pointwise()
@@ -175,5 +176,5 @@ def test_the_graph_reads_what_calls_read(name: str, compiled: bool, tmp_path: Pa
 
     found = logits(lm, static).float()
     assert made[0].captures and made[0].graph is not None
-    assert (found - expected).norm() < 0.05 * expected.norm()
-    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.8
+    assert (found - expected).norm() < (0.15 if "dynamic" in name else 0.03) * expected.norm()
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.7
