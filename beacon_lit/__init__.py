@@ -2,15 +2,16 @@
 
 import logging
 
-# transformers imports DeepSpeed and torchao where they are installed. Both then warn of every machine without a GPU, and
+# transformers imports DeepSpeed and torchao where they are installed. Both then warn of machines without a GPU, and
 # torch of how torchao registers constants. The filters have to be there before.
-for _name, _notice in {
+_NOTICES = {
     "DeepSpeed": "Setting accelerator to CPU",
     "torchao": "Failed to load",  # libraries of CUDA kernels
     "torchao.kernel.intmm": "no triton",
     "torch.utils._pytree": "register_constant() on Enum",
-}.items():
-    logging.getLogger(_name).addFilter(lambda record, notice=_notice: notice not in record.getMessage())
+}
+for _name in _NOTICES:
+    logging.getLogger(_name).addFilter(lambda record: _NOTICES[record.name] not in record.getMessage())
 
 from beacon_lit.arch import BeaconCache, BeaconConfig, BeaconLM  # noqa: E402
 from beacon_lit.chat import BeaconChat  # noqa: E402

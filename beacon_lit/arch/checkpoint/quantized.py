@@ -51,7 +51,7 @@ def synchronises(model: nn.Module) -> bool:
     """
     if is_quantized(model) and quantization(model) != "torchao":
         return True
-    weights = [weight for weight in model.parameters() if is_packed(weight)]
+    weights: list[Any] = [weight for weight in model.parameters() if is_packed(weight)]
     dynamic = any(type(weight).__name__ == "Int8Tensor" and weight.act_quant_kwargs is not None for weight in weights)
     return dynamic or any(type(weight).__name__ not in _ASYNCHRONOUS for weight in weights)
 

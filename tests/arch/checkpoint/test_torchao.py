@@ -125,7 +125,9 @@ def test_a_backbone_that_is_quantised_on_disk(tmp_path: Path) -> None:
     lm.save_pretrained(tmp_path / "beacons")
     fresh = quantized(tmp_path / "backbone", BEACON)
     fresh.save_pretrained(tmp_path / "full", beacon_only=False)
-    for kind in ("beacons", "full"):
+    again = BeaconLM.from_pretrained(tmp_path / "full")
+    again.save_pretrained(tmp_path / "again", beacon_only=False, save_original_format=False)
+    for kind in ("beacons", "full", "again"):
         for load in (BeaconLM.from_pretrained, AutoModelForCausalLM.from_pretrained):
             found = load(tmp_path / kind)
             assert packed(found) == packed(lm)
