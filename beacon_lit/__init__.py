@@ -2,9 +2,16 @@
 
 import logging
 
-# transformers imports DeepSpeed where it is installed, and DeepSpeed then warns of every machine without a GPU. The
-# filter has to be there before.
-logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+# transformers imports DeepSpeed and torchao where they are installed. Both then warn of machines without a GPU, and
+# torch of how torchao registers constants. The filters have to be there before.
+_NOTICES = {
+    "DeepSpeed": "Setting accelerator to CPU",
+    "torchao": "Failed to load",  # libraries of CUDA kernels
+    "torchao.kernel.intmm": "no triton",
+    "torch.utils._pytree": "register_constant() on Enum",
+}
+for _name in _NOTICES:
+    logging.getLogger(_name).addFilter(lambda record: _NOTICES[record.name] not in record.getMessage())
 
 from beacon_lit.arch import BeaconCache, BeaconConfig, BeaconLM  # noqa: E402
 from beacon_lit.chat import BeaconChat  # noqa: E402

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from beacon_lit.arch import BeaconLM, Draw
 from beacon_lit.arch.checkpoint import Sharder, adapter, check_backbone, check_names, is_backbone, settings
+from beacon_lit.arch.nn.packed import is_packed
 from beacon_lit.data.share import Share, move_progress
 from beacon_lit.objectives import LanguageModeling, Objective
 from beacon_lit.strategies.reduce import over_ranks, total_norm
@@ -80,6 +81,8 @@ class BeaconModule(lightning.LightningModule):
         if "lm" in self._modules:
             return
         self.lm = self.build(getattr(self.trainer.strategy, "shard", None))
+        # DDP would send rank 0's frozen weights to all ranks, and cannot send packed ones, which all ranks have read.
+        self._ddp_params_and_buffers_to_ignore = [name for name, value in self.named_parameters() if is_packed(value)]
         if hasattr(self.objective, "check"):
             self.objective.check(self.lm)
         self.tuning.prepare(self.lm)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.nn.packed import stored
 from benchmarks.device import GIB, OUT_OF_MEMORY, attempt, copy_rate, peak_gib, reset_peak
 from benchmarks.plan import Plan
 from benchmarks.shapes import measure
@@ -152,8 +153,9 @@ def text_before(lm: BeaconLM, border: int, ahead: int, device: torch.device) -> 
 
 
 def weight_bytes(lm: BeaconLM) -> int:
-    """Count the bytes that a step must read: the backbone's weights, without an untied input embedding."""
+    """Count the bytes that a step must read: the backbone's weights as stored, without an untied input embedding."""
     beacons = {id(parameter) for parameter in lm.beacon_parameters()}
     modules = (lm.model.layers, lm.model.norm, lm.lm_head)
     parameters = [parameter for module in modules for parameter in module.parameters()]
-    return sum(parameter.nbytes for parameter in parameters if id(parameter) not in beacons)
+    read = [parameter for parameter in parameters if id(parameter) not in beacons]
+    return sum(tensor.nbytes for parameter in read for tensor in stored(parameter))

@@ -4,6 +4,7 @@
     python -m benchmarks.inference --parts read                          # the same in two commands
     python -m benchmarks.inference --parts decode batch
     python -m benchmarks.inference --shapes 7B --parts decode --lengths 65536 131072 --ratio 4 --compile
+    python -m benchmarks.inference --shapes 7B --parts decode --compile --quantize int8    # the backbone of all models
     python -m benchmarks.inference --placement interleave                # inserted beacons, in place of selected tokens
     python -m benchmarks.inference --shapes tiny                         # seconds on a CPU
 
@@ -26,10 +27,10 @@ of the device (measured, bytes read and written); for reading, the matrix produc
 
 tokens/s of decoding weighs the border step with its share: one step per window.
 
-Weights are random, in bf16: neither speed nor memory depends on their values. Both models have eight times the shape's
-positions through YaRN, 262,144. With beacons a text of 1,048,576 tokens stays within them (131,072 slots at ratio 8).
-The dense backbone exceeds them: time and memory are still valid, but its text would make no sense. Our machinery
-refuses such a text, so that "dense, static" has no row there.
+Weights are random, in bf16 or quantised: neither speed nor memory depends on their values. Both models have eight times
+the shape's positions through YaRN, 262,144. With beacons a text of 1,048,576 tokens stays within them (131,072 slots at
+ratio 8). The dense backbone exceeds them: time and memory are still valid, but its text would make no sense. Our
+machinery refuses such a text, so that "dense, static" has no row there.
 
 OUT receives read.json, decode.json and batch.json, each rewritten after every row of its table, and inference.png. A
 measurement that does not fit the device gives a row "out of memory". Any other failure gives a row as well, the rest
@@ -55,6 +56,7 @@ from benchmarks.decoding import batch, decode
 from benchmarks.device import attempt, free
 from benchmarks.figures import save
 from benchmarks.plan import PLANS, YARN, Plan
+from benchmarks.quantizing import METHODS, quantize
 from benchmarks.reading import read
 from benchmarks.report import Report
 from benchmarks.shapes import build
@@ -114,9 +116,11 @@ def measure_shape(shape: str, plan: Plan, args: argparse.Namespace, device: torc
 
 
 def model(shape: str, plan: Plan, args: argparse.Namespace, device: torch.device) -> BeaconLM:
-    """Make a model with random weights in bf16, including the beacons'."""
+    """Make a model with random weights in bf16, including the beacons', whose backbone may be quantised."""
     torch.manual_seed(0)
     lm = build(shape, plan.beacon, device, torch.bfloat16, torch.bfloat16, YARN, args.attn).eval()
+    if args.quantize is not None:
+        quantize(lm, args.quantize)
     if args.compile:
         lm.compile_pointwise()
     return lm
@@ -140,6 +144,7 @@ def environment(device: torch.device, args: argparse.Namespace) -> dict[str, str
         "transformers": transformers.__version__,
         "compiled": args.compile,
         "attn": args.attn,
+        "quantized": args.quantize or False,
         "date": date.today().isoformat(),
     }
 
@@ -159,6 +164,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--most", type=int, help="the largest batch to try; default: 512; for the shape tiny 4")
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")
     parser.add_argument("--attn", default="auto", choices=["auto", *KERNELS], help="attention kernel")
+    parser.add_argument(
+        "--quantize", choices=METHODS, help="quantise the backbone, also of the dense model, by torchao"
+    )
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=found, choices=["cuda", "cpu"], help=f"default: {found}")
     parser.add_argument("--minutes", type=float, default=6.5, help="start no measurement after this time; default: 6.5")

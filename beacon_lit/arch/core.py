@@ -23,6 +23,7 @@ from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
+from beacon_lit.arch.nn.packed import is_packed
 from beacon_lit.arch.nn.rope import Rope, positions
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.nn.windows import Operations, Ropes, WindowStep
@@ -158,7 +159,9 @@ class BeaconModel(PreTrainedModel):
         """
         compile_pointwise(self.model.layers, self.lm_head)
         self.operations = self.operations.compiled()
-        self.decode_layer = torch.compile(run_layer)
+        # Otherwise a product of one row with a packed weight would first write the weight's values to memory.
+        unpacks = any(map(is_packed, self.parameters()))
+        self.decode_layer = torch.compile(run_layer, options={"coordinate_descent_tuning": True} if unpacks else None)
 
     def checkpoint_activations(self, layers: int | None = None) -> None:
         """Recompute the activations of the first `layers` layers (default: all) in the backward pass.

@@ -335,6 +335,22 @@ def test_weights_alone_are_those_that_a_step_reads(lm):
     assert weight_bytes(lm) == 2 * expected
 
 
+def test_quantised_weights_are_measured_and_counted_as_they_are_stored(tmp_path, lm):
+    status, parts = run(tmp_path, "--parts", "decode", "--lengths", "512", "--quantize", "int8")
+    assert status == 0 and parts["decode"]["environment"]["quantized"] == "int8"
+    rows = {row["model"]: row for row in parts["decode"]["rows"]}
+    assert {"beacons", "dense, static", "dense"} < rows.keys()
+    packed = inference.model("tiny", PLANS["tiny"], inference.parse(["--quantize", "int8"]), CPU)
+    linear = [
+        module.weight
+        for name, module in packed.named_modules()
+        if isinstance(module, torch.nn.Linear) and "layers" in name and "beacon" not in name
+    ]
+    saved = sum(weight.numel() - 5 * len(weight) for weight in linear)  # a scale of 4 bytes and a zero point a row
+    assert weight_bytes(packed) == weight_bytes(lm) - saved == rows["weights alone"]["weights_gib"] * 2**30
+    assert packed.lm_head.weight is packed.model.embed_tokens.weight
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -1,5 +1,7 @@
 """Make a beacon model: with random weights, or loaded from any kind of checkpoint."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,7 +16,7 @@ from beacon_lit.arch.checkpoint.beacons import put_beacons
 from beacon_lit.arch.checkpoint.files import PathError, as_value_error, beacon_tensors
 from beacon_lit.arch.checkpoint.merging import WRITE_MERGED, merge_into
 from beacon_lit.arch.checkpoint.options import as_dtype, check_devices, sort_options
-from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization
+from beacon_lit.arch.checkpoint.quantized import dequantized_projections, is_wide, quantization, sparing_beacons
 from beacon_lit.arch.checkpoint.self_check import check_itself
 from beacon_lit.arch.checkpoint.source import Source, config_settings
 from beacon_lit.arch.checkpoint.streaming import Sharder, parts, stream
@@ -176,17 +178,23 @@ def _read_model(
     model_class: type[M], source: Source, config: PretrainedConfig, loader: Mapping[str, Any]
 ) -> tuple[M, bool]:
     """Return the model with the weights of the checkpoint, and whether beacons are among them."""
+    if "quantization_config" in loader:
+        loader = {**loader, "quantization_config": sparing_beacons(loader["quantization_config"])}
     with as_value_error(source.label), _quiet():
         model, info = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
             model_class, source.weights, config=config, output_loading_info=True, **source.hub, **loader
         )
     if "device_map" in loader:
         check_devices(loader["device_map"], {str(parameter.device) for parameter in model.parameters()})
-    packed = [name for name, parameter in model.named_parameters() if is_beacon(name) and not is_wide(parameter)]
+    packed = [
+        name
+        for name, parameter in model.named_parameters()
+        if (is_beacon(name) or not name.startswith("model.layers.")) and not is_wide(parameter)
+    ]
     if packed:
         raise ValueError(
             f"quantization_config={quantization(model)!r} packs {packed[0]}; "
-            f"allowed: one that leaves beacons unpacked, as bitsandbytes does"
+            f"allowed: one that leaves beacons, embedding and head unpacked, as bitsandbytes and torchao do by default"
         )
     return model, _check_keys(model, info, source.weights)
 
@@ -218,10 +226,28 @@ def _cast_beacons(model: BeaconModel, wanted: torch.dtype | str, stored: Mapping
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Hugging Face's report on missing weights within this context, since `_check_keys` checks them."""
-    verbosity = hf_logging.get_verbosity()
+    """Silence Hugging Face's report on weights within this context, since `_check_keys` checks for missing ones.
+
+    Raises:
+        RuntimeError: weights cannot be converted, e.g. quantised; with the first cause that the report gives.
+    """
+    verbosity, logger, held = hf_logging.get_verbosity(), hf_logging.get_logger("transformers.modeling_utils"), []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record.getMessage())
+        return False
+
     hf_logging.set_verbosity_error()
+    logger.setLevel(logging.WARNING)  # of the report
+    logger.addFilter(hold)
     try:
         yield
+    except RuntimeError as error:
+        causes = re.findall(r"^\w+Error: .+", "\n".join(held), re.MULTILINE)
+        if not causes:
+            raise
+        raise RuntimeError(causes[0].strip()) from error
     finally:
+        logger.removeFilter(hold)
+        logger.setLevel(logging.NOTSET)
         hf_logging.set_verbosity(verbosity)

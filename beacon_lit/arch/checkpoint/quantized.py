@@ -1,15 +1,22 @@
-"""Handle quantised backbones: tell which weights are packed, and dequantise projections for beacons to start from."""
+"""Handle quantised backbones: keep beacons plain, tell which weights are packed, and dequantise projections."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.quantizers import AutoQuantizationConfig
 
 from beacon_lit.arch.checkpoint.sharded import shape
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import part
+from beacon_lit.arch.nn.packed import is_packed
+
+# Packed weights of torchao whose products never make the host wait for the device; others have not been tried.
+_ASYNCHRONOUS = ("Float8Tensor", "Int4Tensor", "Int4TilePackedTo4dTensor", "Int8Tensor")
+_OWN_MAPS = r".*\.beacon_\w+"  # as Hugging Face matches names of modules
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -21,18 +28,43 @@ def is_plain(module: nn.Module) -> bool:
 
 def is_wide(tensor: Tensor) -> bool:
     """Whether a tensor has floating-point values of 16 bits or more, as trainable parameters need."""
-    return tensor.is_floating_point() and tensor.element_size() >= 2
+    return tensor.is_floating_point() and tensor.element_size() >= 2 and not is_packed(tensor)
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a model was loaded with a `quantization_config`, its own or one that was passed."""
-    return getattr(model, "hf_quantizer", None) is not None
+    """Whether a model was loaded with a `quantization_config`, its own or one that was passed, or quantised since."""
+    return getattr(model, "hf_quantizer", None) is not None or any(map(is_packed, model.parameters()))
 
 
 def quantization(model: Any) -> str:
     """Return the quantisation method of a quantised model, e.g. "bitsandbytes"."""
-    method = model.config.quantization_config.quant_method
-    return getattr(method, "value", method)
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:  # `torchao.quantization.quantize_` packs the weights of a model that is loaded
+        return "torchao"
+    return getattr(config.quant_method, "value", config.quant_method)
+
+
+def synchronises(model: nn.Module) -> bool:
+    """Whether products with a model's weights may make the host wait for the device, which no CUDA graph can capture.
+
+    8-bit products of bitsandbytes do, and those of torchao with 8-bit activations, which it prints to recognise fakes.
+    """
+    if is_quantized(model) and quantization(model) != "torchao":
+        return True
+    weights: list[Any] = [weight for weight in model.parameters() if is_packed(weight)]
+    dynamic = any(type(weight).__name__ == "Int8Tensor" and weight.act_quant_kwargs is not None for weight in weights)
+    return dynamic or any(type(weight).__name__ not in _ASYNCHRONOUS for weight in weights)
+
+
+def sparing_beacons(config: Any) -> Any:
+    """Return a copy of a `quantization_config` that leaves the head and the beacons' own maps plain.
+
+    Only methods with `modules_to_not_convert` need this: they also pack subclasses of nn.Linear, such as own maps.
+    """
+    config = AutoQuantizationConfig.from_dict(config) if isinstance(config, dict) else copy.copy(config)
+    if hasattr(config, "modules_to_not_convert"):
+        config.modules_to_not_convert = [*(config.modules_to_not_convert or ()), "lm_head", _OWN_MAPS]
+    return config
 
 
 @contextmanager

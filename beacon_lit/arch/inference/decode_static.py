@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.checkpoint.quantized import is_quantized
+from beacon_lit.arch.checkpoint.quantized import synchronises
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.closing import close_windows
@@ -25,9 +25,8 @@ EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it c
 class StaticDecoding(Decoding):
     """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
 
-    On a GPU a step is a CUDA graph, unless the backbone is quantised or spread over ranks. Where beacons are selected,
-    windows close in the buffers before a step. Otherwise a row whose window closes goes through a call from cache to
-    cache.
+    On a GPU a step is a CUDA graph if `can_capture`. Where beacons are selected, windows close in the buffers before a
+    step. Otherwise a row whose window closes goes through a call from cache to cache.
     """
 
     def _start(self, cache: BeaconCache) -> None:
@@ -44,9 +43,7 @@ class StaticDecoding(Decoding):
         # the slot in each stack, and the place in the window
         self.places = torch.zeros(len(self.stacks) + 1, batch, dtype=torch.int64, device=like.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        # 8-bit products and the choice of experts synchronise with the host; spread weights are at another address in
-        # every step
-        self.captures = like.is_cuda and not (is_quantized(lm) or is_spread(lm) or lm.has_experts)
+        self.captures = like.is_cuda and can_capture(lm)
         self.warm = 0
         for row in range(batch):
             self._load(row, cache, row)
@@ -207,6 +204,15 @@ class StaticDecoding(Decoding):
             open_ids=state.open_ids + ids,
             window_slots=state.window_slots + count,
         )
+
+
+def can_capture(lm: BeaconModel) -> bool:
+    """Whether a CUDA graph can capture a decoding step of the model.
+
+    The choice of experts and some quantised products wait for the device, and weights that are spread over ranks are at
+    another address in every step.
+    """
+    return not (synchronises(lm) or is_spread(lm) or lm.has_experts)
 
 
 def start_decoding(
