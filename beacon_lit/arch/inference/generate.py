@@ -39,8 +39,8 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
 
         Returns:
             (B, L + new) ids of prompts and answers. With `return_dict_in_generate=True`, Hugging Face's output, whose
-            `past_key_values` (`cache` from transformers 5.24 on) is the cache at the end, which has read all tokens but each row's last one; None for beam
-            search, whose result is not that of the last step.
+            `past_key_values` (`cache` from transformers 5.24 on) is the cache at the end, which has read all tokens but
+            each row's last one; None for beam search, whose result is not that of the last step.
 
         Raises:
             ValueError: padding on the right, another number of rows than the cache's, no ratio for windows that will

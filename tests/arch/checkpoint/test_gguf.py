@@ -325,7 +325,7 @@ def test_what_cannot_be_represented_is_refused(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ValueError, match="architecture 'bert'; allowed: llama, .*, gemma3"):
+    with pytest.raises(ValueError, match=r"architecture 'bert'; allowed: llama, .*, gemma3"):
         convert_gguf(tmp_path / "bert.gguf", tmp_path / "cache")
 
 
