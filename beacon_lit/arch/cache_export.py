@@ -33,13 +33,18 @@ def dynamic_cache(
         fingerprint: the cache's fingerprint, which holds the backbone's RoPE and head size.
 
     Raises:
-        ValueError: a cache with overlap of a model whose architecture is not listed, or a sliding window of more raw
-            tokens than a row has slots.
+        ValueError: a cache with overlap or sliding windows of a model whose architecture is not listed, or a sliding
+            window of more raw tokens than a row has slots.
     """
     if "rotation" in fingerprint and any(row.overlap_slots for row in rows):
         raise ValueError(
             "overlap is not allowed for the cache of a backbone that is not listed, whose RoPE only its model knows; "
             "allowed: overlap=0"
+        )
+    if "rotation" in fingerprint and any(kind.reach is not None for kind in kinds):
+        raise ValueError(
+            "sliding windows are not allowed in the cache of a backbone that is not listed, whose RoPE only its model "
+            "knows; allowed: lm.generate(..., cache=cache)"
         )
     slots = torch.cat([torch.arange(row.memory_slots, row.memory_slots + row.overlap_slots) for row in rows])
     rope = _rope(fingerprint, Memory.layer_type, layers[0].moving_k, slots)
