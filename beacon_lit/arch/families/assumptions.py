@@ -32,7 +32,7 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
     if getattr(config, "text_config", None) is not None:
         yield "its config has one for text inside (text_config), beside others such as one for images"
     kinds = {kind for name in _LAYER_KINDS for kind in getattr(config, name, None) or ()}
-    if kinds & set(_STATES) or any(getattr(config, name, None) for name in _STATE_SIZES):
+    if kinds & set(_STATES) or (not kinds and any(getattr(config, name, None) for name in _STATE_SIZES)):
         yield (
             "layers of linear attention, convolution or a state-space model keep one state for all tokens read, not "
             "keys and values of each token, so that nothing of a window can stay as beacons"

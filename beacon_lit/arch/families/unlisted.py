@@ -103,8 +103,7 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     plain = plain_class(mapped)
     for sentence in broken_by_config(config):
         _refuse(config, sentence)
-    with torch.device("meta"):
-        model: Any = plain(config)
+    model = _on_meta(plain, config)
     for sentence in broken_by_model(model):
         _refuse(config, sentence)
     layer = model.model.layers[0]
@@ -115,6 +114,16 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     if turn is None:
         _refuse(config, "its module has no function apply_rotary_pos_emb")
     return BeaconLM.families.get(family(config)) or _register(config, plain, attention, type(layer), turn)
+
+
+def _on_meta(plain: Any, config: PretrainedConfig) -> Any:
+    """Return the plain model without weights."""
+    try:
+        with torch.device("meta"):
+            return plain(config)
+    except (TypeError, AttributeError, ValueError, KeyError, ImportError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        _refuse(config, f"transformers cannot make the model of its config ({reason})")
 
 
 def _register(config: PretrainedConfig, plain: Any, attention: type, layer: type, turn: Any) -> type[BeaconLM]:
