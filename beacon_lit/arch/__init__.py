@@ -8,6 +8,7 @@ The names here are all that other packages import. Inside, imports point one way
 from beacon_lit.arch import families  # noqa: F401  registers the families
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import BeaconConfig, check_ratio
+from beacon_lit.arch.inference.cache_names import cache_of
 from beacon_lit.arch.inference.decode_rows import RowDecoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.model import BeaconLM
@@ -19,5 +20,5 @@ from beacon_lit.arch.scoring import Teacher
 
 __all__ = [
     "BeaconCache", "BeaconConfig", "BeaconLM", "BeaconOutput", "Draw", "Observe", "Ratio", "Ratios", "RowDecoding",
-    "Teacher", "adapt_ratio", "check_cache", "check_ratio", "longest",
+    "Teacher", "adapt_ratio", "cache_of", "check_cache", "check_ratio", "longest",
 ]  # fmt: skip

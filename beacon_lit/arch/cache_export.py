@@ -33,16 +33,22 @@ def dynamic_cache(
         fingerprint: the cache's fingerprint, which holds the backbone's RoPE and head size.
 
     Raises:
-        ValueError: a cache with overlap of a model whose architecture is not listed, or a sliding window of more raw
-            tokens than a row has slots.
+        ValueError: a cache with overlap or sliding windows of a model whose architecture is not listed, or a sliding
+            window of more raw tokens than a row has slots.
     """
     if "rotation" in fingerprint and any(row.overlap_slots for row in rows):
         raise ValueError(
             "overlap is not allowed for the cache of a backbone that is not listed, whose RoPE only its model knows; "
             "allowed: overlap=0"
         )
+    if "rotation" in fingerprint and any(kind.reach is not None for kind in kinds):
+        raise ValueError(
+            "sliding windows are not allowed in the cache of a backbone that is not listed, whose RoPE only its model "
+            "knows; allowed: lm.generate(..., cache=cache)"
+        )
     slots = torch.cat([torch.arange(row.memory_slots, row.memory_slots + row.overlap_slots) for row in rows])
-    rope = _rope(fingerprint, Memory.layer_type, layers[0].moving_k, slots)
+    remembering = next(layer for layer, kind in zip(layers, kinds, strict=True) if kind.reach is None)
+    rope = _rope(fingerprint, Memory.layer_type, remembering.moving_k, slots)
     rotated = json.loads(fingerprint.get("rotated_layers", "null")) or [True] * len(layers)
     sizes = tuple([getattr(row, kind) for row in rows] for kind in ("memory_slots", "overlap_slots", "window_slots"))
     found: list[tuple[Tensor, ...]] = []
@@ -98,11 +104,11 @@ def _rows(kinds: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _rope(fingerprint: Mapping[str, Any], layer_type: str, like: Tensor, slots: Tensor) -> Rope:
-    """Return cos and sin at these slots, as the backbone computes them; all families do so alike."""
+    """Return cos and sin at these slots for keys `like`, as the backbone computes them; all families do so alike."""
     parameters = json.loads(fingerprint["rope_parameters"])
     parameters = parameters.get(layer_type, parameters)
     # Llama's class rotates all of a head, so the part of a head that is rotated is its head.
-    size = int(fingerprint["head_dim"] * parameters.pop("partial_rotary_factor", 1.0))
+    size = int(like.shape[-1] * parameters.pop("partial_rotary_factor", 1.0))
     names = ("hidden_size", "num_attention_heads")
     config = LlamaConfig(rope_parameters=parameters, head_dim=size, **{name: fingerprint[name] for name in names})
     cos, sin = LlamaRotaryEmbedding(config).to(like.device)(like, slots[None].to(like.device))

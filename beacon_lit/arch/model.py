@@ -14,10 +14,11 @@ from transformers import PretrainedConfig
 from beacon_lit.arch import checkpoint, scoring
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.core import read
+from beacon_lit.arch.core import plain_class, read
 from beacon_lit.arch.inference import compress as reading
 from beacon_lit.arch.inference import dense
 from beacon_lit.arch.inference.arguments import check_forward
+from beacon_lit.arch.inference.cache_names import named_for
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.generate import BeaconGeneration
@@ -232,7 +233,7 @@ class BeaconLM(BeaconGeneration):
     def dense(self, *args: Any, **kwargs: Any) -> Any:
         """Run the backbone's forward: without beacons, and without an adapter."""
         with checkpoint.adapter.disabled(self):
-            return super().forward(*args, **kwargs)
+            return super().forward(*args, **named_for(plain_class(type(self)).forward, kwargs))
 
     def dense_token_loss(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, labels: Tensor) -> Tensor:
         """Compute the token losses of `dense`, (B, L) float32 nats, as in `BeaconOutput.token_loss`."""
@@ -244,8 +245,8 @@ class BeaconLM(BeaconGeneration):
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L) of 0 and 1, padding on the left.
-            options: Hugging Face's generation options. With `past_key_values`, `input_ids` still hold the whole
-                sequence, including the tokens that the cache has read.
+            options: Hugging Face's generation options. With `cache` or `past_key_values`, `input_ids` still hold the
+                whole sequence, including the tokens that the cache has read.
 
         Raises:
             ValueError: prompts that differ between ranks that share the model.

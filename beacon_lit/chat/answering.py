@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from beacon_lit.arch import BeaconCache
+from beacon_lit.arch import BeaconCache, cache_of
 from beacon_lit.chat.reading import Reading
 from beacon_lit.checks import as_tuple, is_count
 
@@ -85,7 +85,7 @@ class Answering:
             return_dict_in_generate=True,
             **{**self.options, **ends, **limits},
         )
-        cache: BeaconCache | None = out.past_key_values
+        cache: BeaconCache | None = cache_of(out)
         return out.sequences[0, new.shape[1] :].tolist(), cache
 
     def text(self, tokenizer: Any, answer: list[int]) -> str:

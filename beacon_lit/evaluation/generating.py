@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from beacon_lit.arch import cache_of
 from beacon_lit.chat.template import ChatTemplate
 from beacon_lit.evaluation.prompts import CHAT
 from beacon_lit.evaluation.reader import Reader, padded, stopwatch
@@ -44,7 +45,7 @@ def generate(reader: Reader, requests: Sequence[Generate]) -> list[Answer]:
         answers = out.sequences[:, ids.shape[1] :].tolist()
     answers = [_up_to_end(answer[: stops.lengths.get(row)], ends) for row, answer in enumerate(answers)]
     lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    sizes = reader.cache_bytes(out.past_key_values, lengths)
+    sizes = reader.cache_bytes(cache_of(out), lengths)
     return [
         {
             **text_and_end(reader.subject.tokenizer, answer, ends, settings.stop, row in stops.lengths),
@@ -87,7 +88,7 @@ def _turns(reader: Reader, request: Converse) -> list[Answer]:
         with _without_own_settings(subject.lm), stopwatch() as seconds:
             out = _go_on(reader, given, cache, ratio, _options(ends, stops, request.max_new_tokens))
             answer = out.sequences[0, len(given) :].tolist()
-        new, read, cache = len(text) - read, len(text) + len(answer) - 1, out.past_key_values
+        new, read, cache = len(text) - read, len(text) + len(answer) - 1, cache_of(out)
         text += answer[:-1] if answer[-1] in ends else answer
         turns.append(
             {

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beacon_lit.arch import cache_of
 from beacon_lit.evaluation.reader import Reader, padded, stopwatch
 from beacon_lit.evaluation.requests import Answer, ScoreOptions, ScoreText
 
@@ -68,7 +69,7 @@ def score_options(reader: Reader, requests: Sequence[ScoreOptions]) -> list[Answ
             [_likelihood(out.logits[rows[text]], option) for text, option in zip(r.texts, r.options, strict=True)]
             for r in requests
         ]
-    sizes = reader.cache_bytes(out.past_key_values, list(map(len, rows)))
+    sizes = reader.cache_bytes(cache_of(out), list(map(len, rows)))
     answers = []
     for request, likelihoods in zip(requests, found, strict=True):
         longest = rows[max(request.texts, key=len)]

@@ -133,7 +133,7 @@ def run_window(
     for i, (layer, state) in enumerate(zip(lm.model.layers, states, strict=True)):
         norms = norms_of(layer)
         normed = norms[0](x)
-        if getattr(layer.self_attn, "is_sliding", False):
+        if "sliding" in layer_type(lm, i):
             x = x + norms[1](attend_text(lm, layer.self_attn, normed, tokens, start, state))
             x = x + norms[3](layer.mlp(norms[2](x)[None])[0])
             continue
@@ -193,8 +193,7 @@ def attend(
     q = normed(attention, "q", project(attention, "q", x, is_beacon))
     own = entries(attention, x, is_beacon)
     heads = []
-    scalar = getattr(lm.config, "query_pre_attn_scalar", attention.head_dim)
-    scale = getattr(lm.config, "attention_multiplier", scalar**-0.5)
+    scale = scale_of(lm, attention)
     for head in range(q.shape[1]):
         group = head * len(state.memory) // q.shape[1]
         memory = state.memory[group]
@@ -226,7 +225,7 @@ def attend_text(lm: BeaconLM, attention: nn.Module, x: Tensor, tokens: list[Toke
     group = q.shape[1] // keys.shape[1]
     heads = []
     for head in range(q.shape[1]):
-        scores = q[:, head] @ keys[:, head // group].T * lm.config.query_pre_attn_scalar**-0.5
+        scores = q[:, head] @ keys[:, head // group].T * scale_of(lm, attention)
         heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values[:, head // group])
     return project(attention, "o", torch.cat(heads, -1), is_beacon)
 
@@ -264,12 +263,23 @@ def backbone_weights(attention: nn.Module, name: str) -> tuple[Tensor, Tensor | 
     return attention.qkv_proj.weight[slice(*ends)], None
 
 
+def scale_of(lm: BeaconLM, attention: nn.Module) -> float:
+    """What products of queries and keys are multiplied by."""
+    scalar = getattr(lm.config, "query_pre_attn_scalar", attention.head_dim)
+    return getattr(lm.config, "attention_multiplier", scalar**-0.5)
+
+
+def layer_type(lm: BeaconLM, layer: int) -> str:
+    """What the config says about a layer."""
+    return (getattr(lm.config, "layer_types", None) or ["full_attention"] * len(lm.model.layers))[layer]
+
+
 def rotate(lm: BeaconLM, attention: nn.Module, x: Tensor, slots: Tensor) -> Tensor:
     """RoPE of (tokens, heads, H): halves (a, b) of the dimensions that turn, by an angle of slot times frequency."""
     rope = lm.model.rotary_emb
     if not getattr(lm.config, "no_rope_layers", [1] * len(lm.model.layers))[attention.layer_idx]:
         return x
-    kind = f"{attention.layer_type}_" if hasattr(rope, "full_attention_inv_freq") else ""
+    kind = f"{layer_type(lm, attention.layer_idx)}_" if hasattr(rope, "full_attention_inv_freq") else ""
     frequencies, scaling = (getattr(rope, f"{kind}{name}") for name in ("inv_freq", "attention_scaling"))
     x, rest = x.split([2 * len(frequencies), x.shape[-1] - 2 * len(frequencies)], -1)
     angle = slots[:, None].float() * frequencies.float()

@@ -115,6 +115,13 @@ def test_the_text_model_of_a_model_for_text_and_images(tmp_path: Path) -> None:
     assert torch.equal(lm(ids).logits, whole(input_ids=ids).logits)
 
 
+def test_a_model_without_memory_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"layer_types=\['sliding_attention'\] is not allowed: no layer sees more than"
+    ):
+        BeaconLM.from_config(hf_config(FAMILY, **kinds("s", 5)), BEACON)
+
+
 @pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])
 def test_caps_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=30.0 is not allowed: neither the attention kernels nor the loss"):

@@ -12,7 +12,7 @@ from beacon_lit.arch.nn.rope import ROPE_TYPES, positions, rope_settings
 
 # Fields of a config that `beacon_model` sets anew, and `auto_map`, code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
-_RANDOM = ("attention_dropout", "resid_pdrop", "router_jitter_noise")  # what families would draw in training
+_RANDOM = ("dropout", "pdrop", "jitter")  # in names of what layers would draw in training
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")  # nothing here caps logits
 
 M = TypeVar("M", bound=BeaconModel)
@@ -48,9 +48,13 @@ def beacon_model(
                 f"rope_type={rope!r} is not allowed: its frequencies change with the length of the text, and memory "
                 f"keys are rotated once; allowed: {', '.join(ROPE_TYPES)}"
             )
-    for name in _RANDOM:
-        if getattr(hf_config, name, 0):
-            raise ValueError(f"{name}={getattr(hf_config, name)} is not allowed; allowed: 0")
+    for name, value in hf_config.to_dict().items():
+        random = any(word in name for word in _RANDOM) and not name.startswith("classifier")
+        if random and isinstance(value, int | float) and value:
+            raise ValueError(
+                f"{name}={value} is not allowed: in training, layers would drop or add at random; allowed: 0.0, which "
+                f"from_pretrained takes as {name}=0.0, a command as +model.backbone.{name}=0.0"
+            )
     for name in CAPS:
         if getattr(hf_config, name, None):
             raise ValueError(
@@ -61,7 +65,13 @@ def beacon_model(
         raise ValueError(
             "use_bidirectional_attention=True is not allowed: beacons need causal attention; allowed: False"
         )
-    slides = any(kind.reach is not None for kind in model_class.layer_kinds(hf_config))
+    reaches = {kind.reach for kind in model_class.layer_kinds(hf_config)}
+    if None not in reaches:
+        raise ValueError(
+            f"layer_types={hf_config.layer_types} is not allowed: no layer sees more than its sliding window, so that "
+            f"beacons would be of no effect; allowed: at least one 'full_attention'"
+        )
+    slides = reaches != {None}
     _check_window(hf_config, beacon, None if slides else getattr(hf_config, "sliding_window", None))
     check_kernel(attn, beacon.placement)
     kept = {

@@ -167,6 +167,8 @@ def _read_header(path: Path) -> GgufFile:
     # llama.cpp stores the RoPE scaling of Llama 3 and Phi-3 as tensors of factors, without a name.
     factors = {"rope_freqs.weight": "llama3", "rope_factors_long.weight": "longrope"}
     found = [kind for name, kind in factors.items() if name in header.tensors]
+    if architecture == "gemma3" and scaling == "linear":
+        scaling = "none"  # as in transformers
     if scaling != "none" or found:
         raise ValueError(
             f"{path} scales RoPE ({found[0] if scaling == 'none' else scaling}), in llama.cpp's own way; "

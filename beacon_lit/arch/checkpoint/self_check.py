@@ -1,11 +1,14 @@
 """Check with its weights that a backbone of an unlisted architecture computes what the plain model computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from beacon_lit.arch.core import BeaconModel, plain_class
+from beacon_lit.arch.plan.heads import HeadGroups
 from beacon_lit.arch.plan.windows import Row, Window
 
 _TOKENS, _WINDOWS = 48, 3
@@ -41,13 +44,48 @@ def check_itself(model: BeaconModel) -> None:
     ids = torch.randint(model.config.vocab_size, (_TOKENS,), generator=torch.Generator().manual_seed(0)).to(device)
     size = _TOKENS // _WINDOWS
     try:
-        problem = _problem(model.eval(), ids, size)
+        with _short_reach(model, size // 2):
+            problem = _problem(model.eval(), ids, size)
+        unrotated = [] if problem is None else _unrotated(model)
+        if unrotated:
+            problem = f"layers {', '.join(map(str, unrotated))} have no RoPE, others have"
     except (TypeError, AttributeError, RuntimeError, IndexError) as error:
         problem = f"its layers cannot be run on windows ({type(error).__name__}: {str(error).splitlines()[0]})"
     finally:
         model.train(was)
     if problem is not None:
         raise ValueError(f"model_type={kind!r} is not supported: {problem}")
+
+
+@contextmanager
+def _short_reach(model: BeaconModel, reach: int) -> Iterator[None]:
+    """Within this context, shorten sliding windows to `reach`, so that a short text shows them."""
+    groups, config = model.groups, model.config
+    if not groups.reaches:
+        yield
+        return
+    before, config.sliding_window = config.sliding_window, reach
+    model.groups = HeadGroups.of(model.beacon, model.layer_kinds(config), config.num_key_value_heads)
+    try:
+        yield
+    finally:
+        model.groups, config.sliding_window = groups, before
+
+
+def _unrotated(model: BeaconModel) -> list[int]:
+    """Return the layers whose attention, as in the plain model, gives the same at other positions."""
+    weight = model.model.embed_tokens.weight
+    x, slots = torch.randn(1, 4, model.config.hidden_size).to(weight), torch.arange(4, device=weight.device)
+    found = []
+    for layer, group in dict(model.groups.parts).items():
+        ropes = (model.rope(x, factor * slots, model.groups.kinds[group]) for factor in (1, 2))
+        attention: Any = model.model.layers[layer].self_attn
+        near, far = (
+            attention(x, position_embeddings=(cos[None], sin[None]), attention_mask=None)[0] for cos, sin in ropes
+        )
+        if torch.equal(near, far):
+            found.append(layer)
+    return found
 
 
 def _problem(model: BeaconModel, ids: Tensor, size: int) -> str | None:

@@ -32,20 +32,23 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
     if getattr(config, "text_config", None) is not None:
         yield "its config has one for text inside (text_config), beside others such as one for images"
     kinds = {kind for name in _LAYER_KINDS for kind in getattr(config, name, None) or ()}
-    if kinds & set(_STATES) or any(getattr(config, name, None) for name in _STATE_SIZES):
+    if kinds & set(_STATES) or (not kinds and any(getattr(config, name, None) for name in _STATE_SIZES)):
         yield (
             "layers of linear attention, convolution or a state-space model keep one state for all tokens read, not "
             "keys and values of each token, so that nothing of a window can stay as beacons"
         )
     for kind in sorted(kinds - set(_STATES) - set(_ATTENTION)):
         yield f"layers of the kind {kind!r} are not ordinary attention over all tokens before"
-    rope = getattr(config, "rope_parameters", None)
+    rope = getattr(config, "rope_parameters", None) or {}
     if not rope:
         yield "positions are not by RoPE (no rope_parameters), but memory needs positions that can be set anew"
-    elif "rope_type" not in rope:
-        yield "rope_parameters differ between kinds of layers"
-    for name in sorted(set(rope or ()) - set(_ROPE)) if "rope_type" in (rope or ()) else ():
+    nested = [rope] if "rope_type" in rope else list(rope.values())
+    if "rope_type" not in rope and not kinds <= set(rope):
+        yield f"rope_parameters are for {', '.join(sorted(rope))}, layers of the kinds {', '.join(sorted(kinds))}"
+    for name in sorted({name for settings in nested for name in settings or ()} - set(_ROPE)):
         yield f"its rope_parameters have a setting {name}"
+    if getattr(config, "clip_qkv", None):
+        yield f"clip_qkv={config.clip_qkv} clips queries, keys and values, which nothing here does"
     for name in CAPS:
         if getattr(config, name, None):
             yield f"{name}={getattr(config, name)} caps logits, which the attention kernels do not"

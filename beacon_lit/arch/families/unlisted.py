@@ -14,15 +14,35 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from beacon_lit.arch.checkpoint import family
-from beacon_lit.arch.core import plain_class
+from beacon_lit.arch.core import BeaconModel, plain_class
 from beacon_lit.arch.families.assumptions import broken_by_config, broken_by_model
 from beacon_lit.arch.model import BeaconLM
-from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.layer import BeaconLayer
+from beacon_lit.arch.nn.rope import Rope
+from beacon_lit.arch.plan.kinds import LayerKind, Memory, Sliding
 
 
 class UnlistedAttention(BeaconAttention):
     """Attention with the RoPE of its own module, and with norms of queries and keys if it has such norms."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        beacon: Step | None = None,
+        position_embeddings: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See `BeaconAttention`.
+
+        Raises:
+            TypeError: a layer that is given a step has not passed it on.
+        """
+        if beacon is None and position_embeddings is None:
+            raise TypeError(f"{type(self).__name__} is called without the arguments that its layer was given")
+        options = {"beacon": beacon, "position_embeddings": position_embeddings}
+        return super().forward(hidden_states, *args, **options, **kwargs)
 
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """See `BeaconAttention`. Norms are per head or over all heads, as many weights as they have."""
@@ -35,6 +55,37 @@ class UnlistedLayer(BeaconLayer):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Raise a ValueError."""
         raise ValueError("params='gate', 'up' or 'down' are not allowed for a backbone that is not listed")
+
+
+class UnlistedModel(BeaconModel):
+    """A mixin for a model whose layers may be of two kinds, and which may scale embeddings and logits."""
+
+    listed = False
+
+    @classmethod
+    def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
+        """See `BeaconModel`. Where all layers have a sliding window, they have memory in its place, as in Mistral."""
+        types = getattr(config, "layer_types", None) or ()
+        if not {Memory.layer_type, Sliding.layer_type} <= set(types):
+            return super().layer_kinds(config)
+        return tuple(Sliding(config.sliding_window) if name == Sliding.layer_type else Memory() for name in types)
+
+    @property
+    def logits_divisor(self) -> float:
+        """See `BeaconModel`. Cohere's models multiply logits by `logit_scale`, HyperCLOVAX by `logits_scaling`."""
+        factors = (getattr(self.config, name, None) for name in ("logit_scale", "logits_scaling"))
+        return 1.0 / next(filter(None, factors), 1.0)
+
+    def scale_embeddings(self, embedded: Tensor) -> Tensor:
+        """See `BeaconModel`."""
+        return embedded * getattr(self.config, "embedding_multiplier", 1.0)
+
+    def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:
+        """See `BeaconModel`."""
+        if "rope_type" in self.config.rope_parameters:
+            return super().rope(like, slots, kind)
+        cos, sin = self.model.rotary_emb(like, slots[None], kind.layer_type)
+        return cos[0], sin[0]
 
 
 def model_class(config: PretrainedConfig) -> type[BeaconLM]:
@@ -52,8 +103,7 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     plain = plain_class(mapped)
     for sentence in broken_by_config(config):
         _refuse(config, sentence)
-    with torch.device("meta"):
-        model: Any = plain(config)
+    model = _on_meta(plain, config)
     for sentence in broken_by_model(model):
         _refuse(config, sentence)
     layer = model.model.layers[0]
@@ -64,6 +114,16 @@ def model_class(config: PretrainedConfig) -> type[BeaconLM]:
     if turn is None:
         _refuse(config, "its module has no function apply_rotary_pos_emb")
     return BeaconLM.families.get(family(config)) or _register(config, plain, attention, type(layer), turn)
+
+
+def _on_meta(plain: Any, config: PretrainedConfig) -> Any:
+    """Return the plain model without weights."""
+    try:
+        with torch.device("meta"):
+            return plain(config)
+    except (TypeError, AttributeError, ValueError, KeyError, ImportError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        _refuse(config, f"transformers cannot make the model of its config ({reason})")
 
 
 def _register(config: PretrainedConfig, plain: Any, attention: type, layer: type, turn: Any) -> type[BeaconLM]:
@@ -80,8 +140,7 @@ def _register(config: PretrainedConfig, plain: Any, attention: type, layer: type
         ),
         "layer_class": type(f"Beacon{name}Layer", (UnlistedLayer, layer), about),
     }
-    own = {"listed": False, "logits_divisor": property(_logits_divisor)}
-    made = type(f"Beacon{name}ForCausalLM", (BeaconLM, plain), {**about, **classes, **own})
+    made = type(f"Beacon{name}ForCausalLM", (UnlistedModel, BeaconLM, plain), {**about, **classes})
     for each in (made, *classes.values()):
         setattr(sys.modules[__name__], each.__name__, each)  # where pickle finds them
     AutoConfig.register(f"beacon_{kind}", own_config, exist_ok=True)
@@ -97,11 +156,6 @@ def _rotate(turn: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     heads = x[..., :size].transpose(0, 1)[None]
     turned = turn(heads, heads[:, :0], cos[None], sin[None])[0][0].transpose(0, 1).to(x.dtype)
     return turned if size == x.shape[-1] else torch.cat([turned, x[..., size:]], -1)
-
-
-def _logits_divisor(model: BeaconLM) -> float:
-    """See `BeaconModel.logits_divisor`; Cohere's models multiply logits by `logit_scale`."""
-    return 1.0 / (getattr(model.config, "logit_scale", None) or 1.0)
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:

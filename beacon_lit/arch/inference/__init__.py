@@ -7,6 +7,7 @@ decode          token after token, by calls from cache to cache
 decode_static   token after token, in static buffers
 decode_rows     token after token, in rows that come and go
 static          these buffers, and attention over them
+cache_names     the name of a cache in each version of transformers
 dense           generation by the backbone alone
 fingerprint     which model a cache belongs to
 lockstep        keep ranks that share a model in step

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beacon_lit.arch.cache import BeaconCache
+from beacon_lit.arch.inference.cache_names import NAMES
 from beacon_lit.arch.inference.decode import Decoding
 
 _SLOTS = "every token's slot follows from windows and memory; allowed: attention_mask for padding, cache for more text"
@@ -46,7 +47,8 @@ def check_generate(options: Mapping[str, Any]) -> None:
     for name, why in _GENERATE.items():
         if options.get(name) is not None:
             raise ValueError(f"{name} is not allowed: {why}")
-    check_kind(options.get("past_key_values"))
+    for name in NAMES:
+        check_kind(options.get(name))
 
 
 def check_kind(cache: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from beacon_lit.arch.core import BeaconModel, plain_class
+from beacon_lit.arch.inference.cache_names import named_for
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 
 
@@ -22,7 +23,9 @@ def dense_generate(
     with drawing_alike(lm):
         plain = _plain(lm, dense)
         plain.generation_config = lm.generation_config  # it may have been replaced
-        return plain.generate(input_ids, attention_mask=attention_mask, **options)
+        return plain.generate(
+            input_ids, attention_mask=attention_mask, **named_for(plain_class(type(lm)).forward, options)
+        )
 
 
 def _plain(lm: BeaconModel, dense: Callable[..., Any]) -> PreTrainedModel:

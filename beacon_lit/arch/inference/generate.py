@@ -11,6 +11,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.arguments import check_generate
+from beacon_lit.arch.inference.cache_names import cache_of, name_in
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining
 from beacon_lit.arch.inference.decode_static import start_decoding
@@ -38,8 +39,8 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
 
         Returns:
             (B, L + new) ids of prompts and answers. With `return_dict_in_generate=True`, Hugging Face's output, whose
-            `past_key_values` is the cache at the end, which has read all tokens but each row's last one; None for beam
-            search, whose result is not that of the last step.
+            `past_key_values` (`cache` from transformers 5.24 on) is the cache at the end, which has read all tokens but
+            each row's last one; None for beam search, whose result is not that of the last step.
 
         Raises:
             ValueError: padding on the right, another number of rows than the cache's, no ratio for windows that will
@@ -64,9 +65,9 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         check_alike(self, "what generate was given", ids, mask, None if cache is None else cache.rows)
         with drawing_alike(self):
             out = super().generate(inputs, *args, **kwargs)
-        if isinstance(getattr(out, "past_key_values", None), Decoding):
+        if not isinstance(out, Tensor) and isinstance(decoding := cache_of(out), Decoding):
             beams = getattr(out, "beam_indices", None) is not None
-            out.past_key_values = None if beams else out.past_key_values.cache()
+            setattr(out, name_in(out), None if beams else decoding.cache())
         return out
 
     def _prepare_cache_for_generation(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     Phi3Config,
@@ -33,6 +36,9 @@ from transformers.integrations import ggml
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import load_tokenizer
 from beacon_lit.arch.checkpoint.gguf import build_once, convert_gguf, gguf_tokenizer
+from beacon_lit.arch.checkpoint.gguf_file import GgufFile
+from beacon_lit.arch.checkpoint.gguf_weights import gguf_config
+from beacon_lit.arch.plan.kinds import Memory, Sliding
 from tests.arch.folders import no_weights
 
 gguf = pytest.importorskip("gguf")  # the `demo` extra
@@ -56,6 +62,10 @@ SIZES = dict(
 # Older versions of transformers have one tokenizer for all files of the architecture phi3, that of Phi-3 mini.
 OLDER = hasattr(ggml, "GGUFPhi3Converter")
 NEWER = pytest.mark.skipif(OLDER, reason="needs a newer transformers")
+NESTED = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 50000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
 PARTIAL = {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
@@ -69,6 +79,15 @@ FAMILIES = {
         Qwen3MoeForCausalLM,
         Qwen3MoeConfig(**SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True),
     ),
+    "gemma3": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig(
+            **SIZES | {"num_hidden_layers": 7, "rope_parameters": NESTED},
+            query_pre_attn_scalar=16,
+            sliding_window=9,
+            tie_word_embeddings=True,
+        ),
+    ),
 }
 
 
@@ -79,6 +98,9 @@ def tiny_model(family: str) -> PreTrainedModel:
     with torch.no_grad():
         for weight in model.parameters():  # large and everywhere non-zero, so that no mistake can hide
             weight.copy_(torch.randn(weight.shape) * 0.2 + (1.0 if weight.dim() == 1 else 0.0))
+        if family == "gemma3":  # llama.cpp stores its norms plus 1, which is exact for so few bits
+            for weight in model.parameters():
+                weight.copy_(weight.bfloat16())
     return model
 
 
@@ -113,8 +135,12 @@ def write_gguf(
     if family != "phi3":  # has no such entry
         writer.add_key_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(int(config.head_dim * config.rope_parameters.get("partial_rotary_factor", 1.0)))
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(config.head_dim * rope.get("partial_rotary_factor", 1.0)))
+    if "factor" in rope:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
     if getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
     if family == "qwen3moe":
@@ -126,6 +152,7 @@ def write_gguf(
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(TOKENS)
     writer.add_token_types([3] * len(SPECIALS) + [1] * (len(TOKENS) - len(SPECIALS)))
+    writer.add_token_scores([0.0] * len(TOKENS))
     writer.add_token_merges(MERGES)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
@@ -144,6 +171,8 @@ def write_gguf(
             weight = llama_cpp_order(
                 weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             )
+        if family == "gemma3" and weight.ndim == 1:
+            weight = weight + 1
         kind = gguf.GGMLQuantizationType.Q8_0 if quantised and weight.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(
             names.get_name(name, try_suffixes=(".weight", ".bias")) or name, gguf.quantize(weight, kind), raw_dtype=kind
@@ -180,6 +209,24 @@ def test_model_comes_back_exactly(tmp_path: Path, family: str) -> None:
     heads = next(loaded.model.layers[0].self_attn.parameters()).data[:64]  # phi3: of the output, else of queries
     heads.copy_(torch.from_numpy(llama_cpp_order(heads.numpy(), 4).copy()))
     assert (logits(loaded) - logits(model)).abs().max() > 0.1
+
+
+def test_gemma_3_is_read_as_llama_cpp_computes_it(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("gemma3"), "gemma3")
+    header = GgufFile.read(path)
+    norms = ("attn_q_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")  # its names, and weights around 1 + 1
+    assert all(1.5 < header.tensor(f"blk.6.{name}.weight").mean() < 2.5 for name in norms)
+    lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32, ratios=2))
+    assert lm.groups.kinds == (Memory(), Sliding(9)) and lm.groups.with_memory == (5,)
+    ids = torch.arange(3, 35)[None]
+    assert (lm(ids).logits - tiny_model("gemma3")(ids).logits).abs().max() <= 1e-5
+    largest = replace(header, metadata=header.metadata | {"gemma3.block_count": 62, "gemma3.embedding_length": 100})
+    assert gguf_config(largest).query_pre_attn_scalar == 25 and gguf_config(header).query_pre_attn_scalar == 16
+    older = {name: value for name, value in header.metadata.items() if ".rope." not in name}
+    assert gguf_config(replace(header, metadata=older)).rope_parameters == {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
 
 
 def test_quantised_weights_are_dequantised_exactly(tmp_path: Path) -> None:
@@ -279,7 +326,7 @@ def test_what_cannot_be_represented_is_refused(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ValueError, match="architecture 'bert'; allowed: llama, mistral, qwen2, qwen3, phi3, qwen3moe"):
+    with pytest.raises(ValueError, match=r"architecture 'bert'; allowed: llama, .*, gemma3"):
         convert_gguf(tmp_path / "bert.gguf", tmp_path / "cache")
 
 

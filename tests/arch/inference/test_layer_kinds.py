@@ -7,17 +7,20 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding
 
-from beacon_lit import BeaconCache, BeaconLM
+from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
+from beacon_lit.arch.families.gemma3 import BeaconGemma3ForCausalLM
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers
+from beacon_lit.arch.plan.kinds import LayerKind
 from tests.arch.caches import assert_goes_on_alike, assert_same, model, padded
 from tests.arch.inference.test_decode import assert_ways_are_one, logits_of, requests, texts_of
 from tests.arch.inference.test_dense import plain
 from tests.arch.placements import proof
 from tests.arch.test_layer_kinds import FAMILY, REACHES
-from tests.arch.tiny import assert_close, examples, kinds, tokens
+from tests.arch.tiny import assert_close, examples, hf_config, kinds, tokens
 
 MODES = ["raw", "beacons"]
 PLACEMENTS = st.sampled_from(["select", "interleave", "append", "own-unit", "blind"])
@@ -183,3 +186,35 @@ def test_an_export_of_fewer_slots_than_a_sliding_window_is_refused() -> None:
         cache = sliding("select", "raw", kinds("sm", 50)).compress(tokens(1, 80), ratios=8)
     with pytest.raises(ValueError, match="a cache of 20 slots is not allowed: the backbone's sliding window sees 49"):
         cache.to_transformers()
+
+
+@torch.no_grad()
+def test_each_kind_has_its_own_head_size_and_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As no family so far: layers with a sliding window are made from another config."""
+    config, narrow = (hf_config(FAMILY, **kinds("sms", 5), head_dim=size) for size in (8, 4))
+    narrow.query_pre_attn_scalar = 7
+    make, turns = Gemma3Attention.__init__, Gemma3RotaryEmbedding(narrow)
+
+    def init(self: Any, config: Any, layer_idx: int) -> None:
+        make(self, narrow if config.layer_types[layer_idx] == "sliding_attention" else config, layer_idx)
+
+    def rope(self: Any, like: torch.Tensor, slots: torch.Tensor, kind: LayerKind) -> Any:
+        rotary = self.model.rotary_emb if kind.reach is None else turns
+        return tuple(each[0] for each in rotary(like, slots[None], kind.layer_type))
+
+    monkeypatch.setattr(Gemma3Attention, "__init__", init)
+    monkeypatch.setattr(BeaconGemma3ForCausalLM, "rope", rope)
+    torch.manual_seed(0)
+    beacon = BeaconConfig(window=8, ratios=(2, 4), eval_ratio=2, sink=1, overlap=2)
+    lm, ids = BeaconLM.from_config(config, beacon).double().eval(), tokens(2, 29)
+    assert [layer.self_attn.scaling for layer in lm.model.layers] == [7**-0.5, 20**-0.5, 7**-0.5]
+    cache = lm.compress(ids)
+    assert [layer.memory_k.shape[1:] for layer in cache.layers] == [(2, 4), (2, 8), (2, 4)]
+    assert_same(lm.compress(ids[:, 11:], cache=lm.compress(ids[:, :11])), cache)
+    cache.save(tmp_path / "cache")
+    assert_same(BeaconCache.load(tmp_path / "cache"), cache)
+    assert lm.dense_cache_bytes(29) == 8 * 2 * 2 * (8 * 29 + 2 * 4 * 4)  # bytes, k and v, heads, and of each layer
+    assert [each[0].shape[-1] for each in cache.to_transformers()] == [4, 8, 4]
+    found = lm.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+    for end in range(29, 41):
+        assert torch.equal(lm(found[:, :end]).logits[:, -1].argmax(-1), found[:, end])
