@@ -5,6 +5,7 @@ to the process and the exit status back, and closing it kills the process.
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -19,6 +20,7 @@ from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
+gc.disable()  # until all is imported (collect_seldom)
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed
