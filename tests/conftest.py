@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-gc.disable()  # until all tests are imported (collect_seldom): what is imported stays, and looking for garbage takes time
+gc.disable()  # until all tests are imported (collect_seldom), since what is imported stays
 # Before torch and the hub's libraries are imported (hence the late imports): they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -20,7 +20,8 @@ from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
-gc.disable()  # until all is imported (collect_seldom)
+gc.disable()  # until all is imported (collect_seldom); hence the late imports
+# ruff: noqa: E402
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed
