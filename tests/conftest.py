@@ -21,7 +21,14 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from tests.quick import collect_seldom, compose_once, figures_drawn, leave_figures_blank, parse_once  # noqa: E402
+from tests.quick import (  # noqa: E402
+    collect_seldom,
+    compose_once,
+    figures_drawn,
+    leave_figures_blank,
+    parse_once,
+    share_among_runs,
+)
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
@@ -75,7 +82,8 @@ def checkout_is_left_as_it_is() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage less often, once all tests are imported."""
+    """Share what runs have in common, and collect garbage less often, once all tests are imported."""
+    share_among_runs()
     collect_seldom()
 
 

@@ -39,7 +39,7 @@ from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 import beacon_lit
 from beacon_lit.cli import threads
 from tests.configs import composed
-from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once
+from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once, share_among_runs
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
@@ -51,6 +51,7 @@ dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code
 parse_once()
 compose_once()
 leave_figures_blank()
+share_among_runs()
 composed("train", "model=tiny", "ratio=[2,4]", "trainer.max_steps=1")  # Hydra's parser learns its grammar as it reads
 
 
