@@ -62,7 +62,10 @@ def compose_once() -> None:
         if any(scheme == "file" and Path(path) != CONF for scheme, path in sources):
             return make()
         if (sources, what) not in known:
-            known[sources, what] = pickle.dumps(make())
+            try:
+                known[sources, what] = pickle.dumps(make())
+            except pickle.PicklingError:  # Hydra imports its plugins again in a job of submitit
+                return make()
         return pickle.loads(known[sources, what])  # a copy, ten times as fast as copy.deepcopy
 
     def load_config(self: Any, config_path: str) -> Any:
