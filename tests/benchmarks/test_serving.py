@@ -134,7 +134,7 @@ def test_documents_begin_alike():
 def test_the_server_finds_what_python_path_has(tmp_path, monkeypatch):
     """Packages may be in a folder that only PYTHONPATH names; the checkout that is measured comes first."""
     found = tmp_path / "found"
-    (tmp_path / "uvicorn.py").write_text(
+    (tmp_path / "torch.py").write_text(  # what the package imports first
         f"import beacon_lit; open({str(found)!r}, 'w').write(beacon_lit.__file__); 1 / 0"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
