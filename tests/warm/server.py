@@ -5,8 +5,10 @@ to the process and the exit status back, and closing it kills the process.
 """
 
 import atexit
+import fcntl
 import gc
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -88,15 +90,19 @@ def reap() -> None:
 
 def kept(connection: socket.socket) -> SimpleNamespace:
     """Fork once more: the child returns the request, the parent passes signals and the exit status on."""
-    message, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    message, files, *_ = socket.recv_fds(connection, 1 << 20, 99)
     process = os.fork()
     if not process:
         connection.close()
         os.setsid()
-        for number, file in enumerate(files):
+        request = SimpleNamespace(**json.loads(message))
+        apart = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 512) for file in files]  # from the numbers that they get
+        for number, file in zip(request.files, apart, strict=True):
             os.dup2(file, number)
             os.close(file)
-        return SimpleNamespace(**json.loads(message))
+        for file in set(files) - set(request.files):
+            os.close(file)
+        return request
     for file in files:
         os.close(file)
     ended = os.pidfd_open(process)
@@ -121,6 +127,7 @@ def enter(request: SimpleNamespace) -> None:
     sys.path[1:1] = filter(None, request.environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
     sys.executable = os.path.join(os.path.dirname(request.environment["WARM_PYTHON"]), "python")
+    multiprocessing.set_executable(sys.executable)
     threads._GIVEN = frozenset(os.environ)  # as if the module had been imported here
 
 
