@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
@@ -66,6 +67,8 @@ def forked(address: str) -> SimpleNamespace:
         listener.bind(address)
         listener.listen()
         collect_seldom()
+        for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            finalizer.atexit = False  # taking PyTorch's operators away, one by one, takes longest of all at the end
         print("ready", flush=True)
         while True:
             if 0 in select.select([0, listener], [], [])[0]:
