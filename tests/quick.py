@@ -17,6 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.grammar_parser import parse
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -66,7 +67,10 @@ def compose_once() -> None:
                 known[sources, what] = pickle.dumps(make())
             except pickle.PicklingError:  # Hydra imports its plugins again in a job of submitit
                 return make()
-        return pickle.loads(known[sources, what])  # a copy, ten times as fast as copy.deepcopy
+        copied = pickle.loads(known[sources, what])  # ten times as fast as copy.deepcopy
+        if isinstance(copied, DictConfig):  # has what resolvers have found, such as the time
+            OmegaConf.clear_cache(copied)
+        return copied
 
     def load_config(self: Any, config_path: str) -> Any:
         return kept(self, (config_path,), lambda: read(self, config_path))
