@@ -1,5 +1,6 @@
 """What all tests share: one thread, no network, marked tests where they can run, what a run starts from."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+gc.disable()  # until all tests are imported (collect_seldom), since what is imported stays
 # Before torch and the hub's libraries are imported (hence the late imports): they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,11 +21,18 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from tests.quick import collect_seldom, compose_once, figures_drawn, leave_figures_blank, parse_once  # noqa: E402
+from tests.quick import (  # noqa: E402
+    collect_seldom,
+    compose_once,
+    figures_drawn,
+    leave_figures_blank,
+    parse_once,
+    share_among_runs,
+)
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and pytest-xdist has a process on every core
 # The same examples in every run, and no time limit: the first example pays for compilation and imports.
-for _profile, _count in {"quick": 40, "thorough": 100}.items():  # pytest --hypothesis-profile=thorough
+for _profile, _count in {"quick": 20, "thorough": 100}.items():  # pytest --hypothesis-profile=thorough
     hypothesis.settings.register_profile(_profile, max_examples=_count, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("quick")
 parse_once()
@@ -73,7 +82,8 @@ def checkout_is_left_as_it_is() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage less often, once all tests are imported."""
+    """Share what runs have in common, and collect garbage less often, once all tests are imported."""
+    share_among_runs()
     collect_seldom()
 
 

@@ -181,7 +181,7 @@ def started(patch: pytest.MonkeyPatch, command: str, words: list[str]) -> None:
     patch.setattr(sys, "argv", [f"{command}.py" if command in ("train", "evaluate") else f"beacon-{command}", *words])
     patch.setattr(sys, "stdin", io.StringIO("Who is it about?\n"))
     patch.setattr("atexit.register", lambda *args: None)  # the table of a sweep
-    # Thousands of tasks that no line names; tests/evaluation/test_harness.py looks for its task among them.
+    # Thousands of tasks that no line names.
     patch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))
     GlobalHydra.instance().clear()
     try:

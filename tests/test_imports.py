@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(name: str, source: str | None = None) -> Iterator[str]:
+@cache
+def imports(name: str, source: str | None = None) -> list[str]:
     """What a module imports anywhere in it, types included; of `from package import module` the module."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text() if source is None else source)):
+    return list(_imports(name, MODULES[name].read_text() if source is None else source))
+
+
+def _imports(name: str, source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -60,11 +66,27 @@ def imports(name: str, source: str | None = None) -> Iterator[str]:
                 yield full if full in MODULES else str(node.module)
 
 
-def at_start(name: str) -> Iterator[str]:
-    """What a module of ours imports of ours when it is imported itself."""
+@cache
+def all_at_start(name: str) -> list[str]:
+    """What a module of ours imports when it is imported itself."""
     tree = ast.parse(MODULES[name].read_text())
     source = ast.unparse(ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []))
-    yield from (other for other in imports(name, source) if other in MODULES and other != name)
+    return imports(name, source)
+
+
+def at_start(name: str) -> Iterator[str]:
+    """What of it is ours."""
+    yield from (other for other in all_at_start(name) if other in MODULES and other != name)
+
+
+def reached(name: str) -> set[str]:
+    """The modules of ours that importing one of them imports, packages around them included."""
+    found, ahead = set(), [name]
+    while ahead:
+        if (module := ahead.pop()) and module not in found:
+            found.add(module)
+            ahead += [module.rpartition(".")[0], *at_start(module)]
+    return found
 
 
 def floor(name: str) -> int:
@@ -102,6 +124,17 @@ def test_packages_that_stay_away_from_libraries(package: str) -> None:
         if f"{name}.".startswith(f"{PACKAGE}.{package}."):
             found = {other.split(".")[0] for other in imports(name)} & set(FORBIDDEN[package])
             assert not found, f"{name} imports {', '.join(sorted(found))}"
+
+
+@pytest.mark.parametrize("command", ["convert", "generate", "harness", "head_budgets", "look", "prepare", "serve"])
+def test_commands_that_train_nothing_start_without_lightning(command: str) -> None:
+    """Importing it takes more than a second."""
+
+    def needing(name: str) -> set[str]:
+        return {module for module in reached(name) if any(o.startswith("lightning") for o in all_at_start(module))}
+
+    assert not needing(f"{PACKAGE}.cli.{command}")
+    assert f"{PACKAGE}.cli.train" in needing(f"{PACKAGE}.cli.train")
 
 
 def test_one_module_needs_vllm_and_no_other_imports_it() -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
@@ -68,7 +67,10 @@ def full_errors() -> bool:
 
 def _refuses_setting(error: Exception) -> bool:
     own = own_error(error)
-    if isinstance(own, (OmegaConfBaseException, MisconfigurationException, InstantiationException)):
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")  # not imported: most commands do without
+    if lightning is not None and isinstance(own, lightning.MisconfigurationException):
+        return True
+    if isinstance(own, (OmegaConfBaseException, InstantiationException)):
         return True
     if isinstance(error, InstantiationException):
         return isinstance(own, (ValueError, TypeError))

@@ -5,35 +5,62 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 from tests.configs import ROOT, small_text
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-# Runs scripts with --help in one process, since importing torch takes longest; prints exit codes and texts as JSON.
-HELP = """
+# Runs commands, a list of words each, one after the other in one process, since importing torch takes longest; prints
+# exit codes and texts as JSON.
+ONE_BY_ONE = """
 import contextlib, io, json, runpy, sys
-found = {}
-for script in sys.argv[1:]:
-    sys.argv, code = [script, "--help"], None
+found = []
+for words in json.loads(sys.argv[1]):
+    sys.argv, code = words, None
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
-            runpy.run_path(script, run_name="__main__")
+            runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:
             code = end.code
-    found[script] = [code or 0, text.getvalue()]
+    found.append([code or 0, text.getvalue()])
 print(json.dumps(found))
 """
 
 
-def run(installed: Path, folder: Path, *command: str | Path) -> str:
-    """What a command prints in a folder, with the installed package before any other."""
-    environment = {**os.environ, "PYTHONPATH": str(installed), "BEACON_CACHE": str(folder.parent / "cache")}
+@dataclass(frozen=True)
+class Ran:
+    """What commands did that were run in an empty folder, with the installed package before any other."""
+
+    folder: Path
+    helps: dict[str, tuple[int, str]]  # command -> exit code and text
+
+
+@pytest.fixture(scope="module")
+def ran(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Every command with --help, and training with an experiment and a text of the user's own, kept elsewhere."""
+    folder, mine = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("mine")
+    (mine / "experiment").mkdir()
+    (mine / "experiment" / "short.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 1\n")
+    data = ["data=text", f"data.train=[{small_text(mine / 'text.jsonl')}]", "data.validation=[]", "beacon.window=64"]
+    scripts = [str(installed / "bin" / name) for name in SCRIPTS]
+    lines = [
+        *([script, "--help"] for script in scripts),
+        [
+            str(installed / "bin" / "beacon-train"), f"--config-dir={mine}", "experiment=short", *data, "model=tiny",
+            "trainer=cpu", "logger=none", "~callbacks.evaluation",
+        ],
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(installed), "BEACON_CACHE": str(mine / "cache")}
+    command = [sys.executable, "-c", ONE_BY_ONE, json.dumps(lines)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    *helps, (code, text) = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, text + done.stderr
+    return Ran(folder, dict(zip(SCRIPTS, helps, strict=True)))
 
 
 def test_all_configs_are_shipped_and_nothing_else(installed: Path) -> None:
@@ -44,29 +71,14 @@ def test_all_configs_are_shipped_and_nothing_else(installed: Path) -> None:
     assert {file.name for file in installed.iterdir() if file.suffix != ".dist-info"} == {"beacon_lit", "bin"}
 
 
-def test_every_console_script_explains_itself(installed: Path, tmp_path: Path) -> None:
-    scripts = {name: str(installed / "bin" / name) for name in SCRIPTS}
-    shown = json.loads(run(installed, tmp_path, sys.executable, "-c", HELP, *scripts.values()).splitlines()[-1])
-    for name, script in scripts.items():
-        code, text = shown[script]
+def test_every_console_script_explains_itself(ran: Ran) -> None:
+    for name, (code, text) in ran.helps.items():
         wanted = "lm-eval" if name == "beacon-harness" else name
         assert code == 0 and f"{wanted} " in text, (name, text)
 
 
-def test_a_model_is_trained_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    """With an experiment and a text of the user's own, kept elsewhere."""
-    folder, mine = tmp_path / "empty", tmp_path / "mine" / "experiment"
-    folder.mkdir()
-    mine.mkdir(parents=True)
-    (mine / "short.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 1\n")
-    command = [installed / "bin" / "beacon-train", f"--config-dir={mine.parent}", "experiment=short"]
-    data = [
-        "data=text",
-        f"data.train=[{small_text(tmp_path / 'text.jsonl')}]",
-        "data.validation=[]",
-        "beacon.window=64",
-    ]
-    run(installed, folder, *command, *data, "model=tiny", "trainer=cpu", "logger=none", "~callbacks.evaluation")
+def test_a_model_is_trained_in_an_empty_folder(ran: Ran, installed: Path) -> None:
+    folder = ran.folder
     assert [file.name for file in folder.iterdir()] == ["outputs"]
     latest = folder / "outputs" / "latest"
     assert json.loads((latest / "run.json").read_text())["state"] == "done"

@@ -1,11 +1,22 @@
-"""A tokenizer without a network: byte-level BPE trained on a few lines, with chat templates of several kinds."""
+"""A tokenizer without a network: byte-level BPE trained on a few lines, with chat templates of several kinds.
+
+And workers that are forked.
+"""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.warm import warm_python
+
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]"]
 TEXT = ["the quick brown fox jumps over the lazy dog", "user assistant system\n hello there, how are you? fine!"] * 4
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> None:
+    """Start the processes of multiprocessing in milliseconds."""
+    warm_python()
 
 
 @pytest.fixture(scope="session")

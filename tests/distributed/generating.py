@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import is_spread
 
-OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 30, "eos_token_id": None, "pad_token_id": 0}
+OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 14, "eos_token_id": None, "pad_token_id": 0}
 
 
 def ids(*shape: int, seed: int = 0) -> Tensor:
@@ -22,33 +22,35 @@ def ids(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(seed))
 
 
+QUESTION = ids(1, 52, seed=2)
+
+
 @torch.no_grad()
 def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
-    """What the model makes of prompts and of caches of several windows of 32 tokens, each of which fills up. Nothing is
-    drawn.
+    """What the model makes of prompts and of caches of several windows of 32 tokens, the last of which fills up while
+    the model writes. Nothing is drawn.
 
     Args:
         lm: in eval mode.
         cache_file: where to save a cache of some text.
     """
-    cache = lm.compress(ids(1, 400, seed=1), ratios=4)  # of more windows than one chunk
+    cache = lm.compress(ids(1, 388, seed=1), ratios=4)  # of more windows than one chunk
     cache.save(cache_file)
-    question = ids(1, 20, seed=2)
-    mask = torch.ones(2, 300, dtype=torch.int64)
-    mask[0, :150] = 0
-    padded = ids(2, 300, seed=3) * mask
+    mask = torch.ones(2, 310, dtype=torch.int64)
+    mask[0, :160] = 0
+    padded = ids(2, 310, seed=3) * mask
     dense, of_hf = DynamicCache(), {name: value for name, value in OPTIONS.items() if name != "ratios"}
-    lm.dense(question[:, :-1], past_key_values=dense, use_cache=True)
+    lm.dense(QUESTION[:, :-1], past_key_values=dense, use_cache=True)
     return {
-        "from a prompt": lm.generate(ids(1, 100, seed=4), do_sample=False, **OPTIONS),
+        "from a prompt": lm.generate(ids(1, 116, seed=4), do_sample=False, **OPTIONS),
         "from prompts of many windows": lm.generate(padded, attention_mask=mask, do_sample=False, **OPTIONS),
-        "from a cache": lm.generate(question, cache=cache, do_sample=False, **OPTIONS),
-        "with beacons as tokens come": lm.generate(question, unfinished="beacons", do_sample=False, **OPTIONS),
-        "by beams": lm.generate(question, cache=cache, do_sample=False, num_beams=2, **OPTIONS),
-        "read on": lm(question, cache=cache, ratios=4).logits.argmax(-1),
-        "begun": lm(question, use_cache=True).cache.layers[-1].open_k,
-        "dense": lm.dense(question[:, -1:], past_key_values=dense, use_cache=True).logits,
-        "by the dense model": lm.dense_generate(question, do_sample=False, **of_hf),
+        "from a cache": lm.generate(QUESTION, cache=cache, do_sample=False, **OPTIONS),
+        "with beacons as tokens come": lm.generate(QUESTION, unfinished="beacons", do_sample=False, **OPTIONS),
+        "by beams": lm.generate(QUESTION, cache=cache, do_sample=False, num_beams=2, **OPTIONS),
+        "read on": lm(QUESTION, cache=cache, ratios=4).logits.argmax(-1),
+        "begun": lm(QUESTION[:, :20], use_cache=True).cache.layers[-1].open_k,
+        "dense": lm.dense(QUESTION[:, -1:], past_key_values=dense, use_cache=True).logits,
+        "by the dense model": lm.dense_generate(QUESTION, do_sample=False, **of_hf),
     }
 
 
@@ -85,7 +87,7 @@ class Generate(Callback):
 def sampled(lm: BeaconLM) -> Tensor:
     """Texts that are drawn, and end at different lengths."""
     options = OPTIONS | {"eos_token_id": list(range(0, 256, 16))}
-    return lm.generate(ids(3, 70, seed=5), do_sample=True, temperature=2.0, **options)
+    return lm.generate(ids(3, 84, seed=5), do_sample=True, temperature=2.0, **options)
 
 
 def refusals(lm: BeaconLM, rank: int) -> list[str]:

@@ -13,7 +13,7 @@ from beacon_lit import BeaconCache, BeaconLM
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.cli.train import train
 from tests.configs import composed
-from tests.distributed.generating import OPTIONS, generating, ids, sampled, texts
+from tests.distributed.generating import OPTIONS, QUESTION, generating, sampled, texts
 from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import overrides, torchrun
 from tests.distributed.tracing import differences, disturbing, traces, tracing
@@ -34,7 +34,7 @@ REFUSED = [
 TASKS = [
     "task=[passkey,needle,perplexity]",
     "task.passkey.lengths=[300]", "task.passkey.depths=[0,50,100]",
-    "task.needle.lengths=[300]", "task.needle.depths=[40]", "task.needle.max_new_tokens=10",
+    "task.needle.lengths=[300]", "task.needle.depths=[40]", "task.needle.max_new_tokens=4",
     "task.perplexity.length=128", "task.perplexity.max_pieces=5",
 ]  # fmt: skip
 
@@ -107,7 +107,7 @@ def check_texts(run: Path, spread: bool, cache_file: Path) -> None:
         assert torch.equal(found["sampled"], drawn)
         assert found.get("refused", []) == (REFUSED if spread else [])
         cache = BeaconCache.load(run / "texts" / f"rank-{rank}.cache")  # refused if it is another model's
-        text = lm.generate(ids(1, 20, seed=2), cache=cache, do_sample=False, **OPTIONS)
+        text = lm.generate(QUESTION, cache=cache, do_sample=False, **OPTIONS)
         assert torch.equal(text, expected["from a cache"])
 
 

@@ -29,6 +29,7 @@ from beacon_lit.evaluation.harness import HarnessLM
 from beacon_lit.evaluation.runner import evaluating
 from beacon_lit.evaluation.tasks import Mmlu
 from tests.configs import ROOT, small_backbone
+from tests.warm import warm_python
 
 MODES = ("dense", "window-only", 4)
 WORDS = ["river", "hill", "lamp", "stone", "bread", "cloud", "wheel", "fox", "song"]
@@ -36,6 +37,12 @@ WORDS = ["river", "hill", "lamp", "stone", "bread", "cloud", "wheel", "fox", "so
 
 def words(seed: int, count: int) -> str:
     return " ".join(WORDS[(seed * 5 + i * (seed + 2)) % len(WORDS)] for i in range(count))
+
+
+@pytest.fixture(autouse=True)
+def no_facts_about_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what lm_eval adds to results in a second: the list of installed packages."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
 @pytest.fixture(scope="module")
@@ -361,15 +368,27 @@ def test_a_harness_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         importlib.import_module(module.__name__)
 
 
-def test_the_command_line(checkpoint: Path, subject: Subject, tasks: Path, tmp_path: Path, installed: Path) -> None:
+# What the console script does, without the thousands of tasks that lm_eval would look through for one.
+SCRIPT = """
+from functools import partial
+import lm_eval.tasks
+lm_eval.tasks.TaskManager = partial(lm_eval.tasks.TaskManager, include_defaults=False)
+from beacon_lit.cli.harness import main
+main()
+"""
+
+
+def test_the_command_line(checkpoint: Path, subject: Subject, tasks: Path, tmp_path: Path) -> None:
     """The command is lm_eval's own. A task finds the package `evaluate`, though the current folder has evaluate.py."""
     (tmp_path / "helper.py").write_text("from evaluate import load\n\ndef same(docs):\n    return docs\n")
     task = json.loads((tasks / "local_letters.yaml").read_text()) | {"process_docs": "FUNCTION"}
     (tmp_path / "letters.yaml").write_text(json.dumps(task).replace('"FUNCTION"', "!function helper.same"))
     arguments = ["--model_args", f"checkpoint={checkpoint},ratio=4,attn=sdpa", "--tasks", "local_letters"]
     arguments += ["--include_path", str(tmp_path), "--batch_size", "4", "--device", "cpu"]
-    command = [installed / "bin" / "beacon-harness", *arguments, "--output_path", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "beacon-harness").write_text(SCRIPT)
+    command = [warm_python(), tmp_path / "bin" / "beacon-harness", *arguments, "--output_path", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "out").rglob("results_*.json")

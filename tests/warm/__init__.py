@@ -6,6 +6,7 @@ needs `sys.executable`.
 """
 
 import fcntl
+import multiprocessing
 import os
 import shlex
 import subprocess
@@ -35,6 +36,7 @@ def warm_python() -> str:
         if not (folder / "socket").exists():
             start(folder)
     os.environ[ADDRESS] = str(folder / "socket")  # inherited by commands, and by the processes that these start
+    multiprocessing.set_executable(str(folder / "python"))  # of the server that workers are forked from
     return str(folder / "python")
 
 

@@ -5,7 +5,10 @@ to the process and the exit status back, and closing it kills the process.
 """
 
 import atexit
+import fcntl
+import gc
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -14,11 +17,14 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
+gc.disable()  # until all is imported (collect_seldom); hence the late imports
+# ruff: noqa: E402
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed
@@ -36,7 +42,7 @@ from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 import beacon_lit
 from beacon_lit.cli import threads
 from tests.configs import composed
-from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once
+from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once, share_among_runs
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
     if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
@@ -48,6 +54,7 @@ dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code
 parse_once()
 compose_once()
 leave_figures_blank()
+share_among_runs()
 composed("train", "model=tiny", "ratio=[2,4]", "trainer.max_steps=1")  # Hydra's parser learns its grammar as it reads
 
 
@@ -60,6 +67,8 @@ def forked(address: str) -> SimpleNamespace:
         listener.bind(address)
         listener.listen()
         collect_seldom()
+        for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            finalizer.atexit = False  # taking PyTorch's operators away, one by one, takes longest of all at the end
         print("ready", flush=True)
         while True:
             if 0 in select.select([0, listener], [], [])[0]:
@@ -84,15 +93,19 @@ def reap() -> None:
 
 def kept(connection: socket.socket) -> SimpleNamespace:
     """Fork once more: the child returns the request, the parent passes signals and the exit status on."""
-    message, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    message, files, *_ = socket.recv_fds(connection, 1 << 20, 99)
     process = os.fork()
     if not process:
         connection.close()
         os.setsid()
-        for number, file in enumerate(files):
+        request = SimpleNamespace(**json.loads(message))
+        apart = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 512) for file in files]  # from the numbers that they get
+        for number, file in zip(request.files, apart, strict=True):
             os.dup2(file, number)
             os.close(file)
-        return SimpleNamespace(**json.loads(message))
+        for file in set(files) - set(request.files):
+            os.close(file)
+        return request
     for file in files:
         os.close(file)
     ended = os.pidfd_open(process)
@@ -117,6 +130,7 @@ def enter(request: SimpleNamespace) -> None:
     sys.path[1:1] = filter(None, request.environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "rww"[number], 1, closefd=False) for number in range(3))
     sys.executable = os.path.join(os.path.dirname(request.environment["WARM_PYTHON"]), "python")
+    multiprocessing.set_executable(sys.executable)
     threads._GIVEN = frozenset(os.environ)  # as if the module had been imported here
 
 

@@ -26,7 +26,7 @@ def test_a_resumed_loader_goes_on_with_the_same_batches(num_workers: int, sizes:
         patch.setattr("beacon_lit.data.stream.loader._of_all_ranks", lambda own: [None, own])
         whole = ids(loader(), 60)
         assert len(set(map(tuple, whole))) > 40
-        for done in (1, 2, 5, 16, 35):
+        for done in (1, 2, 16, 35, 5)[:: 1 + num_workers]:  # starting processes takes longest
             before = loader()
             assert ids(before, done) == whole[:done], "workers that run ahead do not show"
             state = json.loads(json.dumps(before.state_dict()))
