@@ -7,9 +7,11 @@ from types import ModuleType
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from beacon_lit.cli import evaluate, generate, train
 from beacon_lit.cli.command import conf_folder
+from beacon_lit.cli.messages import own_messages
 from beacon_lit.cli.numbers import check_numbers
 
 TINY = ("model=tiny", "trainer=cpu")
@@ -111,3 +113,8 @@ def test_an_error_inside_a_library_keeps_its_traceback(
     with pytest.raises(SystemExit):
         train.main()
     assert "JSONDecodeError" in (printed := capsys.readouterr().err) and "Traceback" in printed
+
+
+def test_a_setting_that_lightning_refuses_is_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: no such trainer$"), own_messages():
+        raise MisconfigurationException("no such trainer")
