@@ -20,14 +20,14 @@ def composed(name: str, *overrides: str) -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
-def small_backbone(folder: Path) -> Path:
+def small_backbone(folder: Path, seed: int = 0) -> Path:
     """A Llama of random weights over bytes, with its tokenizer, as a Hugging Face folder."""
     config = LlamaConfig(
         vocab_size=258, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.2, bos_token_id=256, eos_token_id=257,
     )  # fmt: skip
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # rounding decides between tokens of some weights, and not of these
+        torch.manual_seed(seed)  # rounding decides between tokens of some weights, and not of seed 0
         LlamaForCausalLM(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder

@@ -108,8 +108,7 @@ def test_resuming_a_finished_run_is_refused(
 def test_beacons_of_another_backbone_are_refused(
     setting: str, run: tuple[Path, dict[str, float]], inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    torch.manual_seed(5)
-    other = small_backbone(tmp_path / "other")
+    other = small_backbone(tmp_path / "other", seed=1)
     overrides = [*small_run(other, inputs[1], tmp_path), f"{setting}={run[0]}/checkpoints/step-000003.ckpt"]
     with pytest.raises(ValueError, match="other weights"):
         train(composed("train", *overrides, "trainer.max_steps=6"))
