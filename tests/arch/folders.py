@@ -1,12 +1,13 @@
 """Checkpoints in folders: made of tiny random models, compared, damaged."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.tiny import DENSE, hf_config, tokens
@@ -29,6 +30,25 @@ def trained(folder: Path, beacon: BeaconConfig | None = BEACON, **options: Any) 
         for parameter in lm.beacon_parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return lm
+
+
+def read_trained_beacons(
+    folder: Path, kind: str, beacon_dtype: str | None, beacon: BeaconConfig, quantization_config: Any
+) -> Iterator[BeaconLM]:
+    """Save trained beacons, alone or ("full") with their backbone, and yield them as each way to load reads them.
+
+    They are what was saved, whatever packs the backbone, and can be trained further.
+    """
+    lm = trained(save_backbone(folder / "backbone"), beacon)
+    lm.save_pretrained(folder / kind, beacon_only=kind == "beacons")
+    for load in (BeaconLM.from_pretrained, AutoModelForCausalLM.from_pretrained):
+        options = {"dtype": torch.bfloat16, "beacon_dtype": beacon_dtype}
+        found = load(folder / kind, quantization_config=quantization_config, **options)
+        for ours, theirs in zip(found.beacon_parameters(), lm.beacon_parameters(), strict=True):
+            assert torch.equal(ours, theirs.to(torch.float32 if beacon_dtype else torch.bfloat16))
+        found.train()(IDS, labels=IDS, ratios=2).loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in found.beacon_parameters())
+        yield found
 
 
 def assert_same(a: BeaconLM, b: BeaconLM) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import save_published, settings
-from tests.arch.folders import IDS, assert_same, save_backbone, trained
+from tests.arch.folders import IDS, assert_same, read_trained_beacons, save_backbone, trained
 from tests.arch.quantizer import RowsConfig, RowsLinear, pack
 from tests.arch.tiny import DENSE, FAMILIES, tokens
 
@@ -53,16 +53,8 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["full", "beacons"])
 @pytest.mark.parametrize("beacon_dtype", [None, "float32"])
 def test_trained_beacons_are_read_as_they_are(kind: str, beacon_dtype: str | None, tmp_path: Path) -> None:
-    lm = trained(save_backbone(tmp_path / "backbone"), BEACON)
-    lm.save_pretrained(tmp_path / kind, beacon_only=kind == "beacons")
-    for load in (BeaconLM.from_pretrained, AutoModelForCausalLM.from_pretrained):
-        options = {"dtype": torch.bfloat16, "beacon_dtype": beacon_dtype}
-        found = load(tmp_path / kind, quantization_config=RowsConfig(), **options)
+    for found in read_trained_beacons(tmp_path, kind, beacon_dtype, BEACON, RowsConfig()):
         assert type(found.model.layers[1].self_attn.v_proj) is RowsLinear
-        for ours, theirs in zip(found.beacon_parameters(), lm.beacon_parameters(), strict=True):
-            assert torch.equal(ours, theirs.to(torch.float32 if beacon_dtype else torch.bfloat16))
-        found.train()(IDS, labels=IDS, ratios=2).loss.backward()
-        assert all(parameter.grad.isfinite().all() for parameter in found.beacon_parameters())
 
 
 def test_a_backbone_that_is_quantised_on_disk(tmp_path: Path) -> None:
