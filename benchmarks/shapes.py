@@ -9,6 +9,7 @@ import torch
 from transformers import Qwen2Config
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch.nn.kernels import fastest
 
 
 def _qwen2(
@@ -57,8 +58,9 @@ def build(
         torch.set_default_dtype(torch.float32)
     for parameter in model.beacon_parameters():
         parameter.data = parameter.data.to(beacon_dtype)
-    if attn in DENSE_KERNELS:
-        model.set_attn_implementation(DENSE_KERNELS[attn])
+    kernel = fastest(device) if attn == "auto" and device.type == "cuda" else attn
+    if kernel in DENSE_KERNELS:
+        model.set_attn_implementation(DENSE_KERNELS[kernel])
     return model
 
 

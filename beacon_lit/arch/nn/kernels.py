@@ -125,14 +125,19 @@ def pick_kernel(name: str, q: Tensor, layout: Layout) -> Kernel:
         return KERNELS[name]
     if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16) or layout.visibility is not None:
         return sdpa
-    if _installed("flash-attn-4") and torch.cuda.get_device_capability(q.device)[0] >= 9:
-        return flash_attn_4
-    return flash_attn if _installed("flash-attn") else varlen
+    return KERNELS[fastest(q.device)]
+
+
+def fastest(device: torch.device) -> str:
+    """Return the name of the fastest installed kernel for half precision on a CUDA device."""
+    if _installed("flash-attn-4") and torch.cuda.get_device_capability(device)[0] >= 9:
+        return "flash_attn_4"
+    return "flash_attn" if _installed("flash-attn") else "varlen"
 
 
 @cache
 def _cute() -> Callable[..., Any]:
-    """Import FlashAttention-4, which takes seconds, and silence what its compiler warns of at every first call."""
+    """Import FlashAttention-4, which takes seconds, and silence the warnings of its compiler."""
     from flash_attn.cute import flash_attn_varlen_func
 
     warnings.filterwarnings("ignore", r"Argument aux_data \(position \d+\) cannot be converted to a JitArgument")
@@ -141,7 +146,7 @@ def _cute() -> Callable[..., Any]:
 
 @cache
 def _installed(package: str) -> bool:
-    """Whether a package is installed. Both packages share the module `flash_attn`, which says nothing by itself."""
+    """Whether a package is installed. The module `flash_attn` does not tell: both packages have it."""
     try:
         metadata.version(package)
     except metadata.PackageNotFoundError:
