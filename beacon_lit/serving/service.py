@@ -101,7 +101,10 @@ class Service:
             yield len(reading.ids)
 
     def in_background(self, work: Callable[[], T]) -> Generator[int, None, T]:
-        """Do work on files in the thread `files`, and pause until it is done. A job that ends before takes it back."""
+        """Do work on files in the thread `files`, and pause until it is done.
+
+        Work that has not begun when the job is closed is cancelled; work that has begun goes on to its end.
+        """
         future = self.files.submit(work)
         try:
             while not wait([future], _PAUSE).done:

@@ -139,10 +139,10 @@ class Worker:
         self.decoding.clear()
 
     def _turn(self) -> None:
-        """Do a chunk of one job's work, of each job in turn, and write a token of every answer."""
-        for job in list(self._reading)[:1]:
-            chunks = self._reading.pop(job)
-            self._reading[job] = chunks  # now the last in the order
+        """Do a chunk of the work of one job, taking jobs in turns, and write a token of every answer."""
+        if self._reading:
+            job = next(iter(self._reading))
+            self._reading[job] = self._reading.pop(job)  # now the last in the order
             self._advance(job)
         if self._rows:
             self._decode()
