@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from beacon_lit.arch.flops import forward_flops
+from beacon_lit.arch.inference.decode_static import StaticDecoding
 from benchmarks import figures, inference, reading
 from benchmarks.decoding import next_batch, text_before, timings, weight_bytes
 from benchmarks.device import OUT_OF_MEMORY, attempt, is_out_of_memory
@@ -86,8 +87,18 @@ def test_the_command_measures_decoding(everything, lm):
         assert row["floor_ms"] == pytest.approx(weights["median_ms"] * read / weights["weights_gib"])
         assert row["of_floor"] == row["median_ms"] / row["floor_ms"]
         assert len(row["steps_ms"]) == 100 and 0 < row["median_ms"] <= row["worst_ms"]
-    assert beacons["border_ms"] > beacons["median_ms"] and dense["border_ms"] is None
+    assert beacons["border_ms"] == pytest.approx(beacons["steps_ms"][50], abs=1e-3) and dense["border_ms"] is None
     assert weights["weights_gib"] * 2**30 == weight_bytes(lm) and weights["median_ms"] > 0
+
+
+def test_the_step_at_a_border_is_the_one_that_closes_a_window(lm, monkeypatch):
+    steps, closing = [], []
+    step, close = StaticDecoding.step, StaticDecoding._close
+    monkeypatch.setattr(StaticDecoding, "step", lambda self, ids: steps.append(1) or step(self, ids))
+    monkeypatch.setattr(StaticDecoding, "_close", lambda self, rows: closing.append(len(steps)) or close(self, rows))
+    ids, beacons = text_before(lm, 512, 20, CPU), Beacons(lm)
+    beacons.generate(ids, beacons.read(ids[:, :-1]), 40)
+    assert (len(steps), closing) == (39, [20])  # the first token is read with the prompt, by a call
 
 
 def test_the_command_measures_batches(everything):
