@@ -1,5 +1,9 @@
 """Quantise a random backbone with torchao, after the model is built."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from torch import nn
 
 from beacon_lit import BeaconLM
@@ -19,13 +23,13 @@ def quantize(lm: BeaconLM, method: str) -> None:
     """
     from torchao import quantization as ao
 
-    configs = {
-        "int8": ao.Int8WeightOnlyConfig(),
-        "int4": ao.Int4WeightOnlyConfig(int4_packing_format="tile_packed_to_4d"),
-        "float8": ao.Float8WeightOnlyConfig(),
-        "float8_dynamic": ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
+    configs: dict[str, Callable[..., Any]] = {
+        "int8": ao.Int8WeightOnlyConfig,
+        "int4": partial(ao.Int4WeightOnlyConfig, int4_packing_format="tile_packed_to_4d"),
+        "float8": ao.Float8WeightOnlyConfig,
+        "float8_dynamic": partial(ao.Float8DynamicActivationFloat8WeightConfig, granularity=ao.PerRow()),
     }
-    ao.quantize_(lm, configs[method], _in_layers)
+    ao.quantize_(lm, configs[method](set_inductor_config=False), _in_layers)
 
 
 def _in_layers(module: nn.Module, name: str) -> bool:

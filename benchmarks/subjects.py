@@ -157,7 +157,7 @@ def random_ids(lm: BeaconLM, length: int, device: torch.device) -> Tensor:
 
 
 class Clock(StoppingCriteria):
-    """Record the time of each token, without ever stopping the generation."""
+    """Record when the host knows each token, without ever stopping the generation."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -174,7 +174,7 @@ class Clock(StoppingCriteria):
 
     def _now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
         return time.perf_counter()
 
 

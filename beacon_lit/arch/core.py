@@ -18,12 +18,11 @@ from beacon_lit.arch.config import MLP_PROJECTIONS, BeaconConfig
 from beacon_lit.arch.nn import own_maps
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.decoder import Decoder, RunLayer, run_layer
-from beacon_lit.arch.nn.fuse import compile_pointwise
+from beacon_lit.arch.nn.fuse import compile_pointwise, compiled_step
 from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
-from beacon_lit.arch.nn.packed import is_packed
 from beacon_lit.arch.nn.rope import Rope, positions
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.nn.windows import Operations, Ropes, WindowStep
@@ -159,9 +158,7 @@ class BeaconModel(PreTrainedModel):
         """
         compile_pointwise(self.model.layers, self.lm_head)
         self.operations = self.operations.compiled()
-        # Otherwise a product of one row with a packed weight would first write the weight's values to memory.
-        unpacks = any(map(is_packed, self.parameters()))
-        self.decode_layer = torch.compile(run_layer, options={"coordinate_descent_tuning": True} if unpacks else None)
+        self.decode_layer = compiled_step()
 
     def checkpoint_activations(self, layers: int | None = None) -> None:
         """Recompute the activations of the first `layers` layers (default: all) in the backward pass.

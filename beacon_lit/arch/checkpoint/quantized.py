@@ -1,6 +1,7 @@
 """Handle quantised backbones: keep beacons plain, tell which weights are packed, and dequantise projections."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,10 +61,14 @@ def sparing_beacons(config: Any) -> Any:
     """Return a copy of a `quantization_config` that leaves the head and the beacons' own maps plain.
 
     Only methods with `modules_to_not_convert` need this: they also pack subclasses of nn.Linear, such as own maps.
+    torchao's methods leave the process's settings of `torch.compile` alone, too: with those that they prefer, all that
+    is compiled is tuned, for minutes.
     """
     config = AutoQuantizationConfig.from_dict(config) if isinstance(config, dict) else copy.copy(config)
     if hasattr(config, "modules_to_not_convert"):
         config.modules_to_not_convert = [*(config.modules_to_not_convert or ()), "lm_head", _OWN_MAPS]
+    if hasattr(getattr(config, "quant_type", None), "set_inductor_config"):
+        config.quant_type = dataclasses.replace(config.quant_type, set_inductor_config=False)
     return config
 
 

@@ -5,8 +5,9 @@ Raw tokens do not see the beacons of their own window, so nothing that a row has
 Shape legend: C rows, w raw tokens of a window, K KV heads of a layer, H head dim.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +15,10 @@ from torch import Tensor
 from beacon_lit.arch.inference.moving import read_entries, write_entries
 from beacon_lit.arch.inference.static import Buffers
 from beacon_lit.arch.nn.selection import best
+from beacon_lit.arch.plan.rows import move
 from beacon_lit.arch.plan.state import RowState
+
+Write: TypeAlias = Callable[[], None]
 
 AT_ONCE = 2**27  # most numbers of the keys of windows that close at once, which bounds the memory that this takes
 
@@ -35,18 +39,23 @@ class Closing(NamedTuple):
     overlap: int
 
 
-def close_windows(stack: Buffers, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
-    """Close the full windows of some rows.
+def close_windows(
+    stack: Buffers, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]
+) -> Iterator[Write]:
+    """Compute what the full windows of some rows leave when they close, a few rows at a time.
 
     Args:
         stack: the buffers.
         rows: the rows.
-        before: the state of each row with the full window.
+        before: the state of each row with the full window, whatever its ids.
         after: the state of each row with an empty window behind that one.
+
+    Yields:
+        functions that write it to the buffers; until then the buffers are unchanged.
     """
     if stack.kind.reach is not None:
         for state in zip(rows, before, after, strict=True):
-            _slide(stack, *state)
+            yield partial(_slide, stack, *state)
         return
     alike: dict[Closing, list[tuple[int, int, int]]] = {}
     for row, was, now in zip(rows, before, after, strict=True):
@@ -58,10 +67,10 @@ def close_windows(stack: Buffers, rows: Sequence[int], before: Sequence[RowState
     for closing, found in alike.items():
         count = max(AT_ONCE // (closing.tokens * stack.keys[:, 0, :, 0].numel()), 1)
         for start in range(0, len(found), count):
-            _close(stack, closing, torch.tensor(found[start : start + count], device=stack.keys.device))
+            yield _close(stack, closing, move(torch.tensor(found[start : start + count]), stack.keys.device))
 
 
-def _close(stack: Buffers, closing: Closing, rows: Tensor) -> None:
+def _close(stack: Buffers, closing: Closing, rows: Tensor) -> Write:
     """Close windows in the same way; `rows` (C, 3): the row, and the places of its next memory slot and its window."""
     row, memory, first = rows.T[..., None]
     window, moving = torch.arange(closing.tokens, device=rows.device), stack.moving
@@ -74,10 +83,16 @@ def _close(stack: Buffers, closing: Closing, rows: Tensor) -> None:
         for shared, own in ((keys, own_keys), (values, own_values))
     )
     slots = memory + torch.arange(kept_keys.shape[1], device=rows.device)
-    write_entries(stack.keys, row, slots, stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys))
-    write_entries(stack.values, row, slots, kept_values)
-    for buffer, entries in zip(moving.buffers, (keys, own_keys, own_values), strict=True):
-        write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], entries[:, tail])
+    kept_keys = stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys)
+    overlap = [entries[:, tail].clone() for entries in (keys, own_keys, own_values)]  # whose windows are freed
+
+    def write() -> None:
+        write_entries(stack.keys, row, slots, kept_keys)
+        write_entries(stack.values, row, slots, kept_values)
+        for buffer, entries in zip(moving.buffers, overlap, strict=True):
+            write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], entries)
+
+    return write
 
 
 def _select(keys: Tensor, closing: Closing) -> Tensor:

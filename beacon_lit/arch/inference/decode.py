@@ -41,6 +41,7 @@ class Decoding:
             serves all further windows; or None, the policy.
         totals: raw tokens that each row will have, for policies that plan ahead.
         finished: records rows that have ended; these read nothing more.
+        greedy: whether the next tokens are likely to be those of the greatest logits.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Decoding:
         ratios: PerRow,
         totals: Sequence[int] | None,
         finished: Finished | None,
+        greedy: bool = False,
     ) -> None:
-        self.lm, self.ratios, self.totals, self.finished = lm, ratios, totals, finished
+        self.lm, self.ratios, self.totals, self.finished, self.greedy = lm, ratios, totals, finished, greedy
         self._start(cache)
 
     def _start(self, cache: BeaconCache) -> None:

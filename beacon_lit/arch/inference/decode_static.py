@@ -1,9 +1,11 @@
 """Decode in static buffers, on a GPU as a CUDA graph."""
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +14,8 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.quantized import synchronises
 from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
-from beacon_lit.arch.inference.closing import close_windows
+from beacon_lit.arch.inference.ahead import Ahead
+from beacon_lit.arch.inference.closing import Write, close_windows
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
 from beacon_lit.arch.inference.static import Buffers, with_room
@@ -22,11 +25,21 @@ from beacon_lit.arch.plan.state import RowState
 EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
 
 
+class Closed(NamedTuple):
+    """How the windows of some rows close: the rows' states, without ids, and what writes to the buffers."""
+
+    rows: Sequence[int]
+    before: Sequence[RowState]
+    after: Sequence[RowState]
+    writes: Iterable[Write]
+
+
 class StaticDecoding(Decoding):
     """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
 
-    On a GPU a step is a CUDA graph if `can_capture`. Where beacons are selected, windows close in the buffers before a
-    step. Otherwise a row whose window closes goes through a call from cache to cache.
+    On a GPU a step is a CUDA graph if `can_capture`, and greedy decoding begins the next one at once (`ahead`). Where
+    beacons are selected, windows close in the buffers before a step. Otherwise a row whose window closes goes through a
+    call from cache to cache.
     """
 
     def _start(self, cache: BeaconCache) -> None:
@@ -45,6 +58,10 @@ class StaticDecoding(Decoding):
         self.graph: torch.cuda.CUDAGraph | None = None
         self.captures = like.is_cuda and can_capture(lm)
         self.warm = 0
+        self.ahead = Ahead(like.device) if self.greedy else None
+        self.closed: Closed | None = None
+        if self.ahead is not None:
+            weakref.finalize(self, self.ahead.synchronize)  # before the memory that a step uses is free
         for row in range(batch):
             self._load(row, cache, row)
 
@@ -53,13 +70,22 @@ class StaticDecoding(Decoding):
         rows = self._running(len(ids))
         if not rows:
             return self._no_logits(ids)
-        closing = [row for row in rows if self._open(row) == self.states[row].capacity]
+        if self.ahead is not None and self.ahead.take(ids[:, 0], rows):
+            self._count(rows)
+            logits = self.logits[:, None]
+        else:
+            logits = self._step(ids, rows)
+        return self._begin(rows, logits)
+
+    def _step(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
+        """Read one token in each of some rows: (B, 1) ids -> (B, 1, V) logits."""
+        closing = self._closing(rows)
         if closing and self.about.selects:
             self._close(closing)
             closing = []
         going_on = [row for row in rows if row not in closing]
         self._check_positions(going_on)
-        logits = self._advance(ids, going_on)[:, None] if going_on else None
+        logits = self._advance(ids[:, 0], going_on)[:, None] if going_on else None
         for start in range(0, len(closing), CHUNK_WINDOWS):
             group = closing[start : start + CHUNK_WINDOWS]
             hidden, after = self._read(ids, group, self._value(group))
@@ -72,18 +98,22 @@ class StaticDecoding(Decoding):
 
     def cache(self) -> BeaconCache:
         """See `Decoding.cache`."""
+        self._end()
         return self._value(range(len(self.states)))
 
     def cache_of(self, row: int) -> BeaconCache:
         """See `Decoding.cache_of`."""
+        self._end()
         return self._value([row])
 
     def replace(self, row: int, cache: BeaconCache) -> None:
         """See `Decoding.replace`."""
+        self._end()
         self._load(row, cache, 0)
 
     def reorder(self, rows: Tensor) -> None:
         """See `Decoding.reorder`."""
+        self._end()
         for stack in self.stacks:
             stack.reorder(rows)
         for buffer in (self.hidden, self.ids):
@@ -97,19 +127,30 @@ class StaticDecoding(Decoding):
         """Return the number of tokens in the row's open window."""
         return len(self.states[row].open_ids) + self.unlisted[row]
 
+    def _closing(self, rows: Sequence[int]) -> list[int]:
+        """Return those of some rows whose window closes with the next token."""
+        return [row for row in rows if self._open(row) == self.states[row].capacity]
+
     def _close(self, rows: Sequence[int]) -> None:
         """Close the windows of some rows in the buffers, as the call that reads each row's next token would."""
-        before = [self._state(row) for row in rows]
-        call = self._plan(rows, replace(self.about, rows=tuple(before)))
-        read = call.advance([[0]] * len(rows), self.lm.beacon)  # whatever the next token is
-        after = [replace(state, seen_tokens=state.seen_tokens - 1, open_ids=(), window_slots=0) for state in read]
-        for row, was, now in zip(rows, before, after, strict=True):
+        closed = self.closed if self.closed is not None and self.closed.rows == rows else self._closed(rows)
+        self._end()
+        for row, was, now in zip(rows, closed.before, closed.after, strict=True):
             self._make_room(now)
             self.hidden[row, 0] = self.hidden[row, len(was.open_ids)]
             self.states[row], self.unlisted[row] = now, 0
-        for stack in self.stacks:
-            close_windows(stack, rows, before, after)
-        self._use_ratios(rows, before, after)
+        for write in closed.writes:
+            write()
+        self._use_ratios(rows, closed.before, closed.after)
+
+    def _closed(self, rows: Sequence[int]) -> "Closed":
+        """Plan how the windows of some rows close."""
+        before = [self._counts(row) for row in rows]
+        call = self._plan(rows, replace(self.about, rows=tuple(before)))
+        read = call.advance([[0]] * len(rows), self.lm.beacon)  # whatever the next token is
+        after = [replace(state, seen_tokens=state.seen_tokens - 1, open_ids=(), window_slots=0) for state in read]
+        writes = chain.from_iterable(close_windows(stack, rows, before, after) for stack in self.stacks)
+        return Closed(rows, before, after, writes)
 
     def _make_room(self, state: RowState) -> None:
         for stack in self.stacks:
@@ -118,34 +159,82 @@ class StaticDecoding(Decoding):
                 self.graph = None
 
     def _check_positions(self, rows: Sequence[int]) -> None:
+        row = self._full(rows)
+        if row is not None:
+            raise ValueError(
+                f"row {row} needs more than the backbone's {self.lm.positions} position slots "
+                f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
+                f"allowed: fewer tokens, or larger ratios"
+            )
+
+    def _full(self, rows: Sequence[int]) -> int | None:
+        """Return the first of some rows that has no position left; None: all have one."""
         for row in rows:
             used = (stack.used(self.states[row]) for stack in self.stacks if stack.kind.reach is None)
             if max(used) + self.unlisted[row] >= self.lm.positions:
-                raise ValueError(
-                    f"row {row} needs more than the backbone's {self.lm.positions} position slots "
-                    f"(max_position_embeddings) after {self.states[row].seen_tokens + self.unlisted[row]} tokens; "
-                    f"allowed: fewer tokens, or larger ratios"
-                )
+                return row
+        return None
+
+    def _begin(self, rows: Sequence[int], logits: Tensor) -> Tensor:
+        """Begin the next step of some rows with the likeliest tokens after (B, 1, V) logits, and return the logits.
+
+        If windows close first, what they leave is computed. Nothing is written, since no further token may come.
+        """
+        ready = self.graph is not None or not self.hidden.is_cuda
+        if self.ahead is None or self.ahead.wrong or not ready or self._full(rows) is not None:
+            return logits
+        if closing := self._closing(rows):
+            if self.about.selects:
+                with self.ahead.beside():
+                    closed = self._closed(closing)
+                    self.closed = closed._replace(writes=list(closed.writes))
+            return logits
+        logits = logits.clone()  # the step writes its own in the same place
+        ids = logits[:, 0].argmax(-1)
+        self._place(ids, rows)
+        with self.ahead.beside(ids):
+            self._launch()
+        return logits
+
+    def _end(self) -> None:
+        """Forget what has begun: what a step wrote will be overwritten."""
+        self.closed = None
+        if self.ahead is not None:
+            self.ahead.end()
 
     def _advance(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
-        """Read one token per row: (B, 1) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
+        """Read one token per row: (B,) ids -> (B, V) logits. Rows that are not in `rows` write to scratch."""
+        self._place(ids, rows)
+        self._launch()
+        self._count(rows)
+        return self.logits
+
+    def _place(self, ids: Tensor, rows: Sequence[int]) -> None:
+        """Set the tokens of a step, and where it writes."""
         scratch = [*(stack.slots - 1 for stack in self.stacks), self.ids.shape[1] - 1]
         columns = [scratch] * len(ids)
         for row in rows:
             used = (stack.used(self.states[row]) + self.unlisted[row] for stack in self.stacks)
             columns[row] = [*used, self._open(row)]
-            self.unlisted[row] += 1
         places = torch.tensor(columns).T.contiguous()
         self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
         idle = self.places[-1] == self.ids.shape[1] - 1
-        self.new_ids.copy_(ids[:, 0].masked_fill(idle, 0))  # the padding id may be outside the vocabulary
+        self.new_ids.copy_(ids.masked_fill(idle, 0))  # the padding id may be outside the vocabulary
+
+    def _count(self, rows: Sequence[int]) -> None:
+        """Count one more token in each of some rows."""
+        for row in rows:
+            self.unlisted[row] += 1
+
+    def _launch(self) -> None:
+        """Run a step; `logits` will hold its result."""
         if not self.captures or self.warm < EAGER_STEPS:
             self.warm += 1
-            return self._run()
+            self.logits = self._run()
+            return
         if self.graph is None:
             self.graph = self._capture()
         self.graph.replay()
-        return self.logits
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Capture a step. `torch.cuda.graph` would free cached memory, which the next closing window needs."""
@@ -195,13 +284,17 @@ class StaticDecoding(Decoding):
         return replace(self.about, rows=states, layers=layers, hidden=torch.cat(hidden))
 
     def _state(self, row: int) -> RowState:
+        counts, listed = self._counts(row), len(self.states[row].open_ids)
+        ids = self.ids[row, listed : len(counts.open_ids)].tolist()
+        return replace(counts, open_ids=(*counts.open_ids[:listed], *ids))
+
+    def _counts(self, row: int) -> RowState:
+        """Return the state of a row, with zeros for ids that are not listed, which the host does not wait for."""
         state, count = self.states[row], self.unlisted[row]
-        listed = len(state.open_ids)
-        ids = tuple(self.ids[row, listed : listed + count].tolist())
         return replace(
             state,
             seen_tokens=state.seen_tokens + count,
-            open_ids=state.open_ids + ids,
+            open_ids=state.open_ids + (0,) * count,
             window_slots=state.window_slots + count,
         )
 
@@ -221,10 +314,11 @@ def start_decoding(
     ratios: PerRow,
     totals: Sequence[int] | None,
     finished: Finished | None,
+    greedy: bool = False,
 ) -> Decoding:
     """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
     engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
-    return engine(lm, cache, ratios, totals, finished)
+    return engine(lm, cache, ratios, totals, finished, greedy and cache.hidden.is_cuda)
 
 
 def _on(like: Tensor, rows: Sequence[int]) -> Tensor:

@@ -109,7 +109,8 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
             per_row = [row for row in per_row for _ in range(copies)]
         ends = None if ends is None else [end for end in ends for _ in range(copies)]
         out.logits = out.logits.repeat_interleave(copies, 0)
-        out.cache = start_decoding(self, after, per_row, ends, model_kwargs.get("finished"))
+        greedy = not generation_config.do_sample and generation_config.num_beams == 1
+        out.cache = start_decoding(self, after, per_row, ends, model_kwargs.get("finished"), greedy)
         return out
 
     def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:

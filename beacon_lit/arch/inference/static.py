@@ -20,6 +20,11 @@ from beacon_lit.arch.nn.rope import Rope, rotated_layers
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
 
+try:
+    from beacon_lit.arch.nn import flash_decoding
+except ImportError:  # no Triton, where torch is for CPUs
+    flash_decoding = None  # type: ignore[assignment]
+
 CHUNK = 512  # places that one product over values sums; S is a multiple
 
 
@@ -63,7 +68,7 @@ class StaticStep:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Attend with one query per row, in matrix products that spread over the slots.
+    """Attend with one query per row: half precision on a GPU by FlashDecoding, else in products that spread over slots.
 
     Args:
         q: (B, N, H).
@@ -71,6 +76,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tenso
         bias: (B, 1, S), added to the scaled scores; its dtype is the dtype of the computation.
         scale: scale of the scores.
     """
+    if k.is_cuda and k.dtype in (torch.bfloat16, torch.float16) and flash_decoding is not None:
+        return flash_decoding.attend(q, k, v, bias, scale)
     batch, heads, _, dim = k.shape
     q = q.unflatten(1, (heads, -1)).flatten(0, 1)  # (B K, group, H)
     scores = _product(q, k.flatten(0, 1).transpose(1, 2), bias.dtype).unflatten(0, (batch, heads))

@@ -1,8 +1,11 @@
-"""Fuse pointwise operations with `torch.compile`: norms, MLPs, rotations and the loss."""
+"""Fuse operations with `torch.compile`: norms, MLPs, rotations, the loss, and a layer's step of decoding."""
+
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from beacon_lit.arch.nn.decoder import DecoderLayers
+from beacon_lit.arch.nn.decoder import DecoderLayers, RunLayer, run_layer
 from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
 
 
@@ -16,3 +19,27 @@ def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
                 module.compile(dynamic=True)
     head.compute = torch.compile(loss_and_slope, dynamic=True)
     head.diverge = torch.compile(divergence_and_slope, dynamic=True)
+
+
+def compiled_step() -> RunLayer:
+    """Return `run_layer`, compiled whole, for decoding.
+
+    With one row a product with a weight is a sum over the weight's columns, which takes in what comes before and after
+    it, and other sums over the same row. Such kernels are tuned on the card, and reach its copy rate.
+    """
+    return torch.compile(run_layer, backend=_tuned)
+
+
+def _tuned(graph: Any, inputs: Any) -> Any:
+    from torch._inductor.compile_fx import compile_fx  # takes a second
+    from torch._inductor.decomposition import select_decomp_table
+
+    operations = {**select_decomp_table(), torch.ops.aten.addmm.default: row_by_matrix}
+    return compile_fx(graph, inputs, config_patches={"coordinate_descent_tuning": True}, decompositions=operations)
+
+
+def row_by_matrix(bias: Tensor, row: Tensor, matrix: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Write (out,) + (1, in) x (in, out) on a GPU as a sum, as coordinate-descent tuning does without a bias."""
+    if row.shape[0] != 1 or not row.is_cuda or (beta, alpha) != (1, 1):
+        return NotImplemented
+    return ((row.float()[:, :, None] * matrix.float()).sum(1) + bias.float()).to(row.dtype)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor import config as inductor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchao.kernel.intmm import safe_int_mm
 from torchao.quantization import (
@@ -131,13 +132,15 @@ def test_one_graph_without_breaks_for_all_layers(method: Any, beacon: BeaconConf
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
-@pytest.mark.parametrize("packs", [True, False])
-def test_packed_weights_are_unpacked_within_the_product(packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = quantized(Int8WeightOnlyConfig()) if packs else tiny("qwen2", beacon=SELECT)
-    asked: list[Any] = []
-    monkeypatch.setattr(torch, "compile", lambda function, options=None, **_: asked.append(options) or function)
-    lm.compile_pointwise()
-    assert asked[-1] == ({"coordinate_descent_tuning": True} if packs else None)
+def test_loading_leaves_the_settings_of_compilation_alone(tmp_path: Path) -> None:
+    """With those that torchao prefers, all that is compiled would be tuned for minutes."""
+    save_backbone(tmp_path)
+    before, method = inductor.save_config(), Int8WeightOnlyConfig()
+    BeaconLM.from_pretrained(tmp_path, beacon=SELECT, quantization_config=TorchAoConfig(method))
+    assert inductor.save_config() == before and method.set_inductor_config
+    with inductor.patch():  # a negative control
+        quantize_(tiny("qwen2", beacon=SELECT), method, lambda module, name: name.endswith("down_proj"))
+        assert inductor.save_config() != before
 
 
 # On a GPU
