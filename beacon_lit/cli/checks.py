@@ -1,12 +1,13 @@
 """Refuse settings that do not fit together, before anything slow happens."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from beacon_lit import BeaconLM
 from beacon_lit.arch import longest
@@ -15,6 +16,8 @@ from beacon_lit.checks import check_writable
 from beacon_lit.objectives import Objective
 from beacon_lit.runs import FIXED
 from beacon_lit.tuning import Tuning
+
+log = logging.getLogger(__name__)
 
 
 def check_started(processes: int, prefix: str = "") -> None:
@@ -219,6 +222,19 @@ def check_optimizer(optimizer: Callable, schedule: Callable | None, steps: int) 
         }
         settings = [f"{group}.{name}={value}" for group, values in given.items() for name, value in values.items()]
         raise ValueError(f"optimizer or schedule: {error}; given: {', '.join(settings)}") from error
+
+
+def leave_out_unchosen(cfg: DictConfig, *groups: str) -> None:
+    """Leave out settings of members that a group does not have, and say so.
+
+    An experiment changes settings of its own tasks, of which `task=[perplexity]` on the command line keeps one.
+    """
+    for group in groups:
+        for name, node in members(cfg.get(group)).items():
+            if isinstance(node, DictConfig) and "_target_" not in node:
+                log.info(f"{group}.{name} is left out, though it has settings here: {group}=[...] does not choose it")
+                with open_dict(cfg):
+                    del cfg[group][name]
 
 
 def members(group: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from beacon_lit.cli.checks import (
     check_start,
     check_started,
     check_validation,
+    leave_out_unchosen,
     members,
 )
 from beacon_lit.cli.command import command
@@ -101,6 +102,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
 def _check(cfg: DictConfig) -> None:
     """Refuse wrong settings before anything is loaded, and set links and folders to the files that they stand for."""
+    leave_out_unchosen(cfg, "task", "callbacks", "logger")
     if cfg.init_from is not None and cfg.resume is not None:
         raise ValueError(f"init_from={cfg.init_from} is not allowed with resume={cfg.resume}; allowed: one of them")
     if cfg.resume is not None:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.cli import resolvers
-from beacon_lit.cli.checks import check_accelerator, check_optimizer, check_trained, members
+from beacon_lit.cli.checks import check_accelerator, check_optimizer, check_trained, leave_out_unchosen, members
 from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.cli.generate import adaptive, generate
 from beacon_lit.cli.train import train
@@ -212,3 +212,23 @@ def test_generate_refuses_before_it_loads_a_model(
     given = [override.format(chat=tmp_path / "chat", tmp=tmp_path, text=inputs[1]) for override in overrides]
     with pytest.raises(ValueError, match=message):
         generate(composed("generate", "model=tiny", "questions=[Who?]", f"run_folder={tmp_path}/run", *given))
+
+
+def test_settings_of_tasks_that_are_not_chosen_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """An experiment's settings of three tasks, one of which the command line chooses."""
+    cfg = composed("train", "experiment=qwen2_5_coder", "task=[passkey]", "run_folder=x")
+    with caplog.at_level("INFO", "beacon_lit"):
+        leave_out_unchosen(cfg, "task", "callbacks", "logger")
+    assert list(cfg.task) == ["passkey"] and cfg.task.passkey.samples == 4
+    found = [line.split()[0] for line in caplog.messages]
+    assert found == ["task.perplexity", "task.answer_loss"]
+    caplog.clear()
+    leave_out_unchosen(cfg, "task", "callbacks", "logger")
+    assert not caplog.messages
+
+
+def test_training_on_one_task_of_an_experiment(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    overrides = small_run(*inputs, tmp_path)
+    overrides = [each for each in overrides if "passkey" not in each]
+    cfg = composed("train", *overrides, "task=[perplexity]", "+task.passkey.samples=3", "+callbacks.best.monitor=x")
+    assert not any("passkey" in name for name in train(cfg))
