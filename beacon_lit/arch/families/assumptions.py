@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
-from beacon_lit.arch.checkpoint.backbone import CAPS
+from beacon_lit.arch.core import ATTENTION_CAP
 from beacon_lit.arch.nn.fused import part
 
 _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")  # names of the field in configs
@@ -49,9 +49,6 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
         yield f"its rope_parameters have a setting {name}"
     if getattr(config, "clip_qkv", None):
         yield f"clip_qkv={config.clip_qkv} clips queries, keys and values, which nothing here does"
-    for name in CAPS:
-        if getattr(config, name, None):
-            yield f"{name}={getattr(config, name)} caps logits, which the attention kernels do not"
     for name in _SIZES:
         if getattr(config, name, None) is None:
             yield f"its config has no {name}"
@@ -82,7 +79,8 @@ def _broken_by_layer(layer: nn.Module, config: Any) -> Iterator[str]:
     if attention is None or not hasattr(layer, "mlp"):
         yield f"a layer ({type(layer).__name__}) has no self_attn and mlp"
         return
-    for name in ("head_dim", "scaling", "layer_idx"):
+    cap = getattr(config, ATTENTION_CAP, None)
+    for name in ("head_dim", "scaling", "layer_idx", *(() if cap is None else (ATTENTION_CAP,))):
         if not hasattr(attention, name):
             yield f"its attention ({type(attention).__name__}) has no {name}"
             return
