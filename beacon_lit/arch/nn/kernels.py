@@ -20,6 +20,7 @@ from beacon_lit.arch.nn.logits import soft_cap
 from beacon_lit.arch.placements import find_placement
 from beacon_lit.arch.plan.layout import Layout
 
+
 class Kernel(Protocol):
     """A kernel, see above."""
 
@@ -28,9 +29,7 @@ class Kernel(Protocol):
     ) -> Tensor: ...
 
 
-def flash_attn(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, cap: float | None = None
-) -> Tensor:
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, cap: float | None = None) -> Tensor:
     """Run FlashAttention-2 from the package flash-attn. CUDA, bf16 or fp16."""
     from flash_attn import flash_attn_varlen_func
 
@@ -39,9 +38,7 @@ def flash_attn(
     return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True, softcap=cap or 0.0, **band)
 
 
-def flash_attn_4(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, cap: float | None = None
-) -> Tensor:
+def flash_attn_4(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, cap: float | None = None) -> Tensor:
     """Run FlashAttention-4 from the package flash-attn-4. CUDA with compute capability 9 or more, bf16 or fp16."""
     flash_attn_varlen_func = _cute()
     lengths = {"cu_seqlens_q": layout.cu_q, "cu_seqlens_k": layout.cu_k}

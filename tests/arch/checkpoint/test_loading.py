@@ -249,7 +249,7 @@ def test_another_architecture_is_refused_before_weights_are_read(
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2)
     config.save_pretrained(tmp_path)
     no_weights(monkeypatch)
-    message = r"model_type='gpt2' is not supported.*allowed: gemma3_text, granite, llama, mistral, .*smollm3"
+    message = r"model_type='gpt2' is not supported.*allowed: gemma2, gemma3_text, granite, llama, mistral, .*smollm3"
     with pytest.raises(ValueError, match=message):
         BeaconLM.from_pretrained(str(tmp_path), BEACON)
     with pytest.raises(ValueError, match=message):
