@@ -1,8 +1,8 @@
 """Variable-length attention in four kernels with one contract.
 
 Every kernel takes q (P, N, H), k and v (S, K, H) in window order, N a multiple of K (grouped queries), a `Layout`, the
-factor of scores, and their soft cap or None (see `nn.logits`), and returns (P, N, H). Query i of a window's T sees the first `keys - T + 1 + i` of the window's keys, or the last
-`reach` of these in layers with a sliding window.
+factor of scores, and their soft cap or None (see `nn.logits`), and returns (P, N, H). Query i of a window's T sees the
+first `keys - T + 1 + i` of the window's keys, or the last `reach` of these in layers with a sliding window.
 """
 
 import inspect
@@ -49,7 +49,11 @@ def flash_attn_4(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, 
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, cap: float | None = None) -> Tensor:
-    """Run the same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11), without a cap. CUDA, bf16 or fp16."""
+    """Run the same kernel from torch (`torch.nn.attention.varlen`, torch >= 2.11). CUDA, bf16 or fp16.
+
+    Raises:
+        ValueError: a cap, which the kernel does not have.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     _check_cap("varlen", cap)
@@ -177,9 +181,10 @@ def fastest(device: torch.device, cap: float | None = None) -> str:
     flash_attn_4 is for compute capability 9 alone, since later GPUs have no gradients for all head sizes, and sdpa
     stands in for varlen.
     """
-    capability = torch.cuda.get_device_capability(device)[0]
-    if _installed("flash-attn-4") and (capability >= 9 if cap is None else capability == 9):
-        return "flash_attn_4"
+    if _installed("flash-attn-4"):
+        capability = torch.cuda.get_device_capability(device)[0]
+        if capability == 9 or (capability > 9 and cap is None):
+            return "flash_attn_4"
     if _installed("flash-attn"):
         return "flash_attn"
     return "varlen" if cap is None else "sdpa"
