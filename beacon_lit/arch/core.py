@@ -87,7 +87,7 @@ class BeaconModel(PreTrainedModel):
         self.model.beacon_embed_tokens = nn.Embedding(
             1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
         )
-        LossHead.install(self.lm_head, self.logit_scale)
+        LossHead.install(self.lm_head, self.head_scale)
         self.freeze()
 
     @classmethod
@@ -150,7 +150,7 @@ class BeaconModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
         super().set_output_embeddings(new_embeddings)
-        LossHead.install(self.lm_head, self.logit_scale)
+        LossHead.install(self.lm_head, self.head_scale)
 
     def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
         """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
@@ -199,7 +199,7 @@ class BeaconModel(PreTrainedModel):
         return any(hasattr(module, "num_experts") for module in self.model.modules())  # type: ignore[attr-defined]
 
     @property
-    def logit_scale(self) -> LogitScale:
+    def head_scale(self) -> LogitScale:
         """What makes the head's output logits, for families that divide it (Granite) or cap it (Gemma 2)."""
         return LogitScale(cap=getattr(self.config, FINAL_CAP, None))
 
@@ -208,8 +208,12 @@ class BeaconModel(PreTrainedModel):
         return embedded
 
     def scale_beacons(self, embedded: Tensor) -> Tensor:
-        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D)."""
-        return embedded
+        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D).
+
+        The embedding of beacons starts from a token's, which is scaled when it is looked up.
+        """
+        scale = getattr(self.model.embed_tokens, "embed_scale", None)
+        return embedded if scale is None else embedded * scale.to(embedded.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of final hidden states: (..., D) -> (..., V)."""

@@ -65,7 +65,7 @@ def broken_by_model(model: Any) -> Iterator[str]:
         if not hasattr(decoder, name):
             yield f"its decoder has no module model.{name}"
             return
-    if type(decoder.embed_tokens) is not nn.Embedding:
+    if type(decoder.embed_tokens) is not nn.Embedding and not hasattr(decoder.embed_tokens, "embed_scale"):
         yield f"its embedding is a {type(decoder.embed_tokens).__name__}, which does more than look vectors up"
     if type(getattr(model, "lm_head", None)) is not nn.Linear:
         yield "its head is not a linear layer lm_head"

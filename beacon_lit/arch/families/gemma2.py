@@ -3,7 +3,6 @@
 The embedding module scales what it looks up.
 """
 
-from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PretrainedConfig
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention, Gemma2DecoderLayer
 
@@ -44,7 +43,3 @@ class BeaconGemma2ForCausalLM(BeaconLM, Gemma2ForCausalLM):
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
         """See `BeaconModel`."""
         return kinds_of(config.layer_types, config.sliding_window)
-
-    def scale_beacons(self, embedded: Tensor) -> Tensor:
-        """See `BeaconModel`. The embedding of beacons starts from a token's, which is scaled when it is looked up."""
-        return embedded * self.model.embed_tokens.embed_scale.to(embedded.dtype)  # type: ignore[operator]

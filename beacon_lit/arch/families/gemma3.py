@@ -50,10 +50,6 @@ class BeaconGemma3ForCausalLM(BeaconLM, Gemma3ForCausalLM):
         """See `BeaconModel`."""
         return kinds_of(config.layer_types, config.sliding_window)
 
-    def scale_beacons(self, embedded: Tensor) -> Tensor:
-        """See `BeaconModel`. The embedding of beacons starts from a token's, which is scaled when it is looked up."""
-        return embedded * self.model.embed_tokens.embed_scale.to(embedded.dtype)  # type: ignore[operator]
-
     def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:
         """See `BeaconModel`."""
         cos, sin = self.model.rotary_emb(like, slots[None], kind.layer_type)

@@ -36,7 +36,7 @@ class BeaconGraniteForCausalLM(BeaconLM, GraniteForCausalLM):
     layer_class = BeaconGraniteLayer
 
     @property
-    def logit_scale(self) -> LogitScale:
+    def head_scale(self) -> LogitScale:
         """See `BeaconModel`."""
         return LogitScale(self.config.logits_scaling)
 

@@ -74,10 +74,10 @@ class UnlistedModel(BeaconModel):
         return kinds_of(types, config.sliding_window)
 
     @property
-    def logit_scale(self) -> LogitScale:
+    def head_scale(self) -> LogitScale:
         """See `BeaconModel`. Cohere's models multiply logits by `logit_scale`, HyperCLOVAX by `logits_scaling`."""
         factors = (getattr(self.config, name, None) for name in ("logit_scale", "logits_scaling"))
-        return replace(super().logit_scale, divisor=1.0 / next(filter(None, factors), 1.0))
+        return replace(super().head_scale, divisor=1.0 / next(filter(None, factors), 1.0))
 
     def scale_embeddings(self, embedded: Tensor) -> Tensor:
         """See `BeaconModel`."""
