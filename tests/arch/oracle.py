@@ -166,7 +166,7 @@ def norms_of(layer: nn.Module) -> list[nn.Module]:
     """The norms before and after attention, before and after the MLP."""
     if hasattr(layer, "pre_feedforward_layernorm"):
         names = ("input", "post_attention", "pre_feedforward", "post_feedforward")
-        return [getattr(layer, f"{name}_layernorm", nn.Identity()) for name in names]  # VaultGemma has the first of each
+        return [getattr(layer, f"{name}_layernorm", nn.Identity()) for name in names]  # VaultGemma: not behind
     if hasattr(layer, "input_layernorm"):
         return [layer.input_layernorm, nn.Identity(), layer.post_attention_layernorm, nn.Identity()]
     return [nn.Identity(), layer.post_attention_layernorm, nn.Identity(), layer.post_feedforward_layernorm]
