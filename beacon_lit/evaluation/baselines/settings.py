@@ -77,7 +77,7 @@ class Kvpress:
         cap = getattr(peer.subject.lm.config, "attn_logit_softcapping", None)
         if self.methods and cap is not None:
             raise ValueError(
-                f"baselines={list(self.methods)} is not allowed with this backbone: attention to the kept keys does not "
+                f"baselines={list(self.methods)} is not allowed with this backbone: attention to kept keys does not "
                 f"cap scores, as attn_logit_softcapping={cap} asks for; allowed: baselines=[]"
             )
         memories = [mode for mode in modes if mode.uses_beacons]
