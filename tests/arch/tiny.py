@@ -136,6 +136,11 @@ def tiny(
     return lm.to(dtype).train()
 
 
+def attention_of(lm: BeaconLM) -> str:
+    """The kernel of `lm.dense`. By itself, transformers 5.17 runs Gemma 2 on sdpa, which ignores the cap."""
+    return lm.config._attn_implementation
+
+
 def tokens(*shape: int, seed: int = 0) -> Tensor:
     """Random token ids of this shape."""
     return torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import load_beacons
 from tests.arch.folders import BEACON, IDS, assert_same, edit_json, no_weights, save_backbone, trained, truncate
-from tests.arch.tiny import ALL, DENSE, FAMILIES, OTHERS, hf_config, tiny
+from tests.arch.tiny import ALL, DENSE, FAMILIES, OTHERS, attention_of, hf_config, tiny
 
 WEIGHTS, SETTINGS = "beacon.safetensors", "beacon_config.json"
 
@@ -35,7 +35,7 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
     lm = BeaconLM.from_pretrained(str(folder), BEACON, attn="sdpa")
     assert isinstance(lm, BeaconLM) and isinstance(lm, DENSE[family])
     assert lm.beacon == BEACON and lm.attn == "sdpa" and not lm.training
-    dense = DENSE[family].from_pretrained(folder)
+    dense = DENSE[family].from_pretrained(folder, attn_implementation=attention_of(lm))
     assert torch.equal(lm.dense(IDS).logits, dense(IDS).logits)
     assert torch.equal(lm(IDS[:, :8]).logits, dense(IDS[:, :8]).logits)
     for layer in lm.model.layers:

@@ -16,7 +16,7 @@ from beacon_lit.arch.nn.logits import LogitScale
 from beacon_lit.arch.plan.kinds import Memory, Sliding
 from beacon_lit.tuning import Full
 from tests.arch.test_one_pass import RATIOS, compare
-from tests.arch.tiny import OWN, SIZES, assert_close, tokens
+from tests.arch.tiny import OWN, SIZES, assert_close, attention_of, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2)
 MODELS = Path(__file__).parents[3] / "docs" / "models.md"
@@ -69,7 +69,8 @@ def loaded(kind: str, folder: Path, beacon: BeaconConfig = BEACON, **options: An
 @torch.no_grad()
 def test_it_works_as_a_listed_one_does(kind: str, tmp_path: Path) -> None:
     lm, ids = loaded(kind, tmp_path / "backbone"), tokens(2, 29)
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone").eval()
+    attention = attention_of(lm)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone", attn_implementation=attention).eval()
     assert not lm.listed and isinstance(lm, type(plain)) and not lm.training
     assert torch.equal(lm.dense(ids).logits, plain(ids).logits)
     assert torch.equal(lm(ids[:1, :8]).logits, plain(ids[:1, :8]).logits)
