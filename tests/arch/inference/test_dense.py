@@ -19,7 +19,6 @@ BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3, placement
 def plain(lm: BeaconLM, family: str, **values: Any) -> nn.Module:
     """The Hugging Face model with the same weights, on the sdpa kernel; with a cap, which that has not, eager."""
     attention = "eager" if family == "gemma2" else "sdpa"
-    assert attention_of(lm) == attention
     dense = DENSE[family]._from_config(hf_config(family, **values), attn_implementation=attention)
     weights = {name: value for name, value in lm.state_dict().items() if "beacon" not in name}
     dense.load_state_dict(weights, strict=True)
