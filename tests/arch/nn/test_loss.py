@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.nn import loss as loss_module
 from beacon_lit.arch.nn.logits import LogitScale
-from beacon_lit.arch.nn.loss import LossHead, loss_and_slope
+from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
 from tests.arch.tiny import VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
@@ -96,6 +97,27 @@ def test_loss_and_slope(count: int, seed: int, scale: LogitScale) -> None:
     torch.testing.assert_close(losses, expected.detach(), atol=1e-5, rtol=1e-5)
     (gradient,) = torch.autograd.grad(expected.sum(), output)
     torch.testing.assert_close(slope, gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_losses_are_compiled_once_for_any_length(scale: LogitScale) -> None:
+    """As `fuse` compiles them, without a break in the graph."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compute, diverge = (
+        torch.compile(loss, backend=counter, dynamic=True, fullgraph=True)
+        for loss in (loss_and_slope, divergence_and_slope)
+    )
+    for count in (3, 7, 20):
+        output, teacher = 5 * torch.randn(2, count, 11)
+        labels = tokens(count) % 11
+        for found, expected in (
+            (compute(output, labels, scale, True), loss_and_slope(output, labels, scale)),
+            (diverge(output, teacher, scale, 2.0, True), divergence_and_slope(output, teacher, scale, 2.0)),
+        ):
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a, b)
+    assert counter.frame_count == 2
 
 
 def test_a_cap_that_is_left_out_shows() -> None:
