@@ -330,6 +330,19 @@ def test_rope_scaling_comes_back_with_the_beacons(backbone: Path, tmp_path: Path
     assert not torch.equal(plain.eval()(IDS, ratios=2).logits, lm.eval()(IDS, ratios=2).logits)
 
 
+def test_caps_come_back_with_the_beacons(tmp_path: Path) -> None:
+    """As they were changed for training, whatever the backbone's folder says."""
+    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": 5.0}
+    lm = trained(save_backbone(tmp_path / "backbone", "gemma2"), **caps)
+    lm.save_pretrained(tmp_path / "beacons")
+    again = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    assert {name: getattr(again.config, name) for name in caps} == caps
+    assert_same(lm, again)
+    asked = BeaconLM.from_pretrained(str(tmp_path / "beacons"), attn_logit_softcapping=2.0)
+    assert asked.config.attn_logit_softcapping == 2.0 and asked.config.final_logit_softcapping == 5.0
+    assert not torch.equal(asked.eval()(IDS, ratios=2).logits, lm.eval()(IDS, ratios=2).logits)
+
+
 def test_load_beacons_refuses_another_backbone(backbone: Path, tmp_path: Path) -> None:
     trained(backbone).save_pretrained(tmp_path / "beacons")
     other = BeaconLM.from_pretrained(str(save_backbone(tmp_path / "other", seed=9)), BEACON)
