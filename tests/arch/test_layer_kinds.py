@@ -130,6 +130,15 @@ def test_the_cap_of_logits() -> None:
         BeaconLM.from_config(hf_config(FAMILY, attn_logit_softcapping=30.0), BEACON)
 
 
+@pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])
+@pytest.mark.parametrize("cap", [0.0, -2.0])
+def test_caps_that_are_none(name: str, cap: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}={cap} is not allowed; allowed: a number above 0, or null"):
+        BeaconLM.from_config(hf_config("gemma2", **{name: cap}), BEACON)
+    with pytest.raises(ValueError, match=f"{name}=30.0 is not allowed: transformers' models of this type do not cap"):
+        BeaconLM.from_config(hf_config("llama", **{name: 30.0}), BEACON)
+
+
 def test_attention_in_both_directions_is_refused() -> None:
     with pytest.raises(ValueError, match="use_bidirectional_attention=True is not allowed: beacons need causal"):
         BeaconLM.from_config(hf_config(FAMILY, use_bidirectional_attention=True), BEACON)
