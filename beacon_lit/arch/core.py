@@ -21,6 +21,7 @@ from beacon_lit.arch.nn.decoder import Decoder, RunLayer, run_layer
 from beacon_lit.arch.nn.fuse import compile_pointwise, compiled_step
 from beacon_lit.arch.nn.grouped import layer_steps
 from beacon_lit.arch.nn.layer import BeaconLayer
+from beacon_lit.arch.nn.logits import LogitScale
 from beacon_lit.arch.nn.loss import LossHead
 from beacon_lit.arch.nn.names import is_beacon
 from beacon_lit.arch.nn.rope import Rope, positions
@@ -35,6 +36,8 @@ from beacon_lit.arch.plan.rows import move
 from beacon_lit.arch.plan.windows import Row
 from beacon_lit.arch.ratios import Draw, Limits, Ratio, Ratios
 
+ATTENTION_CAP, FINAL_CAP = "attn_logit_softcapping", "final_logit_softcapping"  # settings of configs: soft caps
+
 
 class BeaconModel(PreTrainedModel):
     """A backbone with beacons that can run; caches, generation, checkpoints and losses build on this class.
@@ -42,6 +45,7 @@ class BeaconModel(PreTrainedModel):
     The class precedes a family's `...ForCausalLM` in the bases of a model class, and adds the beacons to its modules.
 
     Attributes:
+        caps: the settings of the config, `ATTENTION_CAP` and `FINAL_CAP`, by which the family caps logits.
         beacon: the `BeaconConfig`.
         attn: attention kernel: "auto" (the best available), "flash_attn_4", "flash_attn", "varlen" or "sdpa".
         draw: counter of the next training step's random ratios.
@@ -53,6 +57,7 @@ class BeaconModel(PreTrainedModel):
     attention_class: ClassVar[type[BeaconAttention]]
     layer_class: ClassVar[type[BeaconLayer]]
     listed: ClassVar[bool]
+    caps: ClassVar[tuple[str, ...]] = ()
 
     beacon: BeaconConfig
     attn: str
@@ -81,13 +86,23 @@ class BeaconModel(PreTrainedModel):
         self.model.beacon_embed_tokens = nn.Embedding(
             1, config.hidden_size, device=embedding.device, dtype=embedding.dtype
         )
-        LossHead.install(self.lm_head, self.logits_divisor)
+        LossHead.install(self.lm_head, self.head_scale)
         self.freeze()
 
     @classmethod
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
         """Return what each layer keeps of a text; default: memory in all layers."""
         return (Memory(),) * config.num_hidden_layers
+
+    def _sdpa_can_dispatch(self, is_init_check: bool = False) -> bool:
+        """Whether the plain model may run on sdpa, in which transformers drops the cap of scores without a word."""
+        cap = getattr(self.config, ATTENTION_CAP, None)
+        if cap is not None:
+            raise ValueError(
+                f"attn_implementation='sdpa' is not allowed: it has no soft cap, which {ATTENTION_CAP}={cap} needs; "
+                f"allowed: eager, flex_attention, flash_attention_2"
+            )
+        return super()._sdpa_can_dispatch(is_init_check)
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -134,7 +149,7 @@ class BeaconModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the language-model head, as `resize_token_embeddings` does; the new head also computes losses."""
         super().set_output_embeddings(new_embeddings)
-        LossHead.install(self.lm_head, self.logits_divisor)
+        LossHead.install(self.lm_head, self.head_scale)
 
     def resize_token_embeddings(self, *args: Any, **options: Any) -> nn.Module:
         """Change the size of the vocabulary; the backbone then has no name, since it is not the checkpoint's any more.
@@ -181,21 +196,25 @@ class BeaconModel(PreTrainedModel):
         return any(hasattr(module, "num_experts") for module in self.model.modules())  # type: ignore[attr-defined]
 
     @property
-    def logits_divisor(self) -> float:
-        """What the head's output is divided by, for families that scale logits (Granite)."""
-        return 1.0
+    def head_scale(self) -> LogitScale:
+        """What makes the head's output logits, for families that divide it (Granite) or cap it (Gemma 2)."""
+        return LogitScale(cap=getattr(self.config, FINAL_CAP, None))
 
     def scale_embeddings(self, embedded: Tensor) -> Tensor:
         """Scale the embeddings of tokens and beacons, if the family does so (Granite): (P, D) -> (P, D)."""
         return embedded
 
     def scale_beacons(self, embedded: Tensor) -> Tensor:
-        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D)."""
-        return embedded
+        """Scale the embeddings of beacons as the embedding module scales those of tokens (Gemma): (n, D) -> (n, D).
+
+        The embedding of beacons starts from a token's, which is scaled when it is looked up.
+        """
+        scale = getattr(self.model.embed_tokens, "embed_scale", None)
+        return embedded if scale is None else embedded * scale.to(embedded.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of final hidden states: (..., D) -> (..., V)."""
-        return self.lm_head.divided(self.lm_head(hidden))
+        return self.lm_head.scale.logits(self.lm_head(hidden))
 
     @property
     def positions(self) -> int:

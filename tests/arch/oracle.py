@@ -146,7 +146,13 @@ def run_window(
         x = x + factor * norms[1](attended)
         x = x + factor * norms[3](layer.mlp(norms[2](x)[None])[0])
         remember(lm, state, own[:raw], kept, ratio, start)
-    return F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight) / getattr(lm.config, "logits_scaling", 1.0)
+    logits = F.linear(lm.model.norm(x)[:raw], lm.lm_head.weight) / getattr(lm.config, "logits_scaling", 1.0)
+    return capped(logits, getattr(lm.config, "final_logit_softcapping", None))
+
+
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Gemma 2's soft cap."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 def embedding_multiplier(lm: BeaconLM) -> float:
@@ -160,7 +166,7 @@ def norms_of(layer: nn.Module) -> list[nn.Module]:
     """The norms before and after attention, before and after the MLP."""
     if hasattr(layer, "pre_feedforward_layernorm"):
         names = ("input", "post_attention", "pre_feedforward", "post_feedforward")
-        return [getattr(layer, f"{name}_layernorm") for name in names]
+        return [getattr(layer, f"{name}_layernorm", nn.Identity()) for name in names]  # VaultGemma: not behind
     if hasattr(layer, "input_layernorm"):
         return [layer.input_layernorm, nn.Identity(), layer.post_attention_layernorm, nn.Identity()]
     return [nn.Identity(), layer.post_attention_layernorm, nn.Identity(), layer.post_feedforward_layernorm]
@@ -193,7 +199,7 @@ def attend(
     q = normed(attention, "q", project(attention, "q", x, is_beacon))
     own = entries(attention, x, is_beacon)
     heads = []
-    scale = scale_of(lm, attention)
+    scale, cap = scale_of(lm, attention), getattr(lm.config, "attn_logit_softcapping", None)
     for head in range(q.shape[1]):
         group = head * len(state.memory) // q.shape[1]
         memory = state.memory[group]
@@ -204,7 +210,7 @@ def attend(
         rotated = rotate(lm, attention, keys[:, None], torch.cat([earlier, q_slots]))[:, 0]
         scores = rotate(lm, attention, q[:, head : head + 1], q_slots)[:, 0] @ rotated.T * scale
         sees = torch.cat([visible.new_ones(len(q), len(memory)), visible], 1)
-        heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values)
+        heads.append(capped(scores, cap).masked_fill(~sees, float("-inf")).softmax(-1) @ values)
     return project(attention, "o", torch.cat(heads, -1), is_beacon), own
 
 
@@ -226,6 +232,7 @@ def attend_text(lm: BeaconLM, attention: nn.Module, x: Tensor, tokens: list[Toke
     heads = []
     for head in range(q.shape[1]):
         scores = q[:, head] @ keys[:, head // group].T * scale_of(lm, attention)
+        scores = capped(scores, getattr(lm.config, "attn_logit_softcapping", None))
         heads.append(scores.masked_fill(~sees, float("-inf")).softmax(-1) @ values[:, head // group])
     return project(attention, "o", torch.cat(heads, -1), is_beacon)
 

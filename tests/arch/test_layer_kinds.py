@@ -122,10 +122,21 @@ def test_a_model_without_memory_is_refused() -> None:
         BeaconLM.from_config(hf_config(FAMILY, **kinds("s", 5)), BEACON)
 
 
+def test_the_cap_of_logits() -> None:
+    """Transformers' Gemma 3 caps logits, and ignores the setting of scores."""
+    lm, ids = tiny(FAMILY, BEACON, final_logit_softcapping=3.0).eval(), tokens(1, 8)
+    assert torch.equal(lm(ids).logits, lm.dense(ids).logits) and 2 < lm(ids).logits.abs().max() < 3
+    with pytest.raises(ValueError, match=r"attn_logit_softcapping=30.0 is not allowed: .* do not cap"):
+        BeaconLM.from_config(hf_config(FAMILY, attn_logit_softcapping=30.0), BEACON)
+
+
 @pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])
-def test_caps_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}=30.0 is not allowed: neither the attention kernels nor the loss"):
-        BeaconLM.from_config(hf_config(FAMILY, **{name: 30.0}), BEACON)
+@pytest.mark.parametrize("cap", [0.0, -2.0])
+def test_caps_that_are_none(name: str, cap: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}={cap} is not allowed; allowed: a number above 0, or null"):
+        BeaconLM.from_config(hf_config("gemma2", **{name: cap}), BEACON)
+    with pytest.raises(ValueError, match=f"{name}=30.0 is not allowed: transformers' models of this type do not cap"):
+        BeaconLM.from_config(hf_config("llama", **{name: 30.0}), BEACON)
 
 
 def test_attention_in_both_directions_is_refused() -> None:

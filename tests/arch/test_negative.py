@@ -9,7 +9,8 @@ from torch import Tensor
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch import core
-from beacon_lit.arch.nn import own_maps
+from beacon_lit.arch.nn import kernels, own_maps
+from beacon_lit.arch.nn.logits import LogitScale
 from beacon_lit.arch.plan.build import build_layout
 from beacon_lit.arch.plan.layout import Layout
 from tests.arch.oracle import oracle_logits
@@ -122,3 +123,25 @@ def test_beacons_on_the_backbones_projections_show(family: str) -> None:
         own_maps.initialize(layer.self_attn, lm.beacon.own_maps)
     found = (lm(ids, ratios=RATIOS).logits[0] - expected).abs().amax(-1)
     assert found[WINDOW : 2 * WINDOW].min() > 1e-3
+
+
+@torch.no_grad()
+def test_a_cap_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the scores in each kind of layers, and of the logits."""
+    lm, ids = tiny("gemma2", BEACON, dtype=torch.float64), tokens(1, 29)
+    expected = oracle_logits(lm, ids[0], RATIOS, "raw")
+
+    def worst() -> float:
+        return float((lm(ids, ratios=RATIOS).logits[0] - expected).abs().max())
+
+    assert worst() < 1e-9
+    for layer in lm.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+        assert worst() > 0.1
+        layer.self_attn.attn_logit_softcapping = 2.0
+    lm.lm_head.scale = LogitScale()
+    assert worst() > 0.1
+    lm.lm_head.scale = LogitScale(cap=3.0)
+    sdpa = kernels.sdpa
+    monkeypatch.setattr(kernels, "sdpa", lambda q, k, v, layout, scale, cap: sdpa(q, k, v, layout, scale))
+    assert worst() > 0.1

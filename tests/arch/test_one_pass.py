@@ -14,7 +14,7 @@ from torch import Tensor
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.cases import PLACEMENTS, Case, cases
 from tests.arch.oracle import oracle_logits, oracle_loss
-from tests.arch.tiny import FAMILIES, OTHERS, assert_close, examples, gradients, kinds, tiny, tokens
+from tests.arch.tiny import FAMILIES, OTHERS, SLIDING, assert_close, examples, gradients, kinds, tiny, tokens
 
 # In float64 what is left is rounding; the families' RMSNorm works in float32, which shows in gradients.
 VALUES, GRADIENTS = 1e-9, 2e-6
@@ -159,7 +159,9 @@ def test_training_leaves_the_last_window_raw_and_eval_follows_the_config() -> No
 @pytest.mark.gpu
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
-@pytest.mark.parametrize("backbone", [{"family": "qwen3"}, {"family": "gemma3_text", **kinds("mms", 21)}], ids=str)
+@pytest.mark.parametrize(
+    "backbone", [{"family": "qwen3"}, *({"family": family, **kinds("mms", 21)} for family in SLIDING)], ids=str
+)
 def test_on_a_gpu(backbone: dict[str, Any], beacon: BeaconConfig, checkpointing: bool) -> None:
     """As on the CPU in float32, also compiled; in bf16 the loss is close."""
     lm, ids = tiny(**backbone, beacon=beacon, head_dim=16), tokens(2, 53)

@@ -17,10 +17,10 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn.rope import ROPE_TYPES
-from tests.arch.tiny import ALL, DENSE, EXPERTS, OWN, hf_config, tokens
+from tests.arch.tiny import ALL, DENSE, EXPERTS, OWN, SLIDING, hf_config, tokens
 
 BEACON = BeaconConfig(window=8, ratios=2)
-WIDE = {"gemma3_text": {"sliding_window": 100}}  # without a mask
+WIDE = {family: {"sliding_window": 100} for family in SLIDING}  # without a mask of its own
 pytestmark = pytest.mark.parametrize("family", ALL)
 
 
@@ -49,7 +49,8 @@ def ropes(family: str, model: nn.Module) -> dict[str, Any]:
 
 def test_parts_have_their_names(family: str) -> None:
     model = dense(family)
-    embedding = modeling(family).Gemma3TextScaledWordEmbedding if family == "gemma3_text" else nn.Embedding
+    scaled = {"gemma2": "Gemma2TextScaledWordEmbedding", "gemma3_text": "Gemma3TextScaledWordEmbedding"}
+    embedding = getattr(modeling(family), scaled[family]) if family in scaled else nn.Embedding
     assert type(model.model.embed_tokens) is embedding and type(model.lm_head) is nn.Linear
     assert model.lm_head.bias is None
     assert callable(model.model.norm) and callable(model.model.rotary_emb)
@@ -58,8 +59,9 @@ def test_parts_have_their_names(family: str) -> None:
         assert {"self_attn", "mlp", before, "post_attention_layernorm"} <= dict(layer.named_children()).keys()
         attention = layer.self_attn
         assert f"{type(attention).__name__.lower()}" == f"{module_name(family).replace('_', '')}attention"
-        scaling = {"granite": OWN["granite"]["attention_multiplier"], "gemma3_text": 20**-0.5}.get(family, 8**-0.5)
-        assert attention.head_dim == 8 and attention.scaling == scaling
+        scaling = {"granite": OWN["granite"]["attention_multiplier"], **dict.fromkeys(SLIDING, 20**-0.5)}
+        assert attention.head_dim == 8 and attention.scaling == scaling.get(family, 8**-0.5)
+        assert getattr(attention, "attn_logit_softcapping", None) == (2.0 if family == "gemma2" else None)
         for name in ("qkv", "o") if family == "phi3" else "qkvo":
             projection = getattr(attention, f"{name}_proj")
             assert type(projection) is nn.Linear
@@ -92,7 +94,7 @@ def test_a_layer_passes_unknown_arguments_on_to_its_attention(family: str) -> No
     assert seen[0]["beacon"] is step and seen[0]["position_embeddings"] is rope
     if family == "olmo2":
         expected = x + layer.post_feedforward_layernorm(layer.mlp(x))  # the norm of zeros is zero
-    elif family == "gemma3_text":
+    elif family in SLIDING:
         expected = x + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x)))
     else:
         factor = OWN["granite"]["residual_multiplier"] if family == "granite" else 1.0
@@ -149,16 +151,21 @@ def test_rotation_is_the_familys_to_the_bit(family: str) -> None:
 
 
 def test_the_model_is_embedding_layers_norm_and_head(family: str) -> None:
-    """Nothing else happens between ids and logits but multipliers of Granite and Gemma, such as dropout or a cap."""
+    """Nothing else, such as dropout, happens between ids and logits but multipliers of Granite and Gemma, and caps."""
     model, ids, own = dense(family, **WIDE.get(family, {})), tokens(1, 9), OWN["granite"] if family == "granite" else {}
     x = model.model.embed_tokens(ids) * own.get("embedding_multiplier", 1.0)
-    if family == "gemma3_text":
+    if family in SLIDING:
         assert torch.equal(x, model.model.embed_tokens.weight[ids] * torch.tensor(32**0.5))
     found = {kind: rope(x, torch.arange(9)[None]) for kind, rope in ropes(family, model).items()}
+    # Attention written out, which Gemma 2 has for its cap, is not causal by itself.
+    mask = torch.full((9, 9), torch.finfo(x.dtype).min).triu(1)[None, None] if family == "gemma2" else None
     for layer in model.model.layers:
         kind = layer.self_attn.layer_type if len(found) > 1 else ""
-        x = layer(x, attention_mask=None, position_embeddings=found[kind])
-    assert torch.equal(model.lm_head(model.model.norm(x)) / own.get("logits_scaling", 1.0), model(ids).logits)
+        x = layer(x, attention_mask=mask, position_embeddings=found[kind])
+    logits = model.lm_head(model.model.norm(x)) / own.get("logits_scaling", 1.0)
+    if family == "gemma2":
+        logits = torch.tanh(logits / 3.0) * 3.0
+    assert torch.equal(logits, model(ids).logits)
 
 
 def test_rope_settings_are_in_one_place(family: str) -> None:

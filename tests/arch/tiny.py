@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GraniteConfig,
@@ -47,6 +49,7 @@ CLASSES = {
     "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
 }
 CONFIGS = {family: config for family, (config, _) in CLASSES.items()}
@@ -55,6 +58,7 @@ ALL = tuple(CLASSES)
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # tested with everything
 OTHERS = ALL[len(FAMILIES) :]  # tested once with every part that they run through
 EXPERTS = ("qwen3_moe", "mixtral")
+SLIDING = ("gemma2", "gemma3_text")  # with layers of two kinds
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -83,6 +87,10 @@ OWN: dict[str, dict[str, Any]] = {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
         "experts_implementation": "eager",
     },
+    "gemma2": {
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+    },
     "gemma3_text": {
         "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "query_pre_attn_scalar": 20,
         "rope_parameters": {
@@ -108,7 +116,7 @@ def hf_config(family: str, **values: Any) -> PretrainedConfig:
 
 
 def kinds(pattern: str, reach: int) -> dict[str, Any]:
-    """Settings of a Gemma 3 with a layer for each letter: s(liding window) or m(emory)."""
+    """Settings of a Gemma with a layer for each letter: s(liding window) or m(emory)."""
     types = ["sliding_attention" if letter == "s" else "full_attention" for letter in pattern]
     return {"layer_types": types, "num_hidden_layers": len(types), "sliding_window": reach}
 
@@ -126,6 +134,11 @@ def tiny(
             if name.endswith("bias") or "norm" in name or "beacon" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return lm.to(dtype).train()
+
+
+def attention_of(lm: BeaconLM) -> str:
+    """The kernel of `lm.dense`. By itself, transformers 5.17 runs Gemma 2 on sdpa, which ignores the cap."""
+    return lm.config._attn_implementation
 
 
 def tokens(*shape: int, seed: int = 0) -> Tensor:

@@ -6,14 +6,13 @@ from typing import TypeVar
 from transformers import PretrainedConfig
 
 from beacon_lit.arch.config import BeaconConfig
-from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.core import ATTENTION_CAP, FINAL_CAP, BeaconModel
 from beacon_lit.arch.nn.kernels import check_kernel
 from beacon_lit.arch.nn.rope import ROPE_TYPES, positions, rope_settings
 
 # Fields of a config that `beacon_model` sets anew, and `auto_map`, code of a published checkpoint that is never run.
 _REPLACED = ("model_type", "beacon", "auto_map")
 _RANDOM = ("dropout", "pdrop", "jitter")  # in names of what layers would draw in training
-CAPS = ("attn_logit_softcapping", "final_logit_softcapping")  # nothing here caps logits
 
 M = TypeVar("M", bound=BeaconModel)
 ClassOf = Callable[[PretrainedConfig], type[M]]
@@ -55,12 +54,8 @@ def beacon_model(
                 f"{name}={value} is not allowed: in training, layers would drop or add at random; allowed: 0.0, which "
                 f"from_pretrained takes as {name}=0.0, a command as +model.backbone.{name}=0.0"
             )
-    for name in CAPS:
-        if getattr(hf_config, name, None):
-            raise ValueError(
-                f"{name}={getattr(hf_config, name)} is not allowed: neither the attention kernels nor the loss cap "
-                f"logits; allowed: null"
-            )
+    for name in (ATTENTION_CAP, FINAL_CAP):
+        _check_cap(name, getattr(hf_config, name, None), name in model_class.caps)
     if getattr(hf_config, "use_bidirectional_attention", False):
         raise ValueError(
             "use_bidirectional_attention=True is not allowed: beacons need causal attention; allowed: False"
@@ -73,7 +68,7 @@ def beacon_model(
         )
     slides = reaches != {None}
     _check_window(hf_config, beacon, None if slides else getattr(hf_config, "sliding_window", None))
-    check_kernel(attn, beacon.placement)
+    check_kernel(attn, beacon.placement, getattr(hf_config, ATTENTION_CAP, None))
     kept = {
         name: value
         for name, value in hf_config.to_dict().items()
@@ -83,6 +78,14 @@ def beacon_model(
     config._name_or_path = hf_config._name_or_path
     config._experts_implementation = hf_config._experts_implementation  # of no effect without experts
     return model_class, config
+
+
+def _check_cap(name: str, cap: float | None, known: bool) -> None:
+    """Raise a ValueError for a cap that is not above 0, or that models of the type in transformers ignore."""
+    if cap is not None and not known:
+        raise ValueError(f"{name}={cap} is not allowed: transformers' models of this type do not cap; allowed: null")
+    if cap is not None and not cap > 0:
+        raise ValueError(f"{name}={cap} is not allowed; allowed: a number above 0, or null")
 
 
 def _check_window(hf_config: PretrainedConfig, beacon: BeaconConfig, sliding: int | None) -> None:

@@ -126,12 +126,14 @@ def settings(model: BeaconModel) -> dict[str, Any]:
     """Return the content of `beacon_config.json`.
 
     Returns:
-        "beacon": the beacon settings; "backbone": its name, fingerprint and RoPE settings; and "adapter": the settings
-        of the adapter, if there is one.
+        "beacon": the beacon settings; "backbone": its name, fingerprint, RoPE settings, and caps if it may have some;
+        and "adapter": the settings of the adapter, if there is one.
     """
     backbone = {"name": model.config._name_or_path, "config": shapes(model.config), "sample": sample(model)}
-    scaling = {name: getattr(model.config, name) for name in POSITION_FIELDS}
-    found = {"beacon": model.beacon.to_dict(), "backbone": {**backbone, "positions": scaling}}
+    backbone["positions"] = {name: getattr(model.config, name) for name in POSITION_FIELDS}
+    if caps := {name: getattr(model.config, name) for name in model.caps if hasattr(model.config, name)}:
+        backbone["caps"] = caps
+    found = {"beacon": model.beacon.to_dict(), "backbone": backbone}
     lora = adapter.settings(model)
     return found if lora is None else {**found, "adapter": lora}
 

@@ -17,9 +17,10 @@ ARCHITECTURES = {
     "qwen3": "qwen3",
     "phi3": "phi3",
     "qwen3moe": "qwen3_moe",
+    "gemma2": "gemma2",
     "gemma3": "gemma3_text",
 }
-_GEMMA3_27B = 62  # layers; llama.cpp scales the queries of this model in another way
+_GEMMA_27B = {"gemma2": 46, "gemma3": 62}  # layers; llama.cpp scales the queries of these models in another way
 
 
 def gguf_config(header: GgufFile) -> PretrainedConfig:
@@ -61,19 +62,28 @@ def gguf_config(header: GgufFile) -> PretrainedConfig:
             moe_intermediate_size=value("expert_feed_forward_length"),
             norm_topk_prob=True,  # llama.cpp computes it so
         )
-    if architecture == "gemma3":
-        fields |= _gemma3(value, header.metadata)
+    if architecture in _GEMMA_27B:
+        by_width = value("block_count") == _GEMMA_27B[architecture]
+        size = value("attention.key_length", 256)
+        fields |= dict(head_dim=size, query_pre_attn_scalar=width // heads if by_width else size)
+        fields |= (_gemma2 if architecture == "gemma2" else _gemma3)(value, header.metadata)
     return AutoConfig.for_model(ARCHITECTURES[architecture], **fields)
+
+
+def _gemma2(value: Callable[..., Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of Gemma 2 alone. As in llama.cpp, every second layer is global."""
+    return dict(
+        sliding_window=value("attention.sliding_window", 4096),
+        attn_logit_softcapping=value("attn_logit_softcapping", 50.0),
+        final_logit_softcapping=value("final_logit_softcapping", 30.0),
+    )
 
 
 def _gemma3(value: Callable[..., Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of Gemma 3 alone. As in llama.cpp, every sixth layer is global, and RoPE is scaled there."""
-    heads, width, size = value("attention.head_count"), value("embedding_length"), value("attention.key_length", 256)
     scaled = metadata.get("gemma3.rope.scaling.type", "none") == "linear"
     scaling = {"rope_type": "linear", "factor": value("rope.scaling.factor")} if scaled else {"rope_type": "default"}
     return dict(
-        head_dim=size,
-        query_pre_attn_scalar=width // heads if value("block_count") == _GEMMA3_27B else size,
         sliding_window=value("attention.sliding_window"),
         rope_parameters={
             "full_attention": {**scaling, "rope_theta": value("rope.freq_base", 1e6)},
@@ -106,7 +116,7 @@ def fill(model: PreTrainedModel, header: GgufFile, dtype: torch.dtype) -> None:
         value = torch.cat([header.tensor(own) for own in owns], -2) if len(owns) > 1 else header.tensor(owns[0])
         if architecture == "llama" and projection in heads:
             value = _halves(value, heads[projection])
-        if architecture == "gemma3" and value.ndim == 1:  # norms, which transformers multiplies by 1 + weight
+        if architecture in _GEMMA_27B and value.ndim == 1:  # norms, which transformers multiplies by 1 + weight
             value = value - 1.0
         weights[name] = value.to(dtype)
     if unused:

@@ -5,13 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from beacon_lit.arch.core import BeaconModel, plain_class
+from beacon_lit.arch.core import ATTENTION_CAP, FINAL_CAP, BeaconModel, plain_class
 from beacon_lit.arch.plan.heads import HeadGroups
 from beacon_lit.arch.plan.windows import Row, Window
 
 _TOKENS, _WINDOWS = 48, 3
+_LOW_CAP = 1.0
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest
 
 
@@ -46,6 +48,9 @@ def check_itself(model: BeaconModel) -> None:
     try:
         with _short_reach(model, size // 2):
             problem = _problem(model.eval(), ids, size)
+            if problem is None and _caps(model):
+                with _low_caps(model):
+                    problem = _problem(model, ids, size)
         unrotated = [] if problem is None else _unrotated(model)
         if unrotated:
             problem = f"layers {', '.join(map(str, unrotated))} have no RoPE, others have"
@@ -72,6 +77,28 @@ def _short_reach(model: BeaconModel, reach: int) -> Iterator[None]:
         model.groups, config.sliding_window = groups, before
 
 
+def _caps(model: BeaconModel) -> dict[str, float]:
+    """Return the caps that the model's config asks for."""
+    found = {name: getattr(model.config, name, None) for name in (ATTENTION_CAP, FINAL_CAP)}
+    return {name: cap for name, cap in found.items() if cap is not None}
+
+
+@contextmanager
+def _low_caps(model: BeaconModel) -> Iterator[None]:
+    """Within this context, set caps to `_LOW_CAP`, so that few scores and logits stay as they are."""
+    owners = [model.config, *(layer.self_attn for layer in model.model.layers)]
+    before = [(owner, name, getattr(owner, name)) for owner in owners for name in _caps(model) if hasattr(owner, name)]
+    try:
+        for owner, name, _ in before:
+            setattr(owner, name, _LOW_CAP)
+        model.lm_head.scale = model.head_scale
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+        model.lm_head.scale = model.head_scale
+
+
 def _unrotated(model: BeaconModel) -> list[int]:
     """Return the layers whose attention, as in the plain model, gives the same at other positions."""
     weight = model.model.embed_tokens.weight
@@ -90,6 +117,9 @@ def _unrotated(model: BeaconModel) -> list[int]:
 
 def _problem(model: BeaconModel, ids: Tensor, size: int) -> str | None:
     """Return what differs from the plain model, None if nothing does."""
+    embedding = model.model.embed_tokens
+    if not torch.equal(embedding(ids), model.scale_beacons(F.embedding(ids, embedding.weight))):
+        return f"its embedding ({type(embedding).__name__}) does more than look vectors up and scale them"
     expected: Any = model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
     logits: Any = plain_class(type(model)).forward(model, input_ids=ids[None], use_cache=False).logits[0]
     for what, sizes in (("one window", [len(ids)]), ("windows that keep everything", [size] * (len(ids) // size))):
@@ -101,5 +131,6 @@ def _problem(model: BeaconModel, ids: Tensor, size: int) -> str | None:
             if not difference <= _TOLERANCES[theirs.dtype] * scale:
                 return (
                     f"{what} of random tokens gave other {name} than the plain model ({difference:.1e} of {scale:.1e})"
+                    + "".join(f", with {cap}={value}" for cap, value in _caps(model).items())
                 )
     return None

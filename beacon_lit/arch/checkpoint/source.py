@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from beacon_lit.arch.checkpoint.beacons import POSITION_FIELDS, read_settings, read_tensors
+from beacon_lit.arch.checkpoint.beacons import read_settings, read_tensors
 from beacon_lit.arch.checkpoint.files import PathError, as_value_error
 from beacon_lit.arch.checkpoint.fingerprint import check_shapes
 from beacon_lit.arch.checkpoint.gguf import convert_gguf
@@ -145,8 +145,9 @@ class Source:
                 check_known(fields)
         if self.saved is not None:
             check_shapes(self.saved, config, str(self.path))
-            for name in set(POSITION_FIELDS) - fields.keys():  # RoPE as the beacons were trained with
-                setattr(config, name, self.saved["backbone"]["positions"][name])
+            trained = {**self.saved["backbone"]["positions"], **self.saved["backbone"].get("caps", {})}
+            for name in trained.keys() - fields.keys():  # RoPE and caps as the beacons were trained with
+                setattr(config, name, trained[name])
             settings = settings or self.saved["beacon"]
         return config, config_settings(config) if settings is None else BeaconConfig.from_dict(settings)
 

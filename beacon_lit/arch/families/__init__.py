@@ -6,6 +6,7 @@ The classes are named and spelled out, so that models can be pickled and configs
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
+from beacon_lit.arch.families.gemma2 import BeaconGemma2ForCausalLM
 from beacon_lit.arch.families.gemma3 import BeaconGemma3ForCausalLM
 from beacon_lit.arch.families.granite import BeaconGraniteForCausalLM
 from beacon_lit.arch.families.llama import BeaconLlamaForCausalLM
@@ -21,9 +22,9 @@ from beacon_lit.arch.families.unlisted import model_class
 from beacon_lit.arch.model import BeaconLM
 
 __all__ = [
-    "BeaconGemma3ForCausalLM", "BeaconGraniteForCausalLM", "BeaconLlamaForCausalLM", "BeaconMistralForCausalLM",
-    "BeaconMixtralForCausalLM", "BeaconOlmo2ForCausalLM", "BeaconPhi3ForCausalLM", "BeaconQwen2ForCausalLM",
-    "BeaconQwen3ForCausalLM", "BeaconQwen3MoeForCausalLM", "BeaconSmolLM3ForCausalLM",
+    "BeaconGemma2ForCausalLM", "BeaconGemma3ForCausalLM", "BeaconGraniteForCausalLM", "BeaconLlamaForCausalLM",
+    "BeaconMistralForCausalLM", "BeaconMixtralForCausalLM", "BeaconOlmo2ForCausalLM", "BeaconPhi3ForCausalLM",
+    "BeaconQwen2ForCausalLM", "BeaconQwen3ForCausalLM", "BeaconQwen3MoeForCausalLM", "BeaconSmolLM3ForCausalLM",
 ]  # fmt: skip
 
 BeaconLM.unlisted = staticmethod(model_class)

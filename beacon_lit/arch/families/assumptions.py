@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
-from beacon_lit.arch.checkpoint.backbone import CAPS
+from beacon_lit.arch.core import ATTENTION_CAP
 from beacon_lit.arch.nn.fused import part
 
 _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")  # names of the field in configs
@@ -49,9 +49,6 @@ def broken_by_config(config: PretrainedConfig) -> Iterator[str]:
         yield f"its rope_parameters have a setting {name}"
     if getattr(config, "clip_qkv", None):
         yield f"clip_qkv={config.clip_qkv} clips queries, keys and values, which nothing here does"
-    for name in CAPS:
-        if getattr(config, name, None):
-            yield f"{name}={getattr(config, name)} caps logits, which the attention kernels do not"
     for name in _SIZES:
         if getattr(config, name, None) is None:
             yield f"its config has no {name}"
@@ -68,7 +65,7 @@ def broken_by_model(model: Any) -> Iterator[str]:
         if not hasattr(decoder, name):
             yield f"its decoder has no module model.{name}"
             return
-    if type(decoder.embed_tokens) is not nn.Embedding:
+    if type(decoder.embed_tokens) is not nn.Embedding and not hasattr(decoder.embed_tokens, "embed_scale"):
         yield f"its embedding is a {type(decoder.embed_tokens).__name__}, which does more than look vectors up"
     if type(getattr(model, "lm_head", None)) is not nn.Linear:
         yield "its head is not a linear layer lm_head"
@@ -82,7 +79,8 @@ def _broken_by_layer(layer: nn.Module, config: Any) -> Iterator[str]:
     if attention is None or not hasattr(layer, "mlp"):
         yield f"a layer ({type(layer).__name__}) has no self_attn and mlp"
         return
-    for name in ("head_dim", "scaling", "layer_idx"):
+    cap = getattr(config, ATTENTION_CAP, None)
+    for name in ("head_dim", "scaling", "layer_idx", *(() if cap is None else (ATTENTION_CAP,))):
         if not hasattr(attention, name):
             yield f"its attention ({type(attention).__name__}) has no {name}"
             return

@@ -7,11 +7,12 @@ from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PretrainedConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3DecoderLayer
 
+from beacon_lit.arch.core import FINAL_CAP
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.attention import BeaconAttention
 from beacon_lit.arch.nn.layer import BeaconLayer
 from beacon_lit.arch.nn.rope import Rope
-from beacon_lit.arch.plan.kinds import LayerKind, Memory, Sliding
+from beacon_lit.arch.plan.kinds import LayerKind, kinds_of
 
 
 class BeaconGemma3Config(Gemma3TextConfig):
@@ -42,16 +43,12 @@ class BeaconGemma3ForCausalLM(BeaconLM, Gemma3ForCausalLM):
     config_class = BeaconGemma3Config
     attention_class = BeaconGemma3Attention
     layer_class = BeaconGemma3Layer
+    caps = (FINAL_CAP,)
 
     @classmethod
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
         """See `BeaconModel`."""
-        kinds: dict[str, LayerKind] = {"full_attention": Memory(), "sliding_attention": Sliding(config.sliding_window)}
-        return tuple(kinds[name] for name in config.layer_types)
-
-    def scale_beacons(self, embedded: Tensor) -> Tensor:
-        """See `BeaconModel`. The embedding of beacons starts from a token's, which is scaled when it is looked up."""
-        return embedded * self.model.embed_tokens.embed_scale.to(embedded.dtype)  # type: ignore[operator]
+        return kinds_of(config.layer_types, config.sliding_window)
 
     def rope(self, like: Tensor, slots: Tensor, kind: LayerKind) -> Rope:
         """See `BeaconModel`."""

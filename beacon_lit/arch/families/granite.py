@@ -10,6 +10,7 @@ from transformers.models.granite.modeling_granite import GraniteAttention, Grani
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.attention import BeaconAttention
 from beacon_lit.arch.nn.layer import BeaconLayer
+from beacon_lit.arch.nn.logits import LogitScale
 
 
 class BeaconGraniteConfig(GraniteConfig):
@@ -35,9 +36,9 @@ class BeaconGraniteForCausalLM(BeaconLM, GraniteForCausalLM):
     layer_class = BeaconGraniteLayer
 
     @property
-    def logits_divisor(self) -> float:
+    def head_scale(self) -> LogitScale:
         """See `BeaconModel`."""
-        return self.config.logits_scaling
+        return LogitScale(self.config.logits_scaling)
 
     def scale_embeddings(self, embedded: Tensor) -> Tensor:
         """See `BeaconModel`. The embedding of beacons is scaled as well, since it starts from a token's."""

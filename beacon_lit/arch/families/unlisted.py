@@ -5,6 +5,7 @@ checked with the weights, after loading (`checkpoint.self_check`).
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,14 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from beacon_lit.arch.checkpoint import family
-from beacon_lit.arch.core import BeaconModel, plain_class
+from beacon_lit.arch.core import ATTENTION_CAP, FINAL_CAP, BeaconModel, plain_class
 from beacon_lit.arch.families.assumptions import broken_by_config, broken_by_model
 from beacon_lit.arch.model import BeaconLM
 from beacon_lit.arch.nn.attention import BeaconAttention, Step
 from beacon_lit.arch.nn.layer import BeaconLayer
+from beacon_lit.arch.nn.logits import LogitScale
 from beacon_lit.arch.nn.rope import Rope
-from beacon_lit.arch.plan.kinds import LayerKind, Memory, Sliding
+from beacon_lit.arch.plan.kinds import LayerKind, Memory, Sliding, kinds_of
 
 
 class UnlistedAttention(BeaconAttention):
@@ -61,6 +63,7 @@ class UnlistedModel(BeaconModel):
     """A mixin for a model whose layers may be of two kinds, and which may scale embeddings and logits."""
 
     listed = False
+    caps = (ATTENTION_CAP, FINAL_CAP)
 
     @classmethod
     def layer_kinds(cls, config: PretrainedConfig) -> tuple[LayerKind, ...]:
@@ -68,13 +71,13 @@ class UnlistedModel(BeaconModel):
         types = getattr(config, "layer_types", None) or ()
         if not {Memory.layer_type, Sliding.layer_type} <= set(types):
             return super().layer_kinds(config)
-        return tuple(Sliding(config.sliding_window) if name == Sliding.layer_type else Memory() for name in types)
+        return kinds_of(types, config.sliding_window)
 
     @property
-    def logits_divisor(self) -> float:
+    def head_scale(self) -> LogitScale:
         """See `BeaconModel`. Cohere's models multiply logits by `logit_scale`, HyperCLOVAX by `logits_scaling`."""
         factors = (getattr(self.config, name, None) for name in ("logit_scale", "logits_scaling"))
-        return 1.0 / next(filter(None, factors), 1.0)
+        return replace(super().head_scale, divisor=1.0 / next(filter(None, factors), 1.0))
 
     def scale_embeddings(self, embedded: Tensor) -> Tensor:
         """See `BeaconModel`."""

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, sampled_weights, shapes
 from beacon_lit.arch.checkpoint.sharded import is_mastered
-from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.core import ATTENTION_CAP, BeaconModel
 from beacon_lit.arch.nn.names import is_adapter, is_beacon
 from beacon_lit.arch.nn.rope import rotated_layers
 
@@ -66,6 +66,8 @@ def _compute(model: BeaconModel) -> Fingerprint:
     settings = {name: getattr(model.beacon, name) for name in _SETTINGS}
     if model.beacon.head_budgets is not None:  # caches written without them have no such entry
         settings["head_budgets"] = model.beacon.head_budgets
+    if getattr(model.config, ATTENTION_CAP, None) is not None:
+        settings[ATTENTION_CAP] = getattr(model.config, ATTENTION_CAP)
     if model.groups.reaches:
         settings["reaches"] = tuple(model.groups.kinds[group].reach for _, group in model.groups.parts)
     rope = {"rope_parameters": json.dumps(model.config.rope_parameters, sort_keys=True, default=str)}

@@ -16,6 +16,7 @@ from beacon_lit.arch.cache import BeaconCache
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.moving import Moving, Opened, read_entries, write_entries
 from beacon_lit.arch.nn.attention import BeaconAttention, Own
+from beacon_lit.arch.nn.logits import soft_cap
 from beacon_lit.arch.nn.rope import Rope, rotated_layers
 from beacon_lit.arch.nn.state import LayerState
 from beacon_lit.arch.plan.state import RowState
@@ -64,24 +65,30 @@ class StaticStep:
         self.values[rows, :, self.slots] = v.to(self.values.dtype)
         if self.moving is not None and own is not None:
             self.moving.write(rows, k, *own)
-        return attend(attention.rotate(q, *self.rope), self.keys, self.values, self.bias, attention.scaling)
+        q = attention.rotate(q, *self.rope)
+        return attend(q, self.keys, self.values, self.bias, attention.scaling, attention.cap)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: float | None = None) -> Tensor:
     """Attend with one query per row: half precision on a GPU by FlashDecoding, else in products that spread over slots.
 
     Args:
         q: (B, N, H).
         k, v: (B, K, S, H), S a multiple of `CHUNK`, N of K.
-        bias: (B, 1, S), added to the scaled scores; its dtype is the dtype of the computation.
+        bias: (B, 1, S), added to the scaled and capped scores; its dtype is the dtype of the computation.
         scale: scale of the scores.
+        cap: soft cap of the scaled scores; None: there is none.
     """
     if k.is_cuda and k.dtype in (torch.bfloat16, torch.float16) and flash_decoding is not None:
-        return flash_decoding.attend(q, k, v, bias, scale)
+        return flash_decoding.attend(q, k, v, bias, scale, cap)
     batch, heads, _, dim = k.shape
     q = q.unflatten(1, (heads, -1)).flatten(0, 1)  # (B K, group, H)
     scores = _product(q, k.flatten(0, 1).transpose(1, 2), bias.dtype).unflatten(0, (batch, heads))
-    weights = torch.add(bias[:, None], scores, alpha=scale).softmax(-1)
+    if cap is None:
+        scores = torch.add(bias[:, None], scores, alpha=scale)
+    else:
+        scores = bias[:, None] + soft_cap(scores * scale, cap)
+    weights = scores.softmax(-1)
     chunks = weights.unflatten(-1, (-1, CHUNK)).transpose(2, 3).to(v.dtype, memory_format=torch.contiguous_format)
     out = _product(chunks.flatten(0, 2), v.reshape(-1, CHUNK, dim), bias.dtype)
     return out.unflatten(0, (batch, heads, -1)).sum(2).to(q.dtype).flatten(1, 2)

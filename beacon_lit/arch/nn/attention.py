@@ -21,6 +21,11 @@ class BeaconAttention(_Attention):
 
     rotation = staticmethod(rotate)
 
+    @property
+    def cap(self) -> float | None:
+        """Soft cap of scores, by the name that it has in the family's class (Gemma 2); None: there is none."""
+        return getattr(self, "attn_logit_softcapping", None)
+
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Apply this layer's RoPE: (tokens, heads, H), cos and sin (tokens, H or less) -> (tokens, heads, H)."""
         return self.rotation(x, cos, sin)

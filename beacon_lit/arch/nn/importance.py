@@ -12,6 +12,7 @@ from torch import Tensor
 
 from beacon_lit.arch.nn.attention import BeaconAttention
 from beacon_lit.arch.nn.decoder import Decoder
+from beacon_lit.arch.nn.logits import soft_cap
 from beacon_lit.arch.nn.own_maps import project
 
 _WEIGHTS = 2**22  # attention weights that exist at a time; on a CPU more are slower
@@ -42,7 +43,7 @@ def repetition_importance(
     return torch.stack(found)
 
 
-def attention_received(q: Tensor, k: Tensor, count: int, scaling: float) -> Tensor:
+def attention_received(q: Tensor, k: Tensor, count: int, scaling: float, cap: float | None = None) -> Tensor:
     """Compute the largest causal attention weight that each of the first tokens receives from the tokens after these.
 
     Args:
@@ -50,6 +51,7 @@ def attention_received(q: Tensor, k: Tensor, count: int, scaling: float) -> Tens
         k: (T, K, H), after RoPE.
         count: C, the first tokens.
         scaling: factor of the dot products.
+        cap: soft cap of the products; None: there is none.
 
     Returns:
         (K, C) float32 or wider.
@@ -62,7 +64,8 @@ def attention_received(q: Tensor, k: Tensor, count: int, scaling: float) -> Tens
     largest = k.new_zeros(heads, count, dtype=dtype)
     for start in range(count, tokens, size):
         stop = min(start + size, tokens)
-        scores = queries[:, :, start:stop] @ keys[:, None, :, :stop] * scaling  # (K, N / K, queries, stop)
+        products = queries[:, :, start:stop] @ keys[:, None, :, :stop] * scaling
+        scores = soft_cap(products, cap)  # (K, N / K, queries, stop)
         later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=k.device).triu(1)
         scores[..., start:].masked_fill_(later, float("-inf"))
         largest = torch.maximum(largest, scores.softmax(-1)[..., :count].amax((1, 2)))
@@ -80,7 +83,7 @@ def _recorded(decoder: Decoder, layers: Sequence[int], count: int) -> Iterator[l
         q, k, _ = map(attention.heads, project(attention, "qkv", stream, len(stream)))
         q, k = attention.normalize(q, k)
         q, k = (attention.rotate(x, cos, sin) for x in (q, k))
-        found.append(attention_received(q, k, count, attention.scaling).float().cpu())
+        found.append(attention_received(q, k, count, attention.scaling, attention.cap).float().cpu())
 
     modules = (decoder.layers[layer].self_attn for layer in sorted(layers))
     hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in modules]

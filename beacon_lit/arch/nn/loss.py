@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LossAndSlope = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
-DivergenceAndSlope = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor | None]]
+from beacon_lit.arch.nn.logits import LogitScale
+
+LossAndSlope = Callable[[Tensor, Tensor, LogitScale, bool], tuple[Tensor, Tensor | None]]
+DivergenceAndSlope = Callable[[Tensor, Tensor, LogitScale, float, bool], tuple[Tensor, Tensor | None]]
 
 # Logits held at once, in elements: 2**27 are 256 MiB in bf16, 880 tokens of a 152K vocabulary.
 CHUNK_ELEMENTS = 2**27
@@ -23,18 +25,14 @@ class LossHead(nn.Linear):
 
     compute: LossAndSlope
     diverge: DivergenceAndSlope
-    divisor: float = 1.0
+    scale: LogitScale = LogitScale()
 
     @classmethod
-    def install(cls, head: nn.Linear, divisor: float = 1.0) -> None:
-        """Turn a backbone's head into a `LossHead`, whose output divided by `divisor` is logits."""
+    def install(cls, head: nn.Linear, scale: LogitScale) -> None:
+        """Turn a backbone's head into a `LossHead`, whose output `scale` makes logits."""
         head.__class__ = cls
         head.compute, head.diverge = loss_and_slope, divergence_and_slope  # type: ignore[assignment]
-        head.divisor = divisor  # type: ignore[assignment]
-
-    def divided(self, output: Tensor) -> Tensor:
-        """Divide the head's output or a gradient by `divisor`."""
-        return output if self.divisor == 1.0 else output / self.divisor
+        head.scale = scale  # type: ignore[assignment]
 
     def forward(
         self, hidden: Tensor, targets: Tensor | None = None, teacher: Tensor | None = None, temperature: float = 1.0
@@ -71,49 +69,49 @@ class LossHead(nn.Linear):
     def _at_once(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
         """Compute the (T, kinds) losses of a chunk for a frozen head."""
         sloped = torch.is_grad_enabled() and rows.requires_grad
-        losses: list[LogitLoss] = [lambda logits: self.compute(logits, labels, sloped)]
+        losses: list[OutputLoss] = [lambda output: self.compute(output, labels, self.scale, sloped)]
         if teacher is not None:
-            losses.append(lambda logits: self.diverge(logits, self._logits(teacher), temperature, sloped))
+            losses.append(lambda output: self.diverge(output, self._output(teacher), self.scale, temperature, sloped))
         return _FrozenHeadLoss.apply(rows, self, *losses)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits without the hooks of this module, within which losses are computed."""
-        return self.divided(F.linear(hidden, self.weight, self.bias))
+    def _output(self, hidden: Tensor) -> Tensor:
+        """Compute the head's output without the hooks of this module, within which losses are computed."""
+        return F.linear(hidden, self.weight, self.bias)
 
     def _recomputed(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
         """Compute the (T, kinds) losses of a chunk for a trained head; the backward pass computes the logits again."""
         return checkpoint(self._chunk, rows, labels, teacher, temperature, use_reentrant=False)
 
     def _chunk(self, rows: Tensor, labels: Tensor, teacher: Tensor | None, temperature: float) -> Tensor:
-        logits = self._logits(rows).float()
+        logits = self.scale.logits(self._output(rows)).float()
         losses = [F.cross_entropy(logits, labels, reduction="none")]
         if teacher is not None:
             with torch.no_grad():
-                target = (self._logits(teacher).float() / temperature).log_softmax(-1)
+                target = (self.scale.logits(self._output(teacher)).float() / temperature).log_softmax(-1)
             student = (logits / temperature).log_softmax(-1)
             losses.append(F.kl_div(student, target, reduction="none", log_target=True).sum(-1))
         return torch.stack(losses, -1)
 
 
-LogitLoss = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+OutputLoss = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
     """Losses of a frozen head.
 
     The gradient of a token's loss depends on this token's hidden state alone. So the forward pass computes it while it
-    has the logits, and the backward pass scales it: nothing is computed twice and no logits are kept.
+    has the logits, and the backward pass scales it: no product is computed twice and no logits are kept.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, head: LossHead, *losses: LogitLoss) -> Tensor:
-        logits = head._logits(rows)
+    def forward(ctx: Any, rows: Tensor, head: LossHead, *losses: OutputLoss) -> Tensor:
+        output = head._output(rows)
         values, slopes = [], []
         for loss in losses:
-            value, slope = loss(logits)
+            value, slope = loss(output)
             values.append(value)
             if slope is not None:
-                slopes.append(head.divided(slope @ head.weight))
+                slopes.append(slope @ head.weight)
             del slope  # frees memory before the next slope is computed
         ctx.save_for_backward(*slopes)
         return torch.stack(values, -1)
@@ -124,29 +122,34 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return reduce(torch.add, grads), *[None] * (1 + len(grads))
 
 
-def loss_and_slope(logits: Tensor, labels: Tensor, sloped: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Compute cross entropy (T,) float32 of logits (T, V), and its slope, softmax - one-hot, in the logits' dtype.
+def loss_and_slope(
+    output: Tensor, labels: Tensor, scale: LogitScale, sloped: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Compute cross entropy (T,) float32 of a head's output (T, V), and its slope by the output, in the output's dtype.
 
-    The slope is None unless `sloped`.
+    The slope by logits is softmax - one-hot. It is None unless `sloped`.
     """
+    logits = scale.logits(output)
     log_p = logits.log_softmax(-1, dtype=torch.float32)
     losses = -log_p.gather(1, labels[:, None])[:, 0]
     if not sloped:
         return losses, None
     slope = log_p.exp_().to(logits.dtype)
-    return losses, slope.scatter_add_(1, labels[:, None], slope.new_full((len(labels), 1), -1.0))
+    slope.scatter_add_(1, labels[:, None], slope.new_full((len(labels), 1), -1.0))
+    return losses, scale.chain(slope, logits)
 
 
 def divergence_and_slope(
-    logits: Tensor, teacher: Tensor, temperature: float, sloped: bool = True
+    output: Tensor, teacher: Tensor, scale: LogitScale, temperature: float, sloped: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """KL(teacher || student) (T,) float32 of logits (T, V) at a temperature, and its slope (T, V).
+    """KL(teacher || student) (T,) float32 of a head's outputs (T, V) at a temperature, and its slope (T, V).
 
-    The slope, by the student's logits and in their dtype, is (student's softmax - teacher's softmax) / temperature. It
-    is None unless `sloped`.
+    The slope is by the student's output and in its dtype, and None unless `sloped`. By the student's logits it is
+    (student's softmax - teacher's softmax) / temperature.
     """
+    logits = scale.logits(output)
     student = (logits.float() / temperature).log_softmax(-1)
-    target = (teacher.float() / temperature).log_softmax(-1)
+    target = (scale.logits(teacher).float() / temperature).log_softmax(-1)
     p = target.exp()
     values = (p * (target - student)).sum(-1)
-    return values, ((student.exp() - p) / temperature).to(logits.dtype) if sloped else None
+    return values, scale.chain(((student.exp() - p) / temperature).to(logits.dtype), logits) if sloped else None

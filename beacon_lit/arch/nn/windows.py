@@ -113,7 +113,8 @@ class WindowStep:
         else:
             heads = self._cached_inputs(layout.cached, attention, q, k, v, own)
         q, k, v = (x.to(dtype) for x in heads)  # rotations and cached keys are wider under autocast
-        out = pick_kernel(self.kernel, q, layout)(q, k, v, layout, attention.scaling)
+        kernel = pick_kernel(self.kernel, q, layout, attention.cap)
+        out = kernel(q, k, v, layout, attention.scaling, attention.cap)
         return gather(out, layout.stream_index, layout.q_index, unread=layout.q_unread)
 
     def _cached_inputs(

@@ -123,6 +123,12 @@ class Sliding:
         return min(self.reach - 1, position)
 
 
+def kinds_of(layer_types: Sequence[str], reach: int) -> tuple[LayerKind, ...]:
+    """Return the kind of each layer from its type, where those with a sliding window have this `reach`."""
+    kinds: dict[str, LayerKind] = {Memory.layer_type: Memory(), Sliding.layer_type: Sliding(reach)}
+    return tuple(kinds[name] for name in layer_types)
+
+
 def kind_of(reach: int | None, group: int = 0) -> LayerKind:
     """Return the kind of layers with this `reach`."""
     return Memory(group) if reach is None else Sliding(reach)

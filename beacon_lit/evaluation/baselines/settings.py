@@ -72,8 +72,14 @@ class Kvpress:
         """Return a baseline for each method, budget and mode that uses beacons, with the memory of this mode.
 
         Raises:
-            ValueError: there is no such mode.
+            ValueError: there is no such mode, or the backbone caps scores, which `kvpress_server.attend` does not.
         """
+        cap = getattr(peer.subject.lm.config, "attn_logit_softcapping", None)
+        if self.methods and cap is not None:
+            raise ValueError(
+                f"baselines={list(self.methods)} is not allowed with this backbone: attention to kept keys does not "
+                f"cap scores, as attn_logit_softcapping={cap} asks for; allowed: baselines=[]"
+            )
         memories = [mode for mode in modes if mode.uses_beacons]
         if self.methods and not memories:
             raise ValueError(f"baselines={list(self.methods)} is not allowed with ratio=[]; allowed: with a ratio")

@@ -21,7 +21,7 @@ from beacon_lit.arch.checkpoint import adapter, is_adapter, load_beacons
 from beacon_lit.cli.convert import convert
 from tests.arch.folders import BEACON, IDS, assert_same, no_weights, save_backbone, trained
 from tests.arch.quantizer import RowsConfig
-from tests.arch.tiny import DENSE, EXPERTS, FAMILIES, assert_close, gradients, tiny, tokens
+from tests.arch.tiny import DENSE, EXPERTS, FAMILIES, SLIDING, assert_close, gradients, tiny, tokens
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GREEDY = {"max_new_tokens": 11, "do_sample": False, "pad_token_id": 0}
@@ -49,7 +49,7 @@ def backbone(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("family", "dtype"),
-    [*product(FAMILIES, [torch.float32, torch.bfloat16]), *product(("phi3", "gemma3_text", *EXPERTS), [torch.float32])],
+    [*product(FAMILIES, [torch.float32, torch.bfloat16]), *product(("phi3", *SLIDING, *EXPERTS), [torch.float32])],
 )
 @torch.no_grad()
 def test_a_fresh_adapter_changes_no_bit(family: str, dtype: torch.dtype) -> None:
@@ -77,7 +77,7 @@ def test_raw_tokens_go_through_every_adapted_projection(target: str) -> None:
     assert len(mine) == 2 * 2 and all(value.abs().max() > 1e-4 for value in mine)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "phi3", "gemma3_text"))
+@pytest.mark.parametrize("family", (*FAMILIES, "phi3", *SLIDING))
 @torch.no_grad()
 def test_an_adapted_model_equals_the_merged_one(family: str) -> None:
     lm = fill(adapted(tiny(family, BEACON).eval()))

@@ -16,6 +16,8 @@ from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
@@ -79,6 +81,17 @@ FAMILIES = {
         Qwen3MoeForCausalLM,
         Qwen3MoeConfig(**SIZES, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True),
     ),
+    "gemma2": (
+        Gemma2ForCausalLM,
+        Gemma2Config(
+            **SIZES,
+            query_pre_attn_scalar=16,
+            sliding_window=9,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+            tie_word_embeddings=True,
+        ),
+    ),
     "gemma3": (
         Gemma3ForCausalLM,
         Gemma3TextConfig(
@@ -90,6 +103,8 @@ FAMILIES = {
     ),
 }
 
+GEMMA = ("gemma2", "gemma3")
+
 
 def tiny_model(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
@@ -98,7 +113,7 @@ def tiny_model(family: str) -> PreTrainedModel:
     with torch.no_grad():
         for weight in model.parameters():  # large and everywhere non-zero, so that no mistake can hide
             weight.copy_(torch.randn(weight.shape) * 0.2 + (1.0 if weight.dim() == 1 else 0.0))
-        if family == "gemma3":  # llama.cpp stores its norms plus 1, which is exact for so few bits
+        if family in GEMMA:  # llama.cpp stores its norms plus 1, which is exact for so few bits
             for weight in model.parameters():
                 weight.copy_(weight.bfloat16())
     return model
@@ -143,6 +158,9 @@ def write_gguf(
         writer.add_rope_scaling_factor(rope["factor"])
     if getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
+    if family == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     if family == "qwen3moe":
         writer.add_expert_count(config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
@@ -171,7 +189,7 @@ def write_gguf(
             weight = llama_cpp_order(
                 weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             )
-        if family == "gemma3" and weight.ndim == 1:
+        if family in GEMMA and weight.ndim == 1:
             weight = weight + 1
         kind = gguf.GGMLQuantizationType.Q8_0 if quantised and weight.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(
@@ -209,6 +227,24 @@ def test_model_comes_back_exactly(tmp_path: Path, family: str) -> None:
     heads = next(loaded.model.layers[0].self_attn.parameters()).data[:64]  # phi3: of the output, else of queries
     heads.copy_(torch.from_numpy(llama_cpp_order(heads.numpy(), 4).copy()))
     assert (logits(loaded) - logits(model)).abs().max() > 0.1
+
+
+def test_gemma_2_is_read_as_llama_cpp_computes_it(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("gemma2"), "gemma2")
+    header = GgufFile.read(path)
+    norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")  # its names, and weights around 1 + 1
+    assert all(1.5 < header.tensor(f"blk.1.{name}.weight").mean() < 2.5 for name in norms)
+    lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32, ratios=2))
+    assert lm.groups.kinds == (Memory(), Sliding(9)) and lm.groups.with_memory == (1,)
+    ids = torch.arange(3, 35)[None]
+    plain = tiny_model("gemma2")
+    plain.set_attn_implementation("eager")  # transformers 5.17 would take sdpa, which ignores the cap
+    assert (lm(ids).logits - plain(ids).logits).abs().max() <= 1e-5
+    largest = replace(header, metadata=header.metadata | {"gemma2.block_count": 46, "gemma2.embedding_length": 100})
+    assert gguf_config(largest).query_pre_attn_scalar == 25 and gguf_config(header).query_pre_attn_scalar == 16
+    older = {name: value for name, value in header.metadata.items() if "softcapping" not in name and "sli" not in name}
+    config = gguf_config(replace(header, metadata=older))
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping, config.sliding_window) == (50, 30, 4096)
 
 
 def test_gemma_3_is_read_as_llama_cpp_computes_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import load_beacons
 from tests.arch.folders import BEACON, IDS, assert_same, edit_json, no_weights, save_backbone, trained, truncate
-from tests.arch.tiny import ALL, DENSE, FAMILIES, OTHERS, hf_config, tiny
+from tests.arch.tiny import ALL, DENSE, FAMILIES, OTHERS, attention_of, hf_config, tiny
 
 WEIGHTS, SETTINGS = "beacon.safetensors", "beacon_config.json"
 
@@ -35,7 +35,7 @@ def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
     lm = BeaconLM.from_pretrained(str(folder), BEACON, attn="sdpa")
     assert isinstance(lm, BeaconLM) and isinstance(lm, DENSE[family])
     assert lm.beacon == BEACON and lm.attn == "sdpa" and not lm.training
-    dense = DENSE[family].from_pretrained(folder)
+    dense = DENSE[family].from_pretrained(folder, attn_implementation=attention_of(lm))
     assert torch.equal(lm.dense(IDS).logits, dense(IDS).logits)
     assert torch.equal(lm(IDS[:, :8]).logits, dense(IDS[:, :8]).logits)
     for layer in lm.model.layers:
@@ -249,7 +249,7 @@ def test_another_architecture_is_refused_before_weights_are_read(
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2)
     config.save_pretrained(tmp_path)
     no_weights(monkeypatch)
-    message = r"model_type='gpt2' is not supported.*allowed: gemma3_text, granite, llama, mistral, .*smollm3"
+    message = r"model_type='gpt2' is not supported.*allowed: gemma2, gemma3_text, granite, llama, mistral, .*smollm3"
     with pytest.raises(ValueError, match=message):
         BeaconLM.from_pretrained(str(tmp_path), BEACON)
     with pytest.raises(ValueError, match=message):
@@ -328,6 +328,19 @@ def test_rope_scaling_comes_back_with_the_beacons(backbone: Path, tmp_path: Path
         str(tmp_path / "beacons"), rope_parameters={"rope_type": "default", "rope_theta": theta}
     )
     assert not torch.equal(plain.eval()(IDS, ratios=2).logits, lm.eval()(IDS, ratios=2).logits)
+
+
+def test_caps_come_back_with_the_beacons(tmp_path: Path) -> None:
+    """As they were changed for training, whatever the backbone's folder says."""
+    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": 5.0}
+    lm = trained(save_backbone(tmp_path / "backbone", "gemma2"), **caps)
+    lm.save_pretrained(tmp_path / "beacons")
+    again = BeaconLM.from_pretrained(str(tmp_path / "beacons"))
+    assert {name: getattr(again.config, name) for name in caps} == caps
+    assert_same(lm, again)
+    asked = BeaconLM.from_pretrained(str(tmp_path / "beacons"), attn_logit_softcapping=2.0)
+    assert asked.config.attn_logit_softcapping == 2.0 and asked.config.final_logit_softcapping == 5.0
+    assert not torch.equal(asked.eval()(IDS, ratios=2).logits, lm.eval()(IDS, ratios=2).logits)
 
 
 def test_load_beacons_refuses_another_backbone(backbone: Path, tmp_path: Path) -> None:

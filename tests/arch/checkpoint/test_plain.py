@@ -11,7 +11,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.checkpoint.test_adapter import adapted, fill
 from tests.arch.folders import IDS
 from tests.arch.quantizer import RowsConfig
-from tests.arch.tiny import DENSE, FAMILIES, OTHERS, tiny
+from tests.arch.tiny import DENSE, FAMILIES, OTHERS, attention_of, tiny
 
 
 @pytest.mark.parametrize(("family", "tied"), [*product(FAMILIES, [False, True]), *product(OTHERS, [False])])
@@ -19,7 +19,8 @@ from tests.arch.tiny import DENSE, FAMILIES, OTHERS, tiny
 def test_the_folder_is_the_dense_model(family: str, tied: bool, tmp_path: Path) -> None:
     lm = tiny(family, tie_word_embeddings=tied).eval()
     lm.save_backbone(tmp_path / "new" / "folder")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "folder", dtype="auto").eval()
+    options = {"dtype": "auto", "attn_implementation": attention_of(lm)}
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "folder", **options).eval()
     assert type(plain) is DENSE[family]
     assert not hasattr(plain.config, "beacon") and not [name for name in plain.state_dict() if "beacon" in name]
     assert torch.equal(plain(IDS).logits, lm.dense(IDS).logits)

@@ -12,7 +12,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import save_published, settings
 from tests.arch.folders import IDS, assert_same, read_trained_beacons, save_backbone, trained
 from tests.arch.quantizer import RowsConfig, RowsLinear, pack
-from tests.arch.tiny import DENSE, FAMILIES, tokens
+from tests.arch.tiny import DENSE, FAMILIES, SLIDING, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, params=("q", "k", "v", "o"), placement="interleave")
 
@@ -33,7 +33,7 @@ def rounded(backbone: Path, folder: Path, family: str = "qwen2") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "phi3", "gemma3_text"))
+@pytest.mark.parametrize("family", (*FAMILIES, "phi3", *SLIDING))
 def test_a_plain_backbone(family: str, tmp_path: Path) -> None:
     backbone = save_backbone(tmp_path / "backbone", family)
     lm = quantized(backbone, BEACON)

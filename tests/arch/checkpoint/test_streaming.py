@@ -10,7 +10,7 @@ from torch import nn
 
 from beacon_lit import BeaconLM
 from tests.arch.folders import BEACON, assert_same, edit_json, save_backbone, trained
-from tests.arch.tiny import EXPERTS, FAMILIES, hf_config
+from tests.arch.tiny import EXPERTS, FAMILIES, SLIDING, hf_config
 
 
 class Parts(list):
@@ -31,7 +31,7 @@ def both(path: Path, **options) -> tuple[BeaconLM, BeaconLM, Parts]:
 
 
 @pytest.mark.parametrize(
-    ("family", "tied"), [*product(FAMILIES, [False, True]), *product(("phi3", "gemma3_text", *EXPERTS), [False])]
+    ("family", "tied"), [*product(FAMILIES, [False, True]), *product(("phi3", *SLIDING, *EXPERTS), [False])]
 )
 def test_a_backbone(family: str, tied: bool, tmp_path: Path) -> None:
     save_backbone(tmp_path, family, dtype=torch.bfloat16, tie_word_embeddings=tied)

@@ -20,7 +20,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint import is_adapter, is_beacon, save_published
 from beacon_lit.arch.nn.packed import is_packed, stored
 from tests.arch.folders import IDS, assert_same, read_trained_beacons, save_backbone, trained
-from tests.arch.tiny import DENSE, assert_close, tiny
+from tests.arch.tiny import DENSE, SLIDING, assert_close, tiny
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, params=("q", "k", "v", "o"), placement="interleave")
 SELECT = BeaconConfig(window=8, ratios=(2, 4), sink=2, placement="select")
@@ -64,7 +64,7 @@ def linear_weights(lm: BeaconLM) -> set[str]:
     return {f"{name}.weight" for name, module in lm.named_modules() if in_layers(module, name)}
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama", "phi3", "gemma3_text"])
+@pytest.mark.parametrize("family", ["qwen2", "llama", "phi3", *SLIDING])
 @WEIGHT_ONLY
 def test_a_plain_backbone(family: str, method: Any, tmp_path: Path) -> None:
     """Own maps, logits, tokens and gradients are those of the backbone with the rounded weights."""

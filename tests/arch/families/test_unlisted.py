@@ -11,20 +11,22 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.checkpoint.self_check import check_itself
+from beacon_lit.arch.nn.attention import BeaconAttention
+from beacon_lit.arch.nn.logits import LogitScale
 from beacon_lit.arch.plan.kinds import Memory, Sliding
 from beacon_lit.tuning import Full
 from tests.arch.test_one_pass import RATIOS, compare
-from tests.arch.tiny import OWN, SIZES, assert_close, tokens
+from tests.arch.tiny import OWN, SIZES, assert_close, attention_of, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, eval_ratio=2)
 MODELS = Path(__file__).parents[3] / "docs" / "models.md"
 GREEDY: dict[str, Any] = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
 # Rotated in part by neighbouring pairs, parallel sublayers and scaled logits, norms after sublayers, experts, layers of
-# two kinds, multipliers.
-WORKING = ("glm", "cohere", "flex_olmo", "ernie4_5", "olmo3", "hyperclovax")
+# two kinds, multipliers, caps and scaled embeddings.
+WORKING = ("glm", "cohere", "flex_olmo", "ernie4_5", "olmo3", "hyperclovax", "vaultgemma")
 ALSO = (
-    "apertus", "arcee", "aria_text", "cwm", "dots1", "ernie4_5_moe", "exaone4", "glm4", "glm4_moe", "helium", "hy_v3",
-    "jais2", "mellum", "minimax_m2", "ministral", "olmo", "olmoe", "phimoe", "qwen2_moe",
+    "apertus", "arcee", "aria_text", "cwm", "dots1", "ernie4_5_moe", "exaone4", "gemma", "glm4", "glm4_moe", "helium",
+    "hy_v3", "jais2", "mellum", "minimax_m2", "ministral", "olmo", "olmoe", "phimoe", "qwen2_moe",
     "seed_oss", "solar_open", "starcoder2",
 )  # fmt: skip
 NEWER = ("internlm3", "iquestcoder")  # transformers 5.17 does not have them
@@ -47,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "hyperclovax": {"embedding_multiplier": 3.0, "logits_scaling": 0.5, "attention_multiplier": 0.2},
     "phimoe": {"router_jitter_noise": 0.0},
+    "vaultgemma": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "sliding_window": 5},
     "seed_oss": {"attention_dropout": 0.0, "residual_dropout": 0.0},
 }
 
@@ -66,7 +69,8 @@ def loaded(kind: str, folder: Path, beacon: BeaconConfig = BEACON, **options: An
 @torch.no_grad()
 def test_it_works_as_a_listed_one_does(kind: str, tmp_path: Path) -> None:
     lm, ids = loaded(kind, tmp_path / "backbone"), tokens(2, 29)
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone").eval()
+    attention = attention_of(lm)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone", attn_implementation=attention).eval()
     assert not lm.listed and isinstance(lm, type(plain)) and not lm.training
     assert torch.equal(lm.dense(ids).logits, plain(ids).logits)
     assert torch.equal(lm(ids[:1, :8]).logits, plain(ids[:1, :8]).logits)
@@ -123,8 +127,33 @@ def test_the_check_notices_another_reach(monkeypatch: pytest.MonkeyPatch) -> Non
         check_itself(lm)
 
 
-def test_one_pass_is_the_loop(tmp_path: Path) -> None:
-    lm = loaded("arcee", tmp_path).double().train().requires_grad_(True)
+@pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping"])
+def test_the_check_notices_caps_that_random_tokens_do_not_reach(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For which it sets them lower."""
+    caps = dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), 200.0)
+    lm = BeaconLM.from_config(config("vaultgemma", **caps), BEACON).bfloat16()
+    check_itself(lm)
+    assert {name: getattr(lm.config, name) for name in caps} == caps and lm.lm_head.scale == LogitScale(cap=200.0)
+    assert {layer.self_attn.cap for layer in lm.model.layers} == {200.0}
+    if name == "attn_logit_softcapping":
+        monkeypatch.setattr(BeaconAttention, "cap", None)
+    else:
+        monkeypatch.setattr(type(lm), "head_scale", LogitScale())
+    what = "hidden states" if name == "attn_logit_softcapping" else "logits"
+    with pytest.raises(ValueError, match=rf"'vaultgemma' is not supported: .* gave other {what} .*, with {name}=1\.0"):
+        check_itself(lm)
+
+
+def test_the_check_notices_an_embedding_that_does_more() -> None:
+    lm = BeaconLM.from_config(config("gemma"), BEACON)
+    lm.model.embed_tokens.register_forward_hook(lambda module, inputs, found: found + 1)
+    with pytest.raises(ValueError, match=r"its embedding \(GemmaTextScaledWordEmbedding\) does more than look vectors"):
+        check_itself(lm)
+
+
+@pytest.mark.parametrize("kind", ["arcee", "vaultgemma"])
+def test_one_pass_is_the_loop(kind: str, tmp_path: Path) -> None:
+    lm = loaded(kind, tmp_path).double().train().requires_grad_(True)
     compare(lm, tokens(1, 53), RATIOS, "raw")
 
 
@@ -149,9 +178,6 @@ REFUSED = {
     "lfm2": "convolution",
     "gpt2": "positions are not by RoPE",
     "bert": "positions are not by RoPE",
-    "gemma": "its embedding is a GemmaTextScaledWordEmbedding, which does more than look vectors up",
-    "gemma2": "attn_logit_softcapping=50.0 caps logits",
-    "gemma3n_text": "final_logit_softcapping=30.0 caps logits",
     "gemma3": "its config has one for text inside",
     "llama4_text": "layers of the kind 'chunked_attention'",
     "ministral3": "its rope_parameters have a setting llama_4_scaling_beta",
@@ -167,7 +193,7 @@ REFUSED = {
 def test_a_broken_assumption_is_named(kind: str) -> None:
     with pytest.raises(
         ValueError,
-        match=f"model_type='{kind}' is not supported: .*{REFUSED[kind]}.*; allowed: gemma3_text, granite, ",
+        match=f"model_type='{kind}' is not supported: .*{REFUSED[kind]}.*; allowed: gemma2, gemma3_text, granite, ",
     ):
         BeaconLM.from_config(config(kind), BEACON)
 
@@ -177,6 +203,8 @@ def test_a_broken_assumption_is_named(kind: str) -> None:
     [
         ("ministral", {"head_dim": None}, r"transformers cannot make the model of its config \(TypeError: "),
         ("granitemoehybrid", {"layer_types": ["attention"] * 2}, "a layer .* has no self_attn and mlp"),
+        ("arcee", {"attn_logit_softcapping": 30.0}, r"its attention \(ArceeAttention\) has no attn_logit_softcapping"),
+        ("arcee", {"final_logit_softcapping": 30.0}, r"gave other logits .*, with final_logit_softcapping=30\.0$"),
         ("olmo", {"clip_qkv": 8.0}, "clip_qkv=8.0 clips queries, keys and values"),
         (
             "seed_oss",
@@ -207,8 +235,8 @@ def test_what_the_check_finds_is_named() -> None:
 def test_every_config_of_a_known_type_is_looked_at() -> None:
     lm = BeaconLM.from_config(config("arcee"), BEACON)
     assert type(BeaconLM.from_config(lm.config, BEACON)) is type(lm)
-    with pytest.raises(ValueError, match=r"'arcee' is not supported: attn_logit_softcapping=30.0 caps logits"):
-        BeaconLM.from_config(config("arcee", attn_logit_softcapping=30.0), BEACON)
+    with pytest.raises(ValueError, match=r"'arcee' is not supported: clip_qkv=8\.0"):
+        BeaconLM.from_config(config("arcee", clip_qkv=8.0), BEACON)
 
 
 def test_the_check_notices_other_positions_and_another_head(tmp_path: Path) -> None:
@@ -223,7 +251,7 @@ def test_the_check_notices_other_positions_and_another_head(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="gave other hidden states than the plain model"):
         check_itself(lm)
     attention.rotation = right
-    lm.lm_head.divisor = 2.0
+    lm.lm_head.scale = LogitScale(2.0)
     with pytest.raises(ValueError, match="one window of random tokens gave other logits"):
         check_itself(lm)
     del attention.scaling

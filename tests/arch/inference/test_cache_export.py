@@ -13,7 +13,7 @@ from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from beacon_lit.demo import smollm2
 from beacon_lit.tiny import byte_tokenizer
 from tests.arch.caches import model
-from tests.arch.tiny import DENSE, FAMILIES, OTHERS, assert_close, tiny, tokens
+from tests.arch.tiny import DENSE, FAMILIES, OTHERS, assert_close, attention_of, tiny, tokens
 
 OPTIONS: dict[str, Any] = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 OWN_MAPS = {"select": ("k", "v"), "blind": ("q", "k", "v")}
@@ -23,6 +23,7 @@ def loaded(lm: BeaconLM, folder: Path) -> PreTrainedModel:
     """The plain model, from a folder that Hugging Face reads without this package."""
     lm.save_backbone(folder)
     options = {"experts_implementation": "eager"} if lm.has_experts else {}  # which has float64
+    options["attn_implementation"] = attention_of(lm)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=lm.dtype, **options).eval()
 
 

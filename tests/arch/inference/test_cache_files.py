@@ -141,6 +141,12 @@ def test_another_models_cache_is_refused(what: str, tmp_path: Path) -> None:
         assert_refused(make(**OTHERS[what]), held, f"made by another model: it has {what}")
 
 
+def test_the_cache_of_a_backbone_with_another_cap_is_refused() -> None:
+    cache = read(make(family="gemma2"))
+    for cap in (None, 4.0):
+        assert_refused(make(family="gemma2", attn_logit_softcapping=cap), cache, "it has attn_logit_softcapping=2.0")
+
+
 @pytest.mark.parametrize(
     "part", ["model.embed_tokens", "layers.1.self_attn.beacon_v_proj", "model.beacon_embed_tokens"]
 )

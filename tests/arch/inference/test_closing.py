@@ -18,7 +18,7 @@ from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.moving import Moving, Opened
 from tests.arch.caches import assert_same, model, padded, tensors
 from tests.arch.inference.test_decode import CHOICES, logits_of
-from tests.arch.tiny import ALL, VOCABULARY, assert_close, examples, kinds, tokens
+from tests.arch.tiny import ALL, SLIDING, VOCABULARY, assert_close, examples, kinds, tokens
 
 BUDGETS = ((2.25, 0.25), (0.5, 1.0))  # of the tiny models' two layers with two KV heads
 WAYS = pytest.mark.parametrize("way", [StaticDecoding, Decoding])
@@ -26,7 +26,7 @@ WAYS = pytest.mark.parametrize("way", [StaticDecoding, Decoding])
 
 def selecting(family: str = "qwen2", **settings: Any) -> BeaconLM:
     """A model with windows of 8, and shares for its heads if `head_budgets` are given."""
-    backbone = kinds("mms", 5) if family == "gemma3_text" else None
+    backbone = kinds("mms", 5) if family in SLIDING else None
     return model(family, "select", backbone=backbone, **{"params": ("k", "v"), **settings})
 
 
@@ -71,7 +71,7 @@ def texts_before_a_border(lm: BeaconLM, ratio: int | str = 2) -> BeaconCache:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("ratio", [1, 2, 8, 0, "drop"])
 @pytest.mark.parametrize("settings", [{"sink": 0, "overlap": 0}, {"sink": 2, "overlap": 3}, {"head_budgets": BUDGETS}])
-@pytest.mark.parametrize("family", ["qwen3", "smollm3", "olmo2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["qwen3", "smollm3", "olmo2", *SLIDING])
 @torch.no_grad()
 def test_buffers_close_windows_as_calls_do(
     family: str, settings: dict[str, Any], ratio: int | str, dtype: torch.dtype

@@ -13,6 +13,7 @@ from transformers import StoppingCriteria
 
 from beacon_lit import BeaconCache, BeaconLM
 from beacon_lit.arch import Ratios
+from beacon_lit.arch.inference import static
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.static import Buffers, StaticStep
@@ -233,6 +234,17 @@ def test_a_wrong_buffer_shows(wrong: Callable[[pytest.MonkeyPatch], None], monke
     assert_close(right, called, 1e-9)
     wrong(monkeypatch)
     assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_cap_that_buffers_leave_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model("gemma2", sink=1, overlap=3)
+    cache, ids = lm.compress(tokens(2, 19)), tokens(2, 14)
+    right = logits_of(StaticDecoding, lm, cache, ids)
+    assert_close(right, logits_of(Decoding, lm, cache, ids), 1e-9)
+    attend = static.attend
+    monkeypatch.setattr(static, "attend", lambda q, k, v, bias, scale, cap: attend(q, k, v, bias, scale))
+    assert (logits_of(StaticDecoding, lm, cache, ids) - right).abs().max() > 0.1
 
 
 def logits_of(way: type[Decoding], lm: BeaconLM, cache: BeaconCache, ids: Tensor) -> Tensor:

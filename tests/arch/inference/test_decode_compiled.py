@@ -11,7 +11,7 @@ from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.nn.decoder import DecoderLayer, run_layer
 from tests.arch.caches import padded
-from tests.arch.tiny import assert_close, tiny, tokens
+from tests.arch.tiny import assert_close, kinds, tiny, tokens
 
 BEACON = BeaconConfig(window=32, ratios=(2,), sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
@@ -36,6 +36,16 @@ def test_one_graph_for_layers_that_are_alike(beacon: BeaconConfig) -> None:
     assert_close(logits(lm), expected, 1e-6)
     kinds = 1 if beacon.head_budgets is None else len(set(beacon.head_budgets))
     assert counter.frame_count == kinds
+
+
+def test_one_graph_for_each_kind_of_layers() -> None:
+    """With caps of scores; a sliding window is the same step with other keys to see."""
+    torch._dynamo.reset()
+    lm = tiny("gemma2", beacon=SELECT, **kinds("smsm", 21)).eval()
+    expected, counter = logits(lm), CompileCounter()
+    lm.decode_layer = torch.compile(run_layer, backend=counter, dynamic=False, fullgraph=True)
+    assert_close(logits(lm), expected, 1e-6)
+    assert counter.frame_count == 2
 
 
 def test_a_step_that_differs_between_layers_is_compiled_anew() -> None:

@@ -11,7 +11,7 @@ from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from beacon_lit.arch.inference.decode import Decoding
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from tests.arch.caches import padded, tensors
-from tests.arch.tiny import assert_close, kinds, tiny, tokens
+from tests.arch.tiny import SLIDING, assert_close, kinds, tiny, tokens
 from tests.arch.ways import by_calls, small_steps
 
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
@@ -75,10 +75,11 @@ def test_float32_on_a_gpu(beacon: BeaconConfig) -> None:
 
 @pytest.mark.parametrize("reach", [9, 50])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("family", SLIDING)
 @BEACONS
-def test_sliding_windows(beacon: BeaconConfig, device: str, reach: int) -> None:
+def test_sliding_windows(beacon: BeaconConfig, family: str, device: str, reach: int) -> None:
     pattern = "mms" if beacon is UNEVEN else "sms"
-    backbone = {"family": "gemma3_text", **kinds(pattern, reach)}
+    backbone = {"family": family, **kinds(pattern, reach)}
     assert_close(*decode(torch.float32, device, beacon, backbone), 1e-4)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import Gemma2PreTrainedModel
 
 from beacon_lit import BeaconConfig, BeaconLM
 from tests.arch.tiny import ALL, CONFIGS, DENSE, EXPERTS, FAMILIES, OTHERS, hf_config, tiny, tokens
@@ -16,8 +17,9 @@ BEACON = BeaconConfig(window=WINDOW, ratios=(2, 4), sink=2, overlap=3, placement
 
 
 def plain(lm: BeaconLM, family: str, **values: Any) -> nn.Module:
-    """The Hugging Face model with the same weights, on the sdpa kernel."""
-    dense = DENSE[family]._from_config(hf_config(family, **values), attn_implementation="sdpa")
+    """The Hugging Face model with the same weights, on the sdpa kernel; with a cap, which that has not, eager."""
+    attention = "eager" if family == "gemma2" else "sdpa"
+    dense = DENSE[family]._from_config(hf_config(family, **values), attn_implementation=attention)
     weights = {name: value for name, value in lm.state_dict().items() if "beacon" not in name}
     dense.load_state_dict(weights, strict=True)
     return dense.to(lm.dtype).train(lm.training)
@@ -93,6 +95,25 @@ def test_dense_is_the_backbone_bit_for_bit(family: str) -> None:
     assert all(parameter.grad is None for parameter in lm.beacon_parameters())
     kept = lm.dense(ids, attention_mask=mask, logits_to_keep=2).logits
     assert torch.equal(kept, dense(ids, attention_mask=mask, logits_to_keep=2).logits)
+
+
+@pytest.mark.parametrize("supported", [False, True], ids=["newer", "transformers 5.17"])
+@torch.no_grad()
+def test_dense_keeps_the_cap_of_scores(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions of transformers run Gemma 2 on sdpa, which ignores the cap."""
+    monkeypatch.setattr(Gemma2PreTrainedModel, "_supports_sdpa", supported)
+    lm, ids = tiny("gemma2", BEACON), tokens(1, 20)
+    assert lm.config._attn_implementation == "eager"
+    uncapped = plain(lm, "gemma2", attn_logit_softcapping=None)(ids).logits
+    assert (lm.dense(ids).logits - uncapped).abs().max() > 0.1
+    options = {"max_new_tokens": 9, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    found, expected = (model(ids, **options).logits for model in (lm.dense_generate, plain(lm, "gemma2").generate))
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    with pytest.raises(ValueError, match=r"attn_implementation='sdpa' is not allowed: .*attn_logit_softcapping=2\.0"):
+        lm.set_attn_implementation("sdpa")
+    assert tiny("gemma2", BEACON, attn_logit_softcapping=None).config._attn_implementation == (
+        "sdpa" if supported else "eager"
+    )
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from tests.arch.cases import Case, cases
 from tests.arch.tiny import assert_close, examples, hf_config, tiny, tokens
 
 HEADS, GROUPS, WIDTH, SCALE = 4, 2, 8, 0.3
+CAP = 0.5  # products of the tests reach 3 and more
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 Inputs = tuple[Tensor, Tensor, Tensor]
 
@@ -38,19 +39,24 @@ def qkv(layout: Layout, dtype: torch.dtype = torch.float64, device: str = "cpu",
     return tuple(x.to(device, dtype) for x in (q, k, v))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Callable[[int, int], bool]) -> Tensor:
-    """One window, one head and one query at a time."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Callable[[int, int], bool], cap: float = 0.0
+) -> Tensor:
+    """One window, one head and one query at a time. A cap of 0 is none."""
     out = torch.empty_like(q)
     for head in range(q.shape[1]):
         group = head // (q.shape[1] // k.shape[1])
         for i in range(len(q)):
             seen = [j for j in range(len(k)) if visible(i, j)]
-            weights = (k[seen, group] @ q[i, head] * scale).softmax(0)
-            out[i, head] = weights @ v[seen, group]
+            scores = k[seen, group] @ q[i, head] * scale
+            scores = cap * (scores / cap).tanh() if cap else scores
+            out[i, head] = scores.softmax(0) @ v[seen, group]
     return out
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float, left: int = -1) -> Tensor:
+def reference(
+    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float, left: int = -1, cap: float = 0.0
+) -> Tensor:
     """The contract of variable-length causal attention, aligned at the end; `left` keys before a query's, or all."""
     out = []
     for i in range(len(cu_q) - 1):
@@ -60,7 +66,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale
         def visible(query: int, key: int, earlier: int = earlier) -> bool:
             return key <= earlier + query and (left < 0 or key >= earlier + query - left)
 
-        out.append(attend(q[queries], k[keys], v[keys], scale, visible))
+        out.append(attend(q[queries], k[keys], v[keys], scale, visible, cap))
     return torch.cat(out)
 
 
@@ -69,8 +75,9 @@ def reference(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale
 def test_sdpa(case: Case) -> None:
     layout = layout_of(case)
     q, k, v = qkv(layout)
-    expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE)
-    assert_close(kernels.sdpa(q, k, v, layout, SCALE), expected, 1e-12)
+    for cap in (None, CAP):
+        expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, cap=cap or 0.0)
+        assert_close(kernels.sdpa(q, k, v, layout, SCALE, cap), expected, 1e-12)
 
 
 @examples(50)
@@ -78,7 +85,7 @@ def test_sdpa(case: Case) -> None:
 def test_sdpa_masks_a_windows_beacons_from_its_raw_tokens(case: Case) -> None:
     layout = layout_of(case)
     q, k, v = qkv(layout)
-    expected = []
+    plain, capped = [], []
     for i, (queries, keys) in enumerate(layout.lengths):
         at_q, at_k = slice(layout.cu_q[i], layout.cu_q[i + 1]), slice(layout.cu_k[i], layout.cu_k[i + 1])
         beacon = layout.q_index[at_q] >= layout.raw
@@ -87,8 +94,10 @@ def test_sdpa_masks_a_windows_beacons_from_its_raw_tokens(case: Case) -> None:
             own = key - earlier
             return own < 0 or (own <= query and bool(beacon[query] or not beacon[own]))
 
-        expected.append(attend(q[at_q], k[at_k], v[at_k], SCALE, visible))
-    assert_close(kernels.sdpa(q, k, v, layout, SCALE), torch.cat(expected), 1e-12)
+        plain.append(attend(q[at_q], k[at_k], v[at_k], SCALE, visible))
+        capped.append(attend(q[at_q], k[at_k], v[at_k], SCALE, visible, CAP))
+    assert_close(kernels.sdpa(q, k, v, layout, SCALE), torch.cat(plain), 1e-12)
+    assert_close(kernels.sdpa(q, k, v, layout, SCALE, CAP), torch.cat(capped), 1e-12)
 
 
 @pytest.fixture
@@ -106,11 +115,11 @@ def flash_package(monkeypatch: pytest.MonkeyPatch, installed: set[str]) -> list[
 
     def flash_attn_varlen_func(
         q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-        dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
+        dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
     ):  # fmt: skip
         calls.append(lengths(max_seqlen_q, max_seqlen_k, cu_seqlens_q, cu_seqlens_k))
         assert causal and dropout_p == 0.0 and (window_size == (-1, -1) or window_size[1] == 0)
-        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, window_size[0])
+        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, window_size[0], softcap)
 
     put_in_place(monkeypatch, "flash_attn", flash_attn_varlen_func)
     installed.add("flash-attn")
@@ -124,12 +133,13 @@ def flash_4_package(monkeypatch: pytest.MonkeyPatch, installed: set[str]) -> Ite
 
     def flash_attn_varlen_func(
         q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-        softmax_scale=None, causal=False, window_size=(None, None),
+        softmax_scale=None, causal=False, window_size=(None, None), softcap=0.0,
     ):  # fmt: skip
         calls.append(lengths(max_seqlen_q, max_seqlen_k, cu_seqlens_q, cu_seqlens_k))
         left, right = window_size
         assert (left, right, causal) == (None, None, True) or (right == 0 and not causal)
-        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, -1 if left is None else left), None
+        left = -1 if left is None else left
+        return reference(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, left, softcap), None
 
     put_in_place(monkeypatch, "flash_attn.cute", flash_attn_varlen_func)
     installed.add("flash-attn-4")
@@ -211,10 +221,25 @@ def test_sliding_windows(
     layout = build_layout(Sliding(reach).rows(rows, case.beacon), case.beacon, reach=reach)
     q, k, v = qkv(layout)
     expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, reach - 1)
-    for kernel in kernels.KERNELS.values():
-        assert_close(kernel(q, k, v, layout, SCALE), expected, 1e-12, kernel.__name__)
+    capped = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, reach - 1, CAP)
+    for name, kernel in kernels.KERNELS.items():
+        assert_close(kernel(q, k, v, layout, SCALE), expected, 1e-12, name)
+        if name != "varlen":
+            assert_close(kernel(q, k, v, layout, SCALE, CAP), capped, 1e-12, name)
     for calls in (flash_package, flash_4_package, torch_kernel):
         check_call(calls[0], layout)
+
+
+def test_caps(case: Case, flash_package: list, flash_4_package: list, torch_kernel: list) -> None:
+    layout = layout_of(case)
+    q, k, v = qkv(layout)
+    expected = reference(q, k, v, layout.cu_q, layout.cu_k, SCALE, cap=CAP)
+    for name in ("flash_attn_4", "flash_attn", "sdpa"):
+        assert_close(kernels.KERNELS[name](q, k, v, layout, SCALE, CAP), expected, 1e-12, name)
+        without = kernels.KERNELS[name](q, k, v, layout, SCALE)  # the control: a cap that is left out shows
+        assert (without - expected).abs().max() > 0.1
+    with pytest.raises(ValueError, match=r"attn='varlen' has no soft cap of scores, .* is 0.5; allowed: auto, flash_a"):
+        kernels.varlen(q, k, v, layout, SCALE, CAP)
 
 
 def check_call(call: dict[str, Any], layout: Layout) -> None:
@@ -252,14 +277,15 @@ class Cuda:
 
 
 @pytest.mark.parametrize(
-    ("packages", "capability", "expected"),
+    ("packages", "capability", "expected", "capped"),
     [
-        (set(), 9, kernels.varlen),
-        ({"flash-attn"}, 9, kernels.flash_attn),
-        ({"flash-attn", "flash-attn-4"}, 9, kernels.flash_attn_4),
-        ({"flash-attn-4"}, 10, kernels.flash_attn_4),
-        ({"flash-attn-4"}, 8, kernels.varlen),
-        ({"flash-attn", "flash-attn-4"}, 8, kernels.flash_attn),
+        (set(), 9, kernels.varlen, kernels.sdpa),
+        ({"flash-attn"}, 9, kernels.flash_attn, kernels.flash_attn),
+        ({"flash-attn", "flash-attn-4"}, 9, kernels.flash_attn_4, kernels.flash_attn_4),
+        ({"flash-attn-4"}, 10, kernels.flash_attn_4, kernels.sdpa),
+        ({"flash-attn", "flash-attn-4"}, 10, kernels.flash_attn_4, kernels.flash_attn),
+        ({"flash-attn-4"}, 8, kernels.varlen, kernels.sdpa),
+        ({"flash-attn", "flash-attn-4"}, 8, kernels.flash_attn, kernels.flash_attn),
     ],
 )
 def test_auto(
@@ -268,6 +294,7 @@ def test_auto(
     packages: set[str],
     capability: int,
     expected: kernels.Kernel,
+    capped: kernels.Kernel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
@@ -275,6 +302,7 @@ def test_auto(
     layout = layout_of(case)
     for dtype in (torch.bfloat16, torch.float16):
         assert kernels.pick_kernel("auto", Cuda(dtype), layout) is expected
+        assert kernels.pick_kernel("auto", Cuda(dtype), layout, CAP) is capped
         assert kernels.pick_kernel("varlen", Cuda(dtype), layout) is kernels.varlen
     assert kernels.pick_kernel("auto", Cuda(torch.float32), layout) is kernels.sdpa
     assert kernels.pick_kernel("auto", torch.zeros(1, dtype=torch.bfloat16), layout) is kernels.sdpa
@@ -306,6 +334,13 @@ def test_kernel_names_are_checked(installed: set[str]) -> None:
     for name in ("varlen", "flash_attn_4"):
         with pytest.raises(ValueError, match=rf"attn='{name}'.*placement='step-expansion'.*auto, sdpa"):
             BeaconLM.from_config(hf_config("qwen2"), beacon, attn=name)
+    with pytest.raises(
+        ValueError, match=r"attn='varlen' has no soft cap of scores, and this backbone's is 2\.0; allow"
+    ):
+        BeaconLM.from_config(hf_config("gemma2"), BEACON, attn="varlen")
+    assert BeaconLM.from_config(hf_config("gemma2"), BEACON, attn="flash_attn_4").attn == "flash_attn_4"
+    uncapped = hf_config("gemma2", attn_logit_softcapping=None)
+    assert BeaconLM.from_config(uncapped, BEACON, attn="varlen").attn == "varlen"
     assert BeaconLM.from_config(hf_config("qwen2"), BEACON, attn="sdpa").attn == "sdpa"
 
 
@@ -313,19 +348,32 @@ def test_kernel_names_are_checked(installed: set[str]) -> None:
 @pytest.mark.parametrize("reach", [None, 5, 40, 1000])
 @pytest.mark.parametrize("name", ["varlen", "flash_attn_4", "auto"])
 def test_half_precision_kernels_on_a_gpu(name: str, reach: int | None) -> None:
+    compare_on_a_gpu(name, reach, width=64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [64, 128, 256])
+@pytest.mark.parametrize("reach", [None, 40])
+@pytest.mark.parametrize("name", ["flash_attn_4", "flash_attn", "sdpa"])
+def test_caps_on_a_gpu(name: str, reach: int | None, width: int) -> None:
+    """The heads of Gemma 2 have 256 (2B, 9B) or 128 numbers (27B)."""
+    compare_on_a_gpu(name, reach, width, CAP)
+
+
+def compare_on_a_gpu(name: str, reach: int | None, width: int, cap: float | None = None) -> None:
     """bf16 on the GPU against sdpa in float32: outputs and gradients, relative to their largest value."""
-    if name == "flash_attn_4" and not kernels._installed("flash-attn-4"):
-        pytest.skip("flash-attn-4 is not installed")
+    if name in kernels.PACKAGES and not kernels._installed(kernels.PACKAGES[name][0]):
+        pytest.skip(f"{kernels.PACKAGES[name][0]} is not installed")
     beacon = BeaconConfig(window=64, ratios=(2, 8), sink=4, overlap=16, placement="interleave")
     lengths, ratios = (300, 77), ((2, 8, 0, 2, 8), ("drop", 2))
     rows = plan(lengths, ratios, beacon, "beacons")
     layout = build_layout(kind_of(reach).rows(rows, beacon), beacon, reach=reach)
-    wide = [x.requires_grad_(True) for x in qkv(layout, torch.float32, "cuda", width=64)]
-    half = [x.requires_grad_(True) for x in qkv(layout, torch.bfloat16, "cuda", width=64)]
+    wide = [x.requires_grad_(True) for x in qkv(layout, torch.float32, "cuda", width)]
+    half = [x.requires_grad_(True) for x in qkv(layout, torch.bfloat16, "cuda", width)]
     layout = layout.to(torch.device("cuda"))
-    kernel = kernels.pick_kernel(name, half[0], layout)
-    assert kernel is not kernels.sdpa
-    expected, actual = kernels.sdpa(*wide, layout, 0.125), kernel(*half, layout, 0.125)
+    kernel = kernels.pick_kernel(name, half[0], layout, cap)
+    assert kernel is not kernels.sdpa or name == "sdpa"
+    expected, actual = kernels.sdpa(*wide, layout, 0.125, cap), kernel(*half, layout, 0.125, cap)
     upstream = torch.randn_like(expected)
     wanted, found = (
         torch.autograd.grad(out, inputs, upstream.to(out.dtype)) for out, inputs in ((expected, wide), (actual, half))
@@ -334,16 +382,17 @@ def test_half_precision_kernels_on_a_gpu(name: str, reach: int | None) -> None:
         assert (a.float() - b).norm() / b.norm() < 1e-2
 
 
-def test_kernels_get_half_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_kernels_get_half_precision_under_autocast(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With float32 weights, as they are trained; float32 would rule out the fast kernels."""
     seen = set()
 
-    def spy(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    def spy(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> Tensor:
         seen.update((q.dtype, k.dtype, v.dtype))
-        return kernels.sdpa(q, k, v, layout, scale)
+        return kernels.sdpa(q, k, v, *others)
 
     monkeypatch.setattr("beacon_lit.arch.nn.windows.pick_kernel", lambda *_: spy)
-    lm = tiny("qwen3", BEACON).requires_grad_(True)
+    lm = tiny(family, BEACON).requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16):
         out = lm(tokens(1, 29), labels=tokens(1, 29), ratios=2)
         cache = lm.eval().compress(tokens(1, 20), ratios=2)

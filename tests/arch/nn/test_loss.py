@@ -6,16 +6,19 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.nn import loss as loss_module
-from beacon_lit.arch.nn.loss import LossHead, loss_and_slope
+from beacon_lit.arch.nn.logits import LogitScale
+from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
 from tests.arch.tiny import VOCABULARY, assert_close, examples, gradients, tiny, tokens
 
 BEACON = BeaconConfig(window=8, ratios=(2, 4), sink=2, overlap=3, placement="interleave")
 WIDTH = 16
+SCALES = (LogitScale(), LogitScale(1.7), LogitScale(cap=3.0), LogitScale(0.5, 3.0))
 
 
 class Largest(TorchDispatchMode):
@@ -38,11 +41,20 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return request.param
 
 
-def head(trained: bool, dtype: torch.dtype = torch.float64, bias: bool = False) -> LossHead:
+def head(
+    trained: bool, dtype: torch.dtype = torch.float64, bias: bool = False, scale: LogitScale = SCALES[0]
+) -> LossHead:
     torch.manual_seed(0)
     layer = LossHead(WIDTH, VOCABULARY, bias=bias, dtype=dtype).requires_grad_(trained)
     layer.compute = loss_and_slope
+    layer.scale = scale
     return layer
+
+
+def logits_of(output: Tensor, scale: LogitScale) -> Tensor:
+    """By the definition; autograd finds the slope."""
+    output = output / scale.divisor
+    return output if scale.cap is None else scale.cap * (output / scale.cap).tanh()
 
 
 def data(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -53,37 +65,77 @@ def data(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor
     return hidden, targets
 
 
+@pytest.mark.parametrize("scale", SCALES, ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("count", [1, 3, 20])
-def test_values_and_gradients(chunk: int, trained: bool, count: int, bias: bool) -> None:
-    layer, (hidden, targets) = head(trained, bias=bias), data(count)
-    expected = F.cross_entropy(layer(hidden), targets, reduction="none")
+def test_values_and_gradients(chunk: int, trained: bool, count: int, bias: bool, scale: LogitScale) -> None:
+    layer, (hidden, targets) = head(trained, bias=bias, scale=scale), data(count)
+    expected = F.cross_entropy(logits_of(layer(hidden), scale), targets, reduction="none")
     actual = layer(hidden, targets)
     assert actual.shape == targets.shape and actual.dtype == torch.float32
     assert_close(actual, expected.float(), 1e-6)
     assert not actual[targets == -100].any()
     wanted = [hidden, *(layer.parameters() if trained else ())]
-    scale = torch.rand(count, dtype=torch.float64)  # not every loss counts alike
+    share = torch.rand(count, dtype=torch.float64)  # not every loss counts alike
     for a, b in zip(
-        torch.autograd.grad((actual * scale).sum(), wanted),
-        torch.autograd.grad((expected * scale).sum(), wanted),
+        torch.autograd.grad((actual * share).sum(), wanted),
+        torch.autograd.grad((expected * share).sum(), wanted),
         strict=True,
     ):
         assert_close(a, b, 1e-6)
 
 
 @examples(50)
-@given(count=st.integers(1, 12), seed=st.integers(0, 99))
-def test_loss_and_slope(count: int, seed: int) -> None:
-    logits = 10 * torch.randn(count, 7, generator=torch.Generator().manual_seed(seed))
-    logits.requires_grad_(True)
+@given(count=st.integers(1, 12), seed=st.integers(0, 99), scale=st.sampled_from(SCALES))
+def test_loss_and_slope(count: int, seed: int, scale: LogitScale) -> None:
+    output = 10 * torch.randn(count, 7, generator=torch.Generator().manual_seed(seed))
+    output.requires_grad_(True)
     labels = torch.randint(7, (count,), generator=torch.Generator().manual_seed(seed))
-    losses, slope = loss_and_slope(logits.detach(), labels)
-    expected = F.cross_entropy(logits, labels, reduction="none")
+    losses, slope = loss_and_slope(output.detach(), labels, scale)
+    expected = F.cross_entropy(logits_of(output, scale), labels, reduction="none")
     torch.testing.assert_close(losses, expected.detach(), atol=1e-5, rtol=1e-5)
-    (gradient,) = torch.autograd.grad(expected.sum(), logits)
+    (gradient,) = torch.autograd.grad(expected.sum(), output)
     torch.testing.assert_close(slope, gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_losses_are_compiled_once_for_any_length(scale: LogitScale) -> None:
+    """As `fuse` compiles them, without a break in the graph."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compute, diverge = (
+        torch.compile(loss, backend=counter, dynamic=True, fullgraph=True)
+        for loss in (loss_and_slope, divergence_and_slope)
+    )
+    for count in (3, 7, 20):
+        output, teacher = 5 * torch.randn(2, count, 11)
+        labels = tokens(count) % 11
+        for found, expected in (
+            (compute(output, labels, scale, True), loss_and_slope(output, labels, scale)),
+            (diverge(output, teacher, scale, 2.0, True), divergence_and_slope(output, teacher, scale, 2.0)),
+        ):
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a, b)
+    assert counter.frame_count == 2
+
+
+def test_a_cap_that_is_left_out_shows() -> None:
+    """In the values; and in the slope alone, where it is not chained."""
+    (hidden, targets), capped = data(20), LogitScale(cap=3.0)
+    layer = head(False, scale=capped)
+    right = layer(hidden, targets)
+    assert (head(False)(hidden, targets) - right).abs().max() > 1
+
+    class Unchained(LogitScale):
+        def chain(self, slope: Tensor, logits: Tensor) -> Tensor:
+            return slope
+
+    (gradient,) = torch.autograd.grad(right.sum(), hidden)
+    layer.scale = Unchained(cap=3.0)
+    wrong = layer(hidden, targets)
+    assert torch.equal(wrong, right)
+    assert (torch.autograd.grad(wrong.sum(), hidden)[0] - gradient).abs().max() > 0.1
 
 
 @pytest.fixture
@@ -94,9 +146,9 @@ def seen() -> list[tuple[int, Tensor | None]]:
 
 @pytest.fixture
 def watched(seen: list[tuple[int, Tensor | None]]) -> LossHead:
-    def compute(logits: Tensor, labels: Tensor, sloped: bool) -> tuple[Tensor, Tensor | None]:
-        losses, slope = loss_and_slope(logits, labels, sloped)
-        seen.append((len(logits), slope))
+    def compute(output: Tensor, labels: Tensor, scale: LogitScale, sloped: bool) -> tuple[Tensor, Tensor | None]:
+        losses, slope = loss_and_slope(output, labels, scale, sloped)
+        seen.append((len(output), slope))
         return losses, slope
 
     layer = head(trained=False)
@@ -119,11 +171,12 @@ def test_chunks_are_smaller_on_a_cpu(watched: LossHead, seen: list, monkeypatch:
     assert len(seen) > 2 and max(tokens for tokens, _ in seen) == 2
 
 
+@pytest.mark.parametrize("scale", SCALES, ids=str)
 @pytest.mark.parametrize("trained", [False, True])
-def test_bfloat16_losses_are_float32(trained: bool) -> None:
-    layer, (hidden, targets) = head(trained, torch.bfloat16), data(20, torch.bfloat16)
+def test_bfloat16_losses_are_float32(trained: bool, scale: LogitScale) -> None:
+    layer, (hidden, targets) = head(trained, torch.bfloat16, scale=scale), data(20, torch.bfloat16)
     losses = layer(hidden, targets)
-    expected = F.cross_entropy(layer(hidden).float(), targets, reduction="none")
+    expected = F.cross_entropy(logits_of(layer(hidden), scale).float(), targets, reduction="none")
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses, expected)
     (actual,) = torch.autograd.grad(losses.sum(), hidden)

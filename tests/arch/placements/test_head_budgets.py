@@ -16,10 +16,10 @@ from tests.arch.oracle import HeadEntry, Rule, append
 from tests.arch.placements import proof
 from tests.arch.placements.test_select import RULE as EVEN
 from tests.arch.placements.test_select import best
-from tests.arch.tiny import ALL, FAMILIES, OTHERS, assert_close, examples, kinds, tiny, tokens
+from tests.arch.tiny import ALL, FAMILIES, OTHERS, SLIDING, assert_close, examples, kinds, tiny, tokens
 
 BUDGETS = ((2.25, 0.25), (0.5, 1.0))  # of the tiny models' two layers with two KV heads
-MORE = {"gemma3_text": kinds("mms", 5)}  # layers that have none
+MORE = {family: kinds("mms", 5) for family in SLIDING}  # layers that have none
 
 
 def shared(mean: int, size: int, budgets: Sequence[Sequence[float]]) -> list[list[int]]:

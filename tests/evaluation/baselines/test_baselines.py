@@ -12,6 +12,7 @@ from beacon_lit.cli.evaluate import evaluate
 from beacon_lit.evaluation import Baseline, Generate, Kvpress, Prompt, Reader, ScoreText, Subject, execute, parse_mode
 from beacon_lit.evaluation.baselines import kvpress_server
 from beacon_lit.evaluation.modes import split_baseline
+from tests.arch.tiny import tiny
 from tests.configs import composed, small_text
 from tests.evaluation.baselines.stand_in import stand_in
 from tests.evaluation.fakes import byte_tokenizer, tiny_lm
@@ -208,12 +209,20 @@ def test_a_prompt_that_knows_its_question_has_a_tail_of_its_own(budget, kept):
 
 
 def test_settings_are_checked_without_a_run():
-    assert Kvpress().version() is None and Kvpress().baselines([parse_mode(4)], None) == ()
+    peer = Asked(Subject(tiny_lm(300), byte_tokenizer()))
+    assert Kvpress().version() is None and Kvpress().baselines([parse_mode(4)], peer) == ()
     made = Kvpress(["snapkv"], budget="nominal").baselines(
-        [parse_mode(mode) for mode in ("dense", "window-only", 4)], None
+        [parse_mode(mode) for mode in ("dense", "window-only", 4)], peer
     )
     assert [baseline.name for baseline in made] == ["snapkv 4 nominal"]
     with pytest.raises(
         ValueError, match=r"baselines=\['snapkv'\] is not allowed with ratio=\[\]; allowed: with a ratio"
     ):
-        Kvpress(["snapkv"]).baselines([parse_mode("dense")], None)
+        Kvpress(["snapkv"]).baselines([parse_mode("dense")], peer)
+
+
+def test_caps_of_scores_are_refused():
+    peer = Asked(Subject(tiny("gemma2"), byte_tokenizer()))
+    assert Kvpress().baselines([parse_mode(4)], peer) == ()
+    with pytest.raises(ValueError, match=r"baselines=\['snapkv'\] .* as attn_logit_softcapping=2\.0 asks for"):
+        Kvpress(["snapkv"]).baselines([parse_mode(4)], peer)
