@@ -29,14 +29,14 @@ class StaticDecoding(Decoding):
     step. Otherwise a row whose window closes goes through a call from cache to cache.
     """
 
-    def _start(self, cache: BeaconCache) -> None:
-        lm = self.lm
-        batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
-        like = cache.hidden
+    def _start(self, cache: BeaconCache, room: Sequence[RowState]) -> None:
+        lm, batch, like = self.lm, len(cache.rows), cache.hidden
+        states = (*cache.rows, *room)
+        width = max(lm.beacon.window, *(state.capacity for state in states))
         self.states = list(cache.rows)
         self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
-        self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
-        self.stacks = Buffers.all(lm, cache, width)
+        self.about = replace(cache, rows=(), layers=(), hidden=like.new_empty(0, like.shape[1]))
+        self.stacks = Buffers.all(lm, cache, states, width)
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
         self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
@@ -78,9 +78,10 @@ class StaticDecoding(Decoding):
         """See `Decoding.cache_of`."""
         return self._value([row])
 
-    def replace(self, row: int, cache: BeaconCache) -> None:
+    def replace(self, rows: Sequence[int], cache: BeaconCache, places: Sequence[int]) -> None:
         """See `Decoding.replace`."""
-        self._load(row, cache, 0)
+        for row, place in zip(rows, places, strict=True):
+            self._load(row, cache, place)
 
     def reorder(self, rows: Tensor) -> None:
         """See `Decoding.reorder`."""
@@ -221,10 +222,11 @@ def start_decoding(
     ratios: PerRow,
     totals: Sequence[int] | None,
     finished: Finished | None,
+    room: Sequence[RowState] = (),
 ) -> Decoding:
     """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
     engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
-    return engine(lm, cache, ratios, totals, finished)
+    return engine(lm, cache, ratios, totals, finished, room)
 
 
 def _on(like: Tensor, rows: Sequence[int]) -> Tensor:

@@ -6,7 +6,7 @@ last place is scratch for rows that read nothing in a step.
 Shape legend: B rows, K KV heads of a part, C places, H head dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -64,7 +64,7 @@ class Moving:
         """Return the places of a row's moving entries."""
         return slice(self.start - overlap, self.start - overlap + self.count(overlap, opened))
 
-    def load(self, row: int, span: slice, entries: Sequence[Tensor]) -> None:
+    def load(self, row: int, span: slice, entries: Iterable[Tensor]) -> None:
         """Load a row's entries: (parts, n, K, H) for each buffer."""
         for buffer, each in zip(self.buffers, entries, strict=True):
             buffer[:, row, :, span] = each.transpose(1, 2)

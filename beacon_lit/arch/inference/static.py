@@ -102,13 +102,15 @@ class Buffers:
         first: (B,) int64, the slot of each row's first place.
     """
 
-    def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int], width: int) -> None:
+    def __init__(
+        self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int], states: Sequence[RowState], width: int
+    ) -> None:
         group = lm.groups.parts[parts[0]][1]
         self.lm, self.parts, self.kind = lm, tuple(parts), lm.groups.kinds[group]
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
         heads = enumerate(lm.groups.members[group])
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
-        slots = with_room(max(map(self.needed, cache.rows)))
+        slots = with_room(max(map(self.needed, states)))
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
@@ -118,12 +120,21 @@ class Buffers:
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
-    def all(cls, lm: BeaconModel, cache: BeaconCache, width: int) -> "tuple[Buffers, ...]":
-        """Make room for all parts of a cache, and for windows of up to `width` tokens; nothing is loaded."""
+    def all(
+        cls, lm: BeaconModel, cache: BeaconCache, states: Sequence[RowState], width: int
+    ) -> "tuple[Buffers, ...]":
+        """Make buffers for all parts of a cache and as many rows; nothing is loaded.
+
+        Args:
+            lm: the model.
+            cache: a cache of as many rows.
+            states: states that rows will have, for which there is room.
+            width: most raw tokens of an open window.
+        """
         alike: dict[tuple[int, ...], list[int]] = {}
         for part, (_, group) in enumerate(lm.groups.parts):
             alike.setdefault((group, *cache.layers[part].memory_k.shape[1:]), []).append(part)
-        return tuple(cls(lm, cache, parts, width) for parts in alike.values())
+        return tuple(cls(lm, cache, parts, states, width) for parts in alike.values())
 
     @property
     def slots(self) -> int:
@@ -163,8 +174,9 @@ class Buffers:
         return self.kind.entries(before).memory if self.kind.first_slot(before) == self.kind.first_slot(state) else 0
 
     def grow(self, slots: int) -> None:
-        """Make room for a number of slots, in new buffers."""
-        self.keys, self.values = (_padded(buffer, round_up(slots)) for buffer in (self.keys, self.values))
+        """Make room for a number of slots, in new buffers: one after the other, since both old and new take memory."""
+        self.keys = _padded(self.keys, round_up(slots))
+        self.values = _padded(self.values, round_up(slots))
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
@@ -180,7 +192,7 @@ class Buffers:
             return torch.stack([getattr(cache.layers[part], name)[start:end] for part in self.parts])
 
         names = ("moving_k", "own_k", "own_v")[: len(self.moving.buffers)]
-        self.moving.load(place, self.moving.span(o, t), [part(name, start, start + moving) for name in names])
+        self.moving.load(place, self.moving.span(o, t), (part(name, start, start + moving) for name in names))
         for x, buffer in (("k", self.keys), ("v", self.values)):
             buffer[:, place, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
             buffer[:, place, :, m : m + o] = part(f"moving_{x}", start, start + o).transpose(1, 2)
