@@ -9,6 +9,7 @@ Shape legend: B rows, K KV heads of a part, C places, H head dim.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -82,6 +83,12 @@ def read_entries(buffer: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         (n, m, parts K, H).
     """
     return buffer[:, rows, :, places].flatten(2, 3)
+
+
+def read_heads(buffer: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Read entries as `read_entries` does, at places (n, m, parts K) of each head's own."""
+    heads = torch.arange(places.shape[-1], device=buffer.device)
+    return buffer[heads // buffer.shape[2], rows[..., None], heads % buffer.shape[2], places]
 
 
 def write_entries(buffer: Tensor, rows: Tensor, places: Tensor, entries: Tensor) -> None:
