@@ -15,7 +15,7 @@ from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.closing import close_windows
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
-from beacon_lit.arch.inference.static import Buffers, with_room
+from beacon_lit.arch.inference.static import Buffers
 from beacon_lit.arch.nn.grouped import layer_step
 from beacon_lit.arch.plan.state import RowState
 
@@ -115,7 +115,7 @@ class StaticDecoding(Decoding):
     def _make_room(self, state: RowState) -> None:
         for stack in self.stacks:
             if stack.needed(state) >= stack.slots:
-                stack.grow(with_room(stack.needed(state)))
+                stack.grow(stack.needed(state))
                 self.graph = None
 
     def _check_positions(self, rows: Sequence[int]) -> None:

@@ -112,7 +112,7 @@ class Buffers:
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
         slots = with_room(max(map(self.needed, states)))
         first = cache.layers[parts[0]].memory_k
-        shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
+        shape = (len(parts), len(cache.rows), first.shape[1], slots, first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
         with_memory = self.kind.reach is None
         overlap, selects = lm.beacon.overlap if with_memory else 0, with_memory and not lm.beacon.placing.runs
@@ -174,9 +174,8 @@ class Buffers:
         return self.kind.entries(before).memory if self.kind.first_slot(before) == self.kind.first_slot(state) else 0
 
     def grow(self, slots: int) -> None:
-        """Make room for a number of slots, in new buffers: one after the other, since both old and new take memory."""
-        self.keys = _padded(self.keys, round_up(slots))
-        self.values = _padded(self.values, round_up(slots))
+        """Make room for a number of slots and for further windows, in new buffers."""
+        self.keys, self.values = (_padded(buffer, with_room(slots)) for buffer in (self.keys, self.values))
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
@@ -240,13 +239,8 @@ def _padded(buffer: Tensor, slots: int) -> Tensor:
 
 
 def with_room(slots: int) -> int:
-    """Add room for further windows."""
-    return slots + slots // 8
-
-
-def round_up(slots: int) -> int:
-    """Return the next multiple of `CHUNK` that has room for `slots` and the scratch place."""
-    return -(-(slots + 1) // CHUNK) * CHUNK
+    """Return S for a number of slots: with the scratch place, and with up to an eighth more for further windows."""
+    return max(slots // CHUNK + 1, (slots + slots // 8) // CHUNK) * CHUNK
 
 
 def _rows(buffer: Tensor, spans: Sequence[tuple[int, slice]]) -> Tensor:
