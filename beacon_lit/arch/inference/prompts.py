@@ -48,7 +48,7 @@ class Prompts:
         return call.advance([range(length) for length in self.lengths], lm.beacon)
 
     def groups(self) -> Iterator[list[int]]:
-        """Yield rows to read at once, in order: as many as fit a chunk with the slots that they have and their tokens.
+        """Yield rows to read at once: as many, in order, as have no more slots and new tokens than a chunk has tokens.
 
         All rows are one group in training mode, where they draw ratios together, and where open windows hold beacons,
         since decoding then goes on from a cache of all rows.

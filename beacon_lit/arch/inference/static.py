@@ -120,9 +120,7 @@ class Buffers:
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
-    def all(
-        cls, lm: BeaconModel, cache: BeaconCache, states: Sequence[RowState], width: int
-    ) -> "tuple[Buffers, ...]":
+    def all(cls, lm: BeaconModel, cache: BeaconCache, states: Sequence[RowState], width: int) -> "tuple[Buffers, ...]":
         """Make buffers for all parts of a cache and as many rows; nothing is loaded.
 
         Args:
