@@ -19,7 +19,6 @@ from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
 from beacon_lit.arch.inference.prompts import Prompts
 from beacon_lit.arch.inference.start import empty_cache, open_window_mode
-from beacon_lit.arch.output import BeaconOutput
 from beacon_lit.arch.plan.call import check_totals, totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
 from beacon_lit.arch.plan.rows import Rows
@@ -105,7 +104,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         prompts, order = Prompts(self, ids, mask, lengths, before, ratios, ends), range(len(input_ids))
         return self._decode_from(prompts, [row // copies for row in order], model_kwargs.get("finished"))
 
-    def _decode_from(self, prompts: Prompts, order: Sequence[int], finished: Finished | None) -> BeaconOutput:
+    def _decode_from(self, prompts: Prompts, order: Sequence[int], finished: Finished | None) -> Any:
         """Start decoding: row i continues prompt `order[i]`.
 
         Rows are loaded as their prompts are read. Prompts of one token are not read first: they are the first step.
@@ -121,12 +120,13 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
             return self(prompts.ids[order], cache=decoding)
         logits = []
         for group in prompts.groups():
-            found, cache = prompts.select(group).read()
+            out = prompts.select(group).read()
             rows = [row for row, prompt in enumerate(order) if prompt in group]
-            decoding.replace(rows, cache, [group.index(order[row]) for row in rows])
-            del cache  # before the next ones are made
-            logits.append(found)
-        return BeaconOutput(logits=torch.cat(logits)[order], cache=decoding)
+            decoding.replace(rows, out.cache, [group.index(order[row]) for row in rows])
+            out.cache = decoding  # its own is dropped before the next one is made
+            logits.append(out.logits)
+        out.logits = torch.cat(logits)[order]
+        return out
 
     def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:
         """Raise a ValueError if the policy cannot choose a ratio that a row needs for `lengths` more tokens."""

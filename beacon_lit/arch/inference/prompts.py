@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -76,10 +77,10 @@ class Prompts:
             of_rows(self.totals, rows),
         )
 
-    def read(self) -> tuple[Tensor, BeaconCache]:
-        """Read all rows: (B, 1, V) logits after their last tokens, and their cache."""
+    def read(self) -> Any:
+        """Read all rows: a `BeaconOutput` with (B, 1, V) logits after their last tokens, and their cache."""
         last = self._without_heads() if max(self.lengths) > self._chunk else self
-        out = self.lm(
+        return self.lm(
             last.ids,
             last.mask,
             cache=last.before,
@@ -88,7 +89,6 @@ class Prompts:
             logits_to_keep=1,
             total_length=self.totals,
         )
-        return out.logits, out.cache
 
     def _without_heads(self) -> "Prompts":
         """Read all but the last tokens, in chunks, and return what is left."""
