@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from beacon_lit import BeaconCache, BeaconLM
+from beacon_lit.arch import RowDecoding
 from beacon_lit.arch.inference import generate as generation
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.prompts import Prompts
+from beacon_lit.arch.inference.static import CHUNK, with_room
 from tests.arch.caches import model
 from tests.arch.memory import Memory
 from tests.arch.tiny import tokens
@@ -133,3 +135,22 @@ def test_starting_from_a_cache_keeps_none_of_it(lm: BeaconLM, one: BeaconCache) 
         del cache
         assert memory.now == both - size
     assert decoding.cache().nbytes == size
+
+
+@torch.no_grad()
+def test_buffers_of_rows_that_come_and_go_are_made_for_the_first_row(lm: BeaconLM, one: BeaconCache) -> None:
+    """They need not grow for it, and a step computes less than a row has."""
+    decoding = RowDecoding(lm, ROWS, 2)
+    with small_steps(windows=8, slots=8), Memory() as memory:
+        for _ in range(ROWS):
+            decoding.join(one, LENGTH + 9)
+        made = memory.now
+        decoding.step(dict.fromkeys(range(ROWS), 3))
+    assert made > ROWS * one.nbytes and memory.most < made + one.nbytes
+
+
+@pytest.mark.parametrize("slots", [0, 1, 511, 512, 513, 4095, 4096, 6000, 100_000])
+def test_buffers_have_whole_chunks_a_scratch_place_and_at_most_an_eighth_more(slots: int) -> None:
+    found = with_room(slots)
+    assert found % CHUNK == 0 and slots + 1 <= found <= max(slots * 9 / 8, slots + CHUNK)
+    assert found + CHUNK > slots * 9 / 8
