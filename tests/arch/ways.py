@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.inference import compress, decode_static, generate, static
+from beacon_lit.arch.inference import compress, decode_static, generate, prompts, static
 from beacon_lit.arch.inference.decode import Decoding
 
 
@@ -47,7 +47,7 @@ def anew() -> Iterator[None]:
 def small_steps(windows: int, slots: int) -> Iterator[None]:
     """Prompts are read a few windows at a time, and buffers grow by few slots, as long ones do at full size."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (compress, decode_static, generate):
+        for module in (compress, decode_static, prompts):
             patch.setattr(module, "CHUNK_WINDOWS", windows)
         patch.setattr(static, "CHUNK", slots)
         yield

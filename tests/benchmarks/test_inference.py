@@ -98,7 +98,7 @@ def test_the_step_at_a_border_is_the_one_that_closes_a_window(lm, monkeypatch):
     monkeypatch.setattr(StaticDecoding, "_close", lambda self, rows: closing.append(len(steps)) or close(self, rows))
     ids, beacons = text_before(lm, 512, 20, CPU), Beacons(lm)
     beacons.generate(ids, beacons.read(ids[:, :-1]), 40)
-    assert (len(steps), closing) == (39, [20])  # the first token is read with the prompt, by a call
+    assert (len(steps), closing) == (40, [21])
 
 
 def test_the_command_measures_batches(everything):

@@ -45,6 +45,7 @@ def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
         "from a prompt": lm.generate(ids(1, 116, seed=4), do_sample=False, **OPTIONS),
         "from prompts of many windows": lm.generate(padded, attention_mask=mask, do_sample=False, **OPTIONS),
         "from a cache": lm.generate(QUESTION, cache=cache, do_sample=False, **OPTIONS),
+        "from a cache and one token": lm.generate(QUESTION[:, :1], cache=cache, do_sample=False, **OPTIONS),
         "with beacons as tokens come": lm.generate(QUESTION, unfinished="beacons", do_sample=False, **OPTIONS),
         "by beams": lm.generate(QUESTION, cache=cache, do_sample=False, num_beams=2, **OPTIONS),
         "read on": lm(QUESTION, cache=cache, ratios=4).logits.argmax(-1),

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from beacon_lit.arch.inference.moving import read_entries, write_entries
+from beacon_lit.arch.inference.moving import read_entries, read_heads, write_entries
 from beacon_lit.arch.inference.static import Buffers
 from beacon_lit.arch.nn.selection import best
 from beacon_lit.arch.plan.rows import move
@@ -74,34 +74,36 @@ def _close(stack: Buffers, closing: Closing, rows: Tensor) -> Write:
     """Close windows in the same way; `rows` (C, 3): the row, and the places of its next memory slot and its window."""
     row, memory, first = rows.T[..., None]
     window, moving = torch.arange(closing.tokens, device=rows.device), stack.moving
-    keys, own_keys, own_values = (read_entries(buffer, row, moving.start + window) for buffer in moving.buffers)
-    values = read_entries(stack.values, row, first + window)
-    chosen = _select(keys, closing)
-    tail = slice(closing.tokens - closing.overlap, None)
+    tail = window[closing.tokens - closing.overlap :]
+    shared = torch.cat([window[: closing.raw], tail])  # what memory and the next window see as it is
+    chosen = moving.start + _select(read_entries(moving.buffers[0], row, moving.start + window), closing)
     kept_keys, kept_values = (
-        torch.cat([shared[:, : closing.raw], own.take_along_dim(chosen, 1), shared[:, tail]], 1)
-        for shared, own in ((keys, own_keys), (values, own_values))
+        torch.cat([some[:, : closing.raw], read_heads(own, row, chosen), some[:, closing.raw :]], 1)
+        for some, own in (
+            (read_entries(moving.buffers[0], row, moving.start + shared), moving.buffers[1]),
+            (read_entries(stack.values, row, first + shared), moving.buffers[2]),
+        )
     )
     slots = memory + torch.arange(kept_keys.shape[1], device=rows.device)
     kept_keys = stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys)
-    overlap = [entries[:, tail].clone() for entries in (keys, own_keys, own_values)]  # whose windows are freed
+    overlaps = [read_entries(buffer, row, moving.start + tail) for buffer in moving.buffers]
 
     def write() -> None:
         write_entries(stack.keys, row, slots, kept_keys)
         write_entries(stack.values, row, slots, kept_values)
-        for buffer, entries in zip(moving.buffers, overlap, strict=True):
-            write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], entries)
+        for buffer, overlap in zip(moving.buffers, overlaps, strict=True):
+            write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], overlap)
 
     return write
 
 
 def _select(keys: Tensor, closing: Closing) -> Tensor:
-    """Select the tokens of each head: keys before RoPE (C, w, heads, H) -> (C, beacons, heads, 1) int64."""
+    """Select the tokens of each head: keys before RoPE (C, w, heads, H) -> (C, beacons, heads) int64."""
     if closing.beacons == 0:
-        return torch.empty(len(keys), 0, keys.shape[2], 1, dtype=torch.int64, device=keys.device)
+        return torch.empty(len(keys), 0, keys.shape[2], dtype=torch.int64, device=keys.device)
     allowed = torch.arange(closing.tokens, device=keys.device).expand(len(keys), -1) >= closing.raw
     counts = torch.full((len(keys),), closing.beacons, device=keys.device)
-    return best(keys, allowed, counts, closing.beacons).transpose(1, 2)[..., None]
+    return best(keys, allowed, counts, closing.beacons).transpose(1, 2)
 
 
 def _slide(stack: Buffers, row: int, before: RowState, after: RowState) -> None:

@@ -41,6 +41,7 @@ class Decoding:
             serves all further windows; or None, the policy.
         totals: raw tokens that each row will have, for policies that plan ahead.
         finished: records rows that have ended; these read nothing more.
+        room: states that rows will be given by `replace`, for which buffers have room from the start.
         greedy: whether the next tokens are likely to be those of the greatest logits.
     """
 
@@ -51,12 +52,13 @@ class Decoding:
         ratios: PerRow,
         totals: Sequence[int] | None,
         finished: Finished | None,
+        room: Sequence[RowState] = (),
         greedy: bool = False,
     ) -> None:
         self.lm, self.ratios, self.totals, self.finished, self.greedy = lm, ratios, totals, finished, greedy
-        self._start(cache)
+        self._start(cache, room)
 
-    def _start(self, cache: BeaconCache) -> None:
+    def _start(self, cache: BeaconCache, room: Sequence[RowState]) -> None:
         """Take over the state that the cache holds."""
         self._cache = cache
 
@@ -78,9 +80,9 @@ class Decoding:
         """Return a cache of all that one row has read."""
         return self._cache.select([row])
 
-    def replace(self, row: int, cache: BeaconCache) -> None:
-        """Let a row continue from another sequence, a cache of one row."""
-        self._cache = self._cache.put([row], cache)
+    def replace(self, rows: Sequence[int], cache: BeaconCache, places: Sequence[int]) -> None:
+        """Let row `rows[i]` continue from another sequence, row `places[i]` of a cache, for every i."""
+        self._cache = self._cache.put(rows, cache.select(places))
 
     def reorder(self, rows: Tensor) -> None:
         """Let row i continue from the state of row `rows[i]`. Used by beam search."""
@@ -110,8 +112,7 @@ class Decoding:
         """Plan a call that reads one token in each of some rows."""
         lm = self.lm
         draw = lm.draw if lm.training else None
-        ratios = [self.ratios[row] for row in rows] if isinstance(self.ratios, list) else self.ratios
-        totals = None if self.totals is None else [self.totals[row] for row in rows]
+        ratios, totals = of_rows(self.ratios, rows), of_rows(self.totals, rows)
         return lm.plan([1] * len(rows), before, open_window_mode(lm, None, before), ratios, draw, totals)
 
     def _use_ratios(self, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
@@ -132,6 +133,19 @@ class Decoding:
         out = logits.new_zeros(len(ids), logits.shape[1])
         out[list(rows)] = logits
         return out[:, None]
+
+
+def of_rows(values: Any, rows: Sequence[int]) -> Any:
+    """Return the values of some rows of a list with one per row; anything else is for all rows."""
+    return [values[row] for row in rows] if isinstance(values, list) else values
+
+
+def remaining_ratios(ratios: PerRow, before: Sequence[RowState], after: Sequence[RowState]) -> PerRow:
+    """Return the ratios of rows that have gone on from states `before` to states `after`."""
+    if not isinstance(ratios, list):
+        return ratios
+    closed = [now.windows - was.windows for was, now in zip(before, after, strict=True)]
+    return [remaining(row, count) for row, count in zip(ratios, closed, strict=True)]
 
 
 def remaining(ratios: Sequence[Ratio], closed: int) -> list[Ratio]:

@@ -45,8 +45,8 @@ class RowDecoding:
             self._ended, self._totals = Finished(), [0] * self.size
             self._ended.rows = torch.ones(self.size, dtype=torch.bool)
             empty = empty_cache(self.lm, self.size)
-            self._decoding = start_decoding(self.lm, empty, self.ratio, self._totals, self._ended)
-        self._decoding.replace(row, cache)
+            self._decoding = start_decoding(self.lm, empty, self.ratio, self._totals, self._ended, cache.rows)
+        self._decoding.replace([row], cache, [0])
         self._totals[row], self._ended.rows[row] = total, False  # type: ignore[index]
         self.rows.add(row)
         return row

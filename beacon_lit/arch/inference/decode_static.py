@@ -18,7 +18,7 @@ from beacon_lit.arch.inference.ahead import Ahead
 from beacon_lit.arch.inference.closing import Write, close_windows
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
-from beacon_lit.arch.inference.static import Buffers, with_room
+from beacon_lit.arch.inference.static import Buffers
 from beacon_lit.arch.nn.grouped import layer_step
 from beacon_lit.arch.plan.state import RowState
 
@@ -42,14 +42,14 @@ class StaticDecoding(Decoding):
     call from cache to cache.
     """
 
-    def _start(self, cache: BeaconCache) -> None:
-        lm = self.lm
-        batch, width = len(cache.rows), max(lm.beacon.window, *(row.capacity for row in cache.rows))
-        like = cache.hidden
+    def _start(self, cache: BeaconCache, room: Sequence[RowState]) -> None:
+        lm, batch, like = self.lm, len(cache.rows), cache.hidden
+        states = (*cache.rows, *room)
+        width = max(lm.beacon.window, *(state.capacity for state in states))
         self.states = list(cache.rows)
         self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
-        self.about = replace(cache, rows=(), layers=(), hidden=like[:0])
-        self.stacks = Buffers.all(lm, cache, width)
+        self.about = replace(cache, rows=(), layers=(), hidden=like.new_empty(0, like.shape[1]))
+        self.stacks = Buffers.all(lm, cache, states, width)
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
         self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
@@ -106,10 +106,11 @@ class StaticDecoding(Decoding):
         self._end()
         return self._value([row])
 
-    def replace(self, row: int, cache: BeaconCache) -> None:
+    def replace(self, rows: Sequence[int], cache: BeaconCache, places: Sequence[int]) -> None:
         """See `Decoding.replace`."""
         self._end()
-        self._load(row, cache, 0)
+        for row, place in zip(rows, places, strict=True):
+            self._load(row, cache, place)
 
     def reorder(self, rows: Tensor) -> None:
         """See `Decoding.reorder`."""
@@ -155,7 +156,7 @@ class StaticDecoding(Decoding):
     def _make_room(self, state: RowState) -> None:
         for stack in self.stacks:
             if stack.needed(state) >= stack.slots:
-                stack.grow(with_room(stack.needed(state)))
+                stack.grow(stack.needed(state))
                 self.graph = None
 
     def _check_positions(self, rows: Sequence[int]) -> None:
@@ -314,11 +315,12 @@ def start_decoding(
     ratios: PerRow,
     totals: Sequence[int] | None,
     finished: Finished | None,
+    room: Sequence[RowState] = (),
     greedy: bool = False,
 ) -> Decoding:
     """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
     engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
-    return engine(lm, cache, ratios, totals, finished, greedy and cache.hidden.is_cuda)
+    return engine(lm, cache, ratios, totals, finished, room, greedy and cache.hidden.is_cuda)
 
 
 def _on(like: Tensor, rows: Sequence[int]) -> Tensor:

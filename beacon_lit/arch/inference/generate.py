@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationMixin, MaxLengthCriteria
 
@@ -12,13 +13,15 @@ from beacon_lit.arch.checkpoint.sharded import is_spread
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.inference.arguments import check_generate
 from beacon_lit.arch.inference.cache_names import cache_of, name_in
-from beacon_lit.arch.inference.compress import CHUNK_WINDOWS, compress
-from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, remaining
+from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow, of_rows, remaining, remaining_ratios
 from beacon_lit.arch.inference.decode_static import start_decoding
+from beacon_lit.arch.inference.fingerprint import check_cache
 from beacon_lit.arch.inference.lockstep import check_alike, drawing_alike
+from beacon_lit.arch.inference.prompts import Prompts
 from beacon_lit.arch.inference.start import empty_cache, open_window_mode
 from beacon_lit.arch.plan.call import check_totals, totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
+from beacon_lit.arch.plan.rows import Rows
 from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratios, RowWindows
 from beacon_lit.checks import as_tuple
@@ -83,34 +86,47 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         copies = max(generation_config.num_beams, generation_config.num_return_sequences)
         mask = model_kwargs.get("attention_mask")
         ids, mask = input_ids[::copies], None if mask is None else mask[::copies, -input_ids.shape[1] :]
-        lengths = [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
+        lengths = Rows.of(ids, mask).lengths
         cache = model_kwargs.pop("cache", None)
         unfinished = open_window_mode(self, model_kwargs.get("unfinished"), cache)
-        cache = empty_cache(self, len(ids)) if cache is None else cache
-        before = replace(cache, unfinished=unfinished)
+        if cache is not None:
+            check_cache(cache, self)
+        before = replace(empty_cache(self, len(ids)) if cache is None else cache, unfinished=unfinished)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))
-        check_totals(ends, cache.rows, lengths)
+        check_totals(ends, before.rows, lengths)
         if self.beacon.policy.plans_ahead and ends is None:
-            pairs = zip(cache.rows, lengths, strict=True)
+            pairs = zip(before.rows, lengths, strict=True)
             ends = [state.seen_tokens + length + new for state, length in pairs]
         ratios = _per_row(model_kwargs.get("ratios"), len(ids))
         if ratios is None and not self.training:
             self._check_policy(before, [length + new - 1 for length in lengths])  # the last token is not read
-        read = before
-        if ids.shape[1] > CHUNK_WINDOWS * self.beacon.window:
-            read = self._read_heads(ids, mask, lengths, before, ratios, ends)
-            ids, mask = ids[:, -1:], None
-        rest = _remaining(ratios, before, read)
-        out = self(ids, mask, cache=read, ratios=rest, unfinished=unfinished, logits_to_keep=1, total_length=ends)
-        after = out.cache.select([row for row in range(len(ids)) for _ in range(copies)])
-        per_row = _remaining(ratios, before, out.cache)
-        if isinstance(per_row, list):
-            per_row = [row for row in per_row for _ in range(copies)]
-        ends = None if ends is None else [end for end in ends for _ in range(copies)]
-        out.logits = out.logits.repeat_interleave(copies, 0)
+        prompts, order = Prompts(self, ids, mask, lengths, before, ratios, ends), range(len(input_ids))
         greedy = not generation_config.do_sample and generation_config.num_beams == 1
-        out.cache = start_decoding(self, after, per_row, ends, model_kwargs.get("finished"), greedy)
+        return self._decode_from(prompts, [row // copies for row in order], model_kwargs.get("finished"), greedy)
+
+    def _decode_from(self, prompts: Prompts, order: Sequence[int], finished: Finished | None, greedy: bool) -> Any:
+        """Start decoding: row i continues prompt `order[i]`.
+
+        Rows are loaded as their prompts are read. Prompts of one token are not read first: they are the first step.
+        """
+        read = prompts.plan()
+        one = prompts.ids.shape[1] == 1 and not self.training
+        states = prompts.before.rows if one else read
+        ratios = of_rows(remaining_ratios(prompts.ratios, prompts.before.rows, states), order)
+        empty = replace(empty_cache(self, len(order)), unfinished=prompts.before.unfinished)
+        decoding = start_decoding(self, empty, ratios, of_rows(prompts.totals, order), finished, states, greedy)
+        if one:
+            decoding.replace(range(len(order)), prompts.before, order)
+            return self(prompts.ids[order], cache=decoding)
+        logits = []
+        for group in prompts.groups():
+            out = prompts.select(group).read()
+            rows = [row for row, prompt in enumerate(order) if prompt in group]
+            decoding.replace(rows, out.cache, [group.index(order[row]) for row in rows])
+            out.cache = decoding  # its own is dropped before the next one is made
+            logits.append(out.logits)
+        out.logits = torch.cat(logits)[order]
         return out
 
     def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:
@@ -118,22 +134,6 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         for state, length in zip(cache.rows, lengths, strict=True):
             if undecided(state, len(sizes(state, length, self.beacon.window)), False, cache.unfinished):
                 policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
-
-    def _read_heads(
-        self,
-        ids: Tensor,
-        mask: Tensor | None,
-        lengths: Sequence[int],
-        cache: BeaconCache,
-        ratios: PerRow,
-        ends: Sequence[int] | None,
-    ) -> BeaconCache:
-        """Read all but the last token of every prompt, in chunks."""
-        rows = [row for row, length in enumerate(lengths) if length > 1]
-        head = None if mask is None else mask[rows, :-1]
-        chosen = [ratios[row] for row in rows] if isinstance(ratios, list) else ratios
-        own_ends = None if ends is None else [ends[row] for row in rows]
-        return cache.put(rows, compress(self, ids[rows, :-1], head, cache.select(rows), chosen, total_length=own_ends))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Return what `generate` passes to `forward` for the next token."""
@@ -169,12 +169,4 @@ def _per_row(ratios: Ratios | None, batch: int) -> PerRow:
     rows = [list(as_tuple(row)) for row in given] if any(map(is_row, given)) else [list(given)] * batch
     if len(rows) != batch:
         raise ValueError(f"ratios={ratios!r} has {len(rows)} rows; the batch has {batch}")
-    return rows
-
-
-def _remaining(ratios: PerRow, before: BeaconCache, after: BeaconCache) -> PerRow:
-    """Return each row's ratios from the open window of `after` on; the last ratio serves all further windows."""
-    if not isinstance(ratios, list):
-        return ratios
-    closed = [now.windows - was.windows for was, now in zip(before.rows, after.rows, strict=True)]
-    return [remaining(row, count) for row, count in zip(ratios, closed, strict=True)]
+    return [remaining(row, 0) for row in rows]

@@ -6,9 +6,10 @@ last place is scratch for rows that read nothing in a step.
 Shape legend: B rows, K KV heads of a part, C places, H head dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -64,7 +65,7 @@ class Moving:
         """Return the places of a row's moving entries."""
         return slice(self.start - overlap, self.start - overlap + self.count(overlap, opened))
 
-    def load(self, row: int, span: slice, entries: Sequence[Tensor]) -> None:
+    def load(self, row: int, span: slice, entries: Iterable[Tensor]) -> None:
         """Load a row's entries: (parts, n, K, H) for each buffer."""
         for buffer, each in zip(self.buffers, entries, strict=True):
             buffer[:, row, :, span] = each.transpose(1, 2)
@@ -82,6 +83,12 @@ def read_entries(buffer: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         (n, m, parts K, H).
     """
     return buffer[:, rows, :, places].flatten(2, 3)
+
+
+def read_heads(buffer: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Read entries as `read_entries` does, at places (n, m, parts K) of each head's own."""
+    heads = torch.arange(places.shape[-1], device=buffer.device)
+    return buffer[heads // buffer.shape[2], rows[..., None], heads % buffer.shape[2], places]
 
 
 def write_entries(buffer: Tensor, rows: Tensor, places: Tensor, entries: Tensor) -> None:

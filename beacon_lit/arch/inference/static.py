@@ -116,15 +116,17 @@ class Buffers:
         first: (B,) int64, the slot of each row's first place.
     """
 
-    def __init__(self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int], width: int) -> None:
+    def __init__(
+        self, lm: BeaconModel, cache: BeaconCache, parts: Sequence[int], states: Sequence[RowState], width: int
+    ) -> None:
         group = lm.groups.parts[parts[0]][1]
         self.lm, self.parts, self.kind = lm, tuple(parts), lm.groups.kinds[group]
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
         heads = enumerate(lm.groups.members[group])
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
-        slots = with_room(max(map(self.needed, cache.rows)))
+        slots = with_room(max(map(self.needed, states)))
         first = cache.layers[parts[0]].memory_k
-        shape = (len(parts), len(cache.rows), first.shape[1], round_up(slots), first.shape[2])
+        shape = (len(parts), len(cache.rows), first.shape[1], slots, first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
         with_memory = self.kind.reach is None
         overlap, selects = lm.beacon.overlap if with_memory else 0, with_memory and not lm.beacon.placing.runs
@@ -132,12 +134,19 @@ class Buffers:
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
-    def all(cls, lm: BeaconModel, cache: BeaconCache, width: int) -> "tuple[Buffers, ...]":
-        """Make room for all parts of a cache, and for windows of up to `width` tokens; nothing is loaded."""
+    def all(cls, lm: BeaconModel, cache: BeaconCache, states: Sequence[RowState], width: int) -> "tuple[Buffers, ...]":
+        """Make buffers for all parts of a cache and as many rows; nothing is loaded.
+
+        Args:
+            lm: the model.
+            cache: a cache of as many rows.
+            states: states that rows will have, for which there is room.
+            width: most raw tokens of an open window.
+        """
         alike: dict[tuple[int, ...], list[int]] = {}
         for part, (_, group) in enumerate(lm.groups.parts):
             alike.setdefault((group, *cache.layers[part].memory_k.shape[1:]), []).append(part)
-        return tuple(cls(lm, cache, parts, width) for parts in alike.values())
+        return tuple(cls(lm, cache, parts, states, width) for parts in alike.values())
 
     @property
     def slots(self) -> int:
@@ -177,8 +186,8 @@ class Buffers:
         return self.kind.entries(before).memory if self.kind.first_slot(before) == self.kind.first_slot(state) else 0
 
     def grow(self, slots: int) -> None:
-        """Make room for a number of slots, in new buffers."""
-        self.keys, self.values = (_padded(buffer, round_up(slots)) for buffer in (self.keys, self.values))
+        """Make room for a number of slots and for further windows, in new buffers."""
+        self.keys, self.values = (_padded(buffer, with_room(slots)) for buffer in (self.keys, self.values))
 
     def load(self, place: int, cache: BeaconCache, row: int, known: int = 0) -> None:
         """Load one row of a cache into `place`, where its first `known` memory slots are already."""
@@ -194,7 +203,7 @@ class Buffers:
             return torch.stack([getattr(cache.layers[part], name)[start:end] for part in self.parts])
 
         names = ("moving_k", "own_k", "own_v")[: len(self.moving.buffers)]
-        self.moving.load(place, self.moving.span(o, t), [part(name, start, start + moving) for name in names])
+        self.moving.load(place, self.moving.span(o, t), (part(name, start, start + moving) for name in names))
         for x, buffer in (("k", self.keys), ("v", self.values)):
             buffer[:, place, :, known:m] = part(f"memory_{x}", start_m + known, start_m + m).transpose(1, 2)
             buffer[:, place, :, m : m + o] = part(f"moving_{x}", start, start + o).transpose(1, 2)
@@ -242,13 +251,8 @@ def _padded(buffer: Tensor, slots: int) -> Tensor:
 
 
 def with_room(slots: int) -> int:
-    """Add room for further windows."""
-    return slots + slots // 8
-
-
-def round_up(slots: int) -> int:
-    """Return the next multiple of `CHUNK` that has room for `slots` and the scratch place."""
-    return -(-(slots + 1) // CHUNK) * CHUNK
+    """Return S for a number of slots: with the scratch place, and with up to an eighth more for further windows."""
+    return max(slots // CHUNK + 1, (slots + slots // 8) // CHUNK) * CHUNK
 
 
 def _rows(buffer: Tensor, spans: Sequence[tuple[int, slice]]) -> Tensor:

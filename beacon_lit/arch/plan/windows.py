@@ -128,14 +128,14 @@ def _plan_row(
 def advance(state: RowState, row: Row, new_ids: Sequence[int], config: BeaconConfig) -> RowState:
     """Return the state of a row after a call that read `new_ids`."""
     position = state.seen_tokens - len(state.open_ids)  # of the first token of the window
-    ids = (*state.open_ids, *new_ids)
+    ids, closed = (*state.open_ids, *new_ids), 0
     for window in row.windows:
         if window.closes:
-            state = _close(state, window, position, config)
-            position, ids = position + window.size, ids[window.size :]
+            state = _close(state, window, position + closed, config)
+            closed += window.size
         else:
             state = replace(state, window_slots=window.slots)
-    return replace(state, seen_tokens=state.seen_tokens + len(new_ids), open_ids=tuple(ids))
+    return replace(state, seen_tokens=state.seen_tokens + len(new_ids), open_ids=ids[closed:])
 
 
 def _close(state: RowState, window: Window, position: int, config: BeaconConfig) -> RowState:

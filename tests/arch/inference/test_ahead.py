@@ -62,7 +62,7 @@ def greedy(decoding: Decoding, first: Tensor, wrong: int | None = None) -> Tenso
 def test_the_same_logits_and_caches(beacon: BeaconConfig, device: str) -> None:
     lm, cache = started(beacon, device)
     first = tokens(2, 1).to(device)
-    ahead, plain = Watched(lm, cache, None, None, None, True), Watched(lm, cache, None, None, None)
+    ahead, plain = Watched(lm, cache, None, None, None, greedy=True), Watched(lm, cache, None, None, None)
     assert torch.equal(greedy(ahead, first), greedy(plain, first))
     assert ahead.taken > STEPS - 10 and plain.taken == 0  # not at borders, and not before a graph exists
     assert ahead.launched == plain.launched + 1 == STEPS + 1
@@ -78,7 +78,7 @@ def test_the_same_logits_and_caches(beacon: BeaconConfig, device: str) -> None:
 def test_wrong_tokens_are_read_again(beacon: BeaconConfig, device: str) -> None:
     lm, cache = started(beacon, device)
     first = tokens(2, 1).to(device)
-    ahead, plain = Watched(lm, cache, None, None, None, True), Watched(lm, cache, None, None, None)
+    ahead, plain = Watched(lm, cache, None, None, None, greedy=True), Watched(lm, cache, None, None, None)
     assert torch.equal(greedy(ahead, first, 40), greedy(plain, first, 40))
     assert 20 < ahead.taken <= 40 and ahead.launched == plain.launched + 1  # from then on, none begins
     assert not torch.equal(greedy(plain, first), greedy(ahead, first, 40))  # other tokens are told apart
@@ -90,7 +90,7 @@ def test_rows_that_have_ended(device: str) -> None:
     """Whatever an ended row is given, the others go on."""
     lm, cache = started(SELECT, device)
     finished = Finished()
-    ahead, plain = Watched(lm, cache, None, None, finished, True), Watched(lm, cache, None, None, finished)
+    ahead, plain = Watched(lm, cache, None, None, finished, greedy=True), Watched(lm, cache, None, None, finished)
     ids = tokens(2, 1).to(device)
     for step in range(STEPS):
         found, expected = ahead.step(ids).clone(), plain.step(ids)
@@ -109,13 +109,13 @@ def test_a_step_that_has_begun_changes_nothing_yet(device: str) -> None:
     lm, cache = started(SELECT, device)
     decoded = []
     for begins in (True, False):
-        decoding = Watched(lm, cache, None, None, None, begins)
+        decoding = Watched(lm, cache, None, None, None, greedy=begins)
         ids, found = tokens(2, 1).to(device), []
         for step in range(40):  # over a border in each row
             ids = decoding.step(ids).argmax(-1)
             found.append(decoding.cache_of(0) if step % 3 else decoding.cache())
             if step == 8:
-                decoding.replace(1, found[0].select([0]))
+                decoding.replace([1], found[0], [0])
             if step == 12:
                 decoding.reorder(torch.tensor([1, 0], device=device))
                 ids = ids.flip(0)
@@ -131,7 +131,7 @@ def test_no_step_begins_without_a_position() -> None:
     lm, cache = started(dataclasses.replace(SELECT, ratios=(2,)), "cpu", max_position_embeddings=64)
     ids, found = tokens(2, 1), []
     for begins in (True, False):
-        decoding, count = Watched(lm, cache, 0, None, None, begins), 0
+        decoding, count = Watched(lm, cache, 0, None, None, greedy=begins), 0
         with pytest.raises(ValueError, match="position slots"):
             while True:
                 ids = decoding.step(ids).argmax(-1)
@@ -146,9 +146,9 @@ def test_generate_says_whether_it_is_greedy(
 ) -> None:
     lm, given = tiny("qwen2", beacon=SELECT).eval(), []
 
-    def start(lm: BeaconLM, cache: BeaconCache, ratios: Any, totals: Any, finished: Any, greedy: bool) -> Decoding:
-        given.append(greedy)
-        return Decoding(lm, cache, ratios, totals, finished)
+    def start(*arguments: Any) -> Decoding:
+        given.append(arguments[-1])
+        return Decoding(*arguments)
 
     monkeypatch.setattr(generate, "start_decoding", start)
     lm.generate(tokens(1, 8), max_new_tokens=3, pad_token_id=0, **options)
@@ -160,7 +160,7 @@ def test_generate_says_whether_it_is_greedy(
 def test_memory_is_free_only_after_the_step() -> None:
     """Buffers of a decoding that is dropped are not given to others while its step runs."""
     lm, cache = started(SELECT, "cuda")
-    decoding = StaticDecoding(lm, cache, None, None, None, True)
+    decoding = StaticDecoding(lm, cache, None, None, None, greedy=True)
     greedy(decoding, tokens(2, 1).cuda())
     assert decoding.ahead is not None and decoding.ahead.stream is not None
     stream = decoding.ahead.stream

@@ -102,8 +102,8 @@ def test_rows_are_reordered_replaced_and_read_out(way: type[Decoding]) -> None:
     for column in ids[:, :5].split(1, 1):
         decoding.step(column)
     decoding.reorder(torch.tensor([1, 1, 0]))
-    decoding.replace(0, lm.compress(texts[2][None]))
-    decoding.replace(2, decoding.cache_of(2).rollback(2))
+    decoding.replace([0], lm.compress(texts[2][None]), [0])
+    decoding.replace([2], decoding.cache_of(2).rollback(2), [0])
     pasts = [texts[2], torch.cat([texts[1], ids[1, :5]]), torch.cat([texts[0], ids[0, :3]])]
     for column in ids[:, 5:].split(1, 1):
         decoding.step(column)

@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as transformers_logging
 
 from beacon_lit import BeaconLM
-from beacon_lit.arch.inference import generate as generation
+from beacon_lit.arch.inference import prompts
 from tests.arch.caches import assert_same, model, padded
 from tests.arch.tiny import VOCABULARY, tiny, tokens
 from tests.arch.ways import anew, by_calls, small_steps
@@ -118,14 +118,14 @@ def test_a_long_prompt_is_read_in_chunks(unfinished: str, beams: int, monkeypatc
     ratios = [[2, 4, 8, 0, "drop"] * 5, [4] * 25, [8, 2] * 13]
     options = {"attention_mask": mask, "ratios": ratios, "num_beams": beams, "max_new_tokens": 12, "do_sample": False}
     compressed: list[int] = []
-    compress = generation.compress
+    compress = prompts.compress
     monkeypatch.setattr(
-        generation,
+        prompts,
         "compress",
         lambda lm, ids, *rest, **kw: compressed.append(len(ids)) or compress(lm, ids, *rest, **kw),
     )
     found = lm.generate(ids, eos_token_id=None, **options)
-    assert compressed == [3]
+    assert compressed == ([1, 1] if unfinished == "raw" else [3])  # the row of nine tokens is read in one call
     with anew():
         assert torch.equal(found, lm.generate(ids, eos_token_id=None, **options))
     head, cache = padded([text[:-4] for text in texts]), None
