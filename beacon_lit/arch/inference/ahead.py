@@ -34,7 +34,7 @@ class Ahead:
         """
         self.ids = ids
         if self.stream is not None:
-            self.stream.wait_stream(torch.cuda.current_stream())
+            self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):  # None: the current one
             yield
 
@@ -52,7 +52,7 @@ class Ahead:
         """Let the current stream wait for what has begun."""
         self.ids = None
         if self.stream is not None:
-            torch.cuda.current_stream().wait_stream(self.stream)
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
 
     def synchronize(self) -> None:
         """Let the host wait for what has begun."""

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
@@ -70,12 +71,13 @@ class StaticDecoding(Decoding):
         rows = self._running(len(ids))
         if not rows:
             return self._no_logits(ids)
-        if self.ahead is not None and self.ahead.take(ids[:, 0], rows):
-            self._count(rows)
-            logits = self.logits[:, None]
-        else:
-            logits = self._step(ids, rows)
-        return self._begin(rows, logits)
+        with torch.cuda.device_of(self.hidden):  # whose streams graphs and Triton use
+            if self.ahead is not None and self.ahead.take(ids[:, 0], rows):
+                self._count(rows)
+                logits = self.logits[:, None]
+            else:
+                logits = self._step(ids, rows)
+            return self._begin(rows, logits)
 
     def _step(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         """Read one token in each of some rows: (B, 1) ids -> (B, 1, V) logits."""
@@ -186,7 +188,8 @@ class StaticDecoding(Decoding):
             return logits
         if closing := self._closing(rows):
             if self.about.selects:
-                with self.ahead.beside():
+                # The step that closes them, if there is one, says what is wrong.
+                with suppress(ValueError), self.ahead.beside():
                     closed = self._closed(closing)
                     self.closed = closed._replace(writes=list(closed.writes))
             return logits

@@ -22,11 +22,11 @@ DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=p
 STEPS = 80  # each row closes two windows
 
 
-def started(beacon: BeaconConfig, device: str, **sizes: Any) -> tuple[BeaconLM, BeaconCache]:
+def started(beacon: BeaconConfig, device: str, ratios: Any = None, **sizes: Any) -> tuple[BeaconLM, BeaconCache]:
     """A model, and two rows at different places of their windows."""
     lm = tiny("qwen2", beacon=beacon, head_dim=16, **sizes).to(device).eval()
     ids, mask = padded([tokens(length, seed=length) for length in (40, 7)])
-    return lm, lm.compress(ids.to(device), mask)
+    return lm, lm.compress(ids.to(device), mask, ratios=ratios)
 
 
 class Watched(StaticDecoding):
@@ -138,6 +138,21 @@ def test_no_step_begins_without_a_position() -> None:
                 count += 1
         found.append(count)
     assert found[0] == found[1] > 0
+
+
+@torch.no_grad()
+def test_a_window_without_a_ratio_is_refused_when_it_closes() -> None:
+    """Not with the token that fills it, which may be the last one."""
+    lm, cache = started(dataclasses.replace(SELECT, ratios=(2, 4), ratio_policy="random"), "cpu", ratios=2)
+    counts = []
+    for begins in (True, False):
+        decoding, count = Watched(lm, cache, None, None, None, greedy=begins), 0
+        with pytest.raises(ValueError, match="ratio"):
+            while True:
+                decoding.step(tokens(2, 1))
+                count += 1
+        counts.append(count)
+    assert counts == [56, 56]  # the windows have 8 and 7 tokens, and ratio 2; the next ones have none
 
 
 @pytest.mark.parametrize("options, begins", [({}, True), ({"do_sample": True}, False), ({"num_beams": 2}, False)])
