@@ -146,10 +146,10 @@ def test_a_window_without_a_ratio_is_refused_when_it_closes() -> None:
     lm, cache = started(dataclasses.replace(SELECT, ratios=(2, 4), ratio_policy="random"), "cpu", ratios=2)
     counts = []
     for begins in (True, False):
-        decoding, count = Watched(lm, cache, None, None, None, greedy=begins), 0
+        decoding, ids, count = Watched(lm, cache, None, None, None, greedy=begins), tokens(2, 1), 0
         with pytest.raises(ValueError, match="ratio"):
             while True:
-                decoding.step(tokens(2, 1))
+                ids = decoding.step(ids).argmax(-1)
                 count += 1
         counts.append(count)
     assert counts == [56, 56]  # the windows have 8 and 7 tokens, and ratio 2; the next ones have none
