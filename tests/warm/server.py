@@ -45,7 +45,7 @@ from tests.configs import composed
 from tests.quick import collect_seldom, compose_once, leave_figures_blank, parse_once, share_among_runs
 
 for module in walk_packages(beacon_lit.__path__, "beacon_lit."):
-    if not module.name.endswith(("harness", "vllm.connector")):  # of libraries that no other command imports
+    if not module.name.endswith(("harness", "vllm.connector", "flash_decoding")):  # need what is not installed here
         import_module(module.name)
 # Collectives through shared memory, which no strategy uses: DeepSpeed compiles them for a minute where they may be had.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -135,12 +135,13 @@ def test_one_graph_without_breaks_for_all_layers(method: Any, beacon: BeaconConf
 def test_loading_leaves_the_settings_of_compilation_alone(tmp_path: Path) -> None:
     """With those that torchao prefers, all that is compiled would be tuned for minutes."""
     save_backbone(tmp_path)
-    before, method = inductor.save_config(), Int8WeightOnlyConfig()
-    BeaconLM.from_pretrained(tmp_path, beacon=SELECT, quantization_config=TorchAoConfig(method))
-    assert inductor.save_config() == before and method.set_inductor_config
-    with inductor.patch():  # a negative control
+    method = Int8WeightOnlyConfig()
+    with inductor.patch(coordinate_descent_tuning=False, coordinate_descent_check_all_directions=False):
+        BeaconLM.from_pretrained(tmp_path, beacon=SELECT, quantization_config=TorchAoConfig(method))
+        assert not (inductor.coordinate_descent_tuning or inductor.coordinate_descent_check_all_directions)
+        assert method.set_inductor_config  # the caller's, of which a copy is changed
         quantize_(tiny("qwen2", beacon=SELECT), method, lambda module, name: name.endswith("down_proj"))
-        assert inductor.save_config() != before
+        assert inductor.coordinate_descent_tuning and inductor.coordinate_descent_check_all_directions
 
 
 # On a GPU
