@@ -55,7 +55,7 @@ def command(
             """Run the command line."""
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
-            sys.argv[1:] = map(_set_or_add, completed(sys.argv[1:]))
+            sys.argv[1:] = map(_set_or_add, completed([_at_home(entry) for entry in sys.argv[1:]]))
             settings = own_settings(name, conf_folder())
             if not _names_configs(sys.argv[1:]):
                 check_added(sys.argv[1:], settings, conf_folder())
@@ -120,6 +120,12 @@ def check_added(overrides: Sequence[str], settings: Sequence[str], conf: Path) -
         if not any(f"${{{added[1]}}}" in other for other in overrides):
             allowed = ", ".join(get_close_matches(added[1], settings, cutoff=0.6) or settings)
             raise SystemExit(f"error: {added[1]} is not a setting, and nothing would read {entry}; allowed: {allowed}")
+
+
+def _at_home(entry: str) -> str:
+    """Put the user's folder in place of `~` in `name=~/path`, which a shell leaves as it is."""
+    name, given, path = entry.partition("=~/")
+    return f"{name}={Path.home()}/{path}" if given and re.fullmatch(r"\+{0,2}[\w./]+", name) else entry
 
 
 def _set_or_add(entry: str) -> str:

@@ -71,6 +71,15 @@ def test_new_settings_that_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     check_added(given, [], conf_folder())
 
 
+def test_a_path_in_the_users_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell replaces no tilde behind an equals sign, and Hydra refuses it. Quoted, it is an ordinary character."""
+    monkeypatch.setenv("HOME", "/home/of a user")
+    given = ("model=tiny", "run_folder=~/runs/a", "+data.added=~/b", "init_from='~/b'")
+    cfg = printed(monkeypatch, capsys, *given)
+    assert cfg["run_folder"] == "/home/of a user/runs/a" and cfg["data"]["added"] == "/home/of a user/b"
+    assert cfg["init_from"] == "~/b"
+
+
 def test_an_unknown_option_is_refused_before_hydra_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "model=tinny"])
     with pytest.raises(SystemExit, match="error: model=tinny is not allowed; allowed: tiny, "):
