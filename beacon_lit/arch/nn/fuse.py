@@ -1,5 +1,6 @@
 """Fuse operations with `torch.compile`: norms, MLPs, rotations, the loss, and a layer's step of decoding."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,10 +33,26 @@ def compiled_step() -> RunLayer:
 
 def _tuned(graph: Any, inputs: Any) -> Any:
     from torch._inductor.compile_fx import compile_fx  # takes a second
-    from torch._inductor.decomposition import select_decomp_table
 
-    operations = {**select_decomp_table(), torch.ops.aten.addmm.default: row_by_matrix}
-    return compile_fx(graph, inputs, config_patches={"coordinate_descent_tuning": True}, decompositions=operations)
+    options = {"coordinate_descent_tuning": True}
+    return compile_fx(graph, inputs, config_patches=options, decompositions=Decompositions.own())
+
+
+class Decompositions(dict[Any, Callable[..., Any]]):
+    """Operations and the functions that write them as others.
+
+    It pickles by name, so that the compiled code is found in torch's cache by the next process.
+    """
+
+    @classmethod
+    def own(cls) -> "Decompositions":
+        """Return inductor's own, and `row_by_matrix`."""
+        from torch._inductor.decomposition import select_decomp_table
+
+        return cls({**select_decomp_table(), torch.ops.aten.addmm.default: row_by_matrix})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Decompositions.own, ()
 
 
 def row_by_matrix(bias: Tensor, row: Tensor, matrix: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
