@@ -54,8 +54,7 @@ def close_windows(
         functions that write it to the buffers; until then the buffers are unchanged.
     """
     if stack.kind.reach is not None:
-        for state in zip(rows, before, after, strict=True):
-            yield partial(_slide, stack, *state)
+        yield partial(_slide, stack, rows, before, after)
         return
     alike: dict[Closing, list[tuple[int, int, int]]] = {}
     for row, was, now in zip(rows, before, after, strict=True):
@@ -106,9 +105,10 @@ def _select(keys: Tensor, closing: Closing) -> Tensor:
     return best(keys, allowed, counts, closing.beacons).transpose(1, 2)
 
 
-def _slide(stack: Buffers, row: int, before: RowState, after: RowState) -> None:
-    """Move what the next token sees in a sliding window to the row's first places."""
-    end, kept = stack.used(before), stack.used(after)
-    for buffer in (stack.keys, stack.values):
-        buffer[:, row, :, :kept] = buffer[:, row, :, end - kept : end].clone()
-    stack.first[row] = stack.kind.first_slot(after)
+def _slide(stack: Buffers, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
+    """Move what the next token sees in a sliding window to each row's first places."""
+    for row, was, now in zip(rows, before, after, strict=True):
+        end, kept = stack.used(was), stack.used(now)
+        for buffer in (stack.keys, stack.values):
+            buffer[:, row, :, :kept] = buffer[:, row, :, end - kept : end].clone()
+        stack.first[row] = stack.kind.first_slot(now)

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -181,7 +181,8 @@ class StaticDecoding(Decoding):
     def _begin(self, rows: Sequence[int], logits: Tensor) -> Tensor:
         """Begin the next step of some rows with the likeliest tokens after (B, 1, V) logits, and return the logits.
 
-        If windows close first, what they leave is computed. Nothing is written, since no further token may come.
+        If windows close first, what they leave is computed, but for rows that take further memory. Nothing is written,
+        since no further token may come.
         """
         ready = self.graph is not None or not self.hidden.is_cuda
         if self.ahead is None or self.ahead.wrong or not ready or self._full(rows) is not None:
@@ -191,7 +192,8 @@ class StaticDecoding(Decoding):
                 # The step that closes them, if there is one, says what is wrong.
                 with suppress(ValueError), self.ahead.beside():
                     closed = self._closed(closing)
-                    self.closed = closed._replace(writes=list(closed.writes))
+                    first = list(islice(closed.writes, len(self.stacks)))
+                    self.closed = closed._replace(writes=chain(first, closed.writes))
             return logits
         logits = logits.clone()  # the step writes its own in the same place
         ids = logits[:, 0].argmax(-1)

@@ -117,7 +117,7 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         empty = replace(empty_cache(self, len(order)), unfinished=prompts.before.unfinished)
         decoding = start_decoding(self, empty, ratios, of_rows(prompts.totals, order), finished, states, greedy)
         if one:
-            decoding.replace(range(len(order)), prompts.before, order)
+            decoding.replace(range(len(order)), prompts.noted(read), order)
             return self(prompts.ids[order], cache=decoding)
         logits = []
         for group in prompts.groups():

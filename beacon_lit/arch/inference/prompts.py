@@ -1,7 +1,7 @@
 """Read the prompts of a generation, a few rows at a time, so that no cache of all rows is needed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +47,17 @@ class Prompts:
         draw = lm.draw if lm.training else None
         call = lm.plan(self.lengths, before, before.unfinished, self.ratios, draw, self.totals)
         return call.advance([range(length) for length in self.lengths], lm.beacon)
+
+    def noted(self, read: Sequence[RowState]) -> BeaconCache:
+        """Return `before` with what states that have been `read` note of windows that stay open.
+
+        These are the windows' ratios, and what the policy remembers. Steps in static buffers note neither.
+        """
+        rows = tuple(
+            replace(was, ratios=now.ratios, adapted=now.adapted) if now.windows == was.windows else was
+            for was, now in zip(self.before.rows, read, strict=True)
+        )
+        return replace(self.before, rows=rows)
 
     def groups(self) -> Iterator[list[int]]:
         """Yield rows to read at once: as many, in order, as have no more slots and new tokens than a chunk has tokens.

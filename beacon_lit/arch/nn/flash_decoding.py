@@ -29,7 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: flo
     group = q.shape[1] // heads
     length = triton.cdiv(triton.cdiv(slots, BLOCK), max(PROGRAMS // (batch * heads), 1)) * BLOCK
     parts = triton.cdiv(slots, length)
-    width = triton.next_power_of_2(size)
+    width = max(16, triton.next_power_of_2(size))  # products of tensor cores sum at least 16 numbers
     queries, out = q.to(k.dtype).contiguous(), torch.empty_like(q, memory_format=torch.contiguous_format)
     sums = q.new_empty(batch * heads, parts, group, size, dtype=torch.float32)
     logs = q.new_empty(batch * heads, parts, group, dtype=torch.float32)

@@ -104,6 +104,28 @@ def test_rows_that_have_ended(device: str) -> None:
 
 @torch.no_grad()
 @DEVICES
+@pytest.mark.parametrize("ends", [0, 1])
+def test_a_row_that_ends_as_its_window_would_close(ends: int, device: str) -> None:
+    """What both rows' windows leave is known; only the other one's closes."""
+    lm = tiny("qwen2", beacon=SELECT, head_dim=16).to(device).eval()
+    cache = lm.compress(tokens(2, 40).to(device))
+    finished = Finished()
+    ahead, plain = Watched(lm, cache, None, None, finished, greedy=True), Watched(lm, cache, None, None, finished)
+    ids = tokens(2, 1).to(device)
+    for step in range(30):
+        found, expected = ahead.step(ids).clone(), plain.step(ids)
+        assert torch.equal(found[1 - ends], expected[1 - ends])
+        ids = expected.argmax(-1)
+        if step >= 23:  # 64 tokens: both windows are full
+            finished.rows = torch.arange(2, device=device) == ends
+    one, two = ahead.cache(), plain.cache()
+    assert one.rows == two.rows and [row.windows for row in one.rows] == [2 - (row == ends) for row in range(2)]
+    for name, value in tensors(one).items():
+        assert torch.equal(value, tensors(two)[name]), name
+
+
+@torch.no_grad()
+@DEVICES
 def test_a_step_that_has_begun_changes_nothing_yet(device: str) -> None:
     """Caches, other sequences in a row, and reordered rows, all in between."""
     lm, cache = started(SELECT, device)

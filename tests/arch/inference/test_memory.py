@@ -10,6 +10,7 @@ import torch
 
 from beacon_lit import BeaconCache, BeaconLM
 from beacon_lit.arch import RowDecoding
+from beacon_lit.arch.inference import closing
 from beacon_lit.arch.inference import generate as generation
 from beacon_lit.arch.inference.decode_static import StaticDecoding
 from beacon_lit.arch.inference.prompts import Prompts
@@ -135,6 +136,18 @@ def test_starting_from_a_cache_keeps_none_of_it(lm: BeaconLM, one: BeaconCache) 
         del cache
         assert memory.now == both - size
     assert decoding.cache().nbytes == size
+
+
+@torch.no_grad()
+def test_what_windows_leave_is_computed_ahead_for_a_few_rows(lm: BeaconLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, left = lm.compress(tokens(1, 63)), []
+    for at_once in (1, closing.AT_ONCE):  # a row; control: all rows
+        monkeypatch.setattr(closing, "AT_ONCE", at_once)
+        decoding = StaticDecoding(lm, cache.select([0] * ROWS), 0, None, None, cache.rows, greedy=True)
+        with Memory() as memory:
+            logits = decoding.step(tokens(ROWS, 1))  # fills the windows, which will be kept raw
+        left.append(memory.now - logits.nbytes)
+    assert 0.2 * cache.nbytes < left[0] < 0.4 * cache.nbytes and left[1] > 2 * cache.nbytes
 
 
 @torch.no_grad()

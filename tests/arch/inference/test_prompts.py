@@ -11,6 +11,7 @@ from beacon_lit import BeaconLM
 from beacon_lit.arch.inference.prompts import Prompts
 from tests.arch.caches import assert_same, assert_unchanged, model, padded, snapshot
 from tests.arch.tiny import VOCABULARY, assert_close, tokens
+from tests.arch.ways import by_calls
 
 GREEDY: dict[str, Any] = {
     "max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0,
@@ -54,6 +55,23 @@ def test_one_token_after_a_cache(settings: dict[str, Any], beams: int) -> None:
             assert_same(found.past_key_values.select([row]), expected.past_key_values)
             for logits, wanted in zip(found.logits, expected.logits, strict=True):
                 assert_close(logits[row], wanted[0], 1e-6)
+
+
+@pytest.mark.parametrize("length", [None, 3, 8])
+@pytest.mark.parametrize(
+    ("settings", "ratios"),
+    [(SELECT, 8), (SELECT, [[8, 4], [2, 8]]), (SELECT | {"ratio_policy": "adapt-0", "positions": 40}, None)],
+)
+def test_one_token_leaves_what_a_call_notes(settings: dict[str, Any], ratios: Any, length: int | None) -> None:
+    """The ratio of the open window, which closes with it in a later call, and what the policy remembers."""
+    lm = model("llama", **settings)
+    cache = None if length is None else lm.compress(tokens(2, length))
+    options = {**GREEDY, "max_new_tokens": 3, "ratios": ratios, "cache": cache}
+    found = lm.generate(tokens(2, 1), **options)
+    with by_calls():
+        called = lm.generate(tokens(2, 1), **options)
+    assert any(row.ratios or row.adapted for row in called.past_key_values.rows)
+    assert_same(found.past_key_values, called.past_key_values)
 
 
 @MODELS
