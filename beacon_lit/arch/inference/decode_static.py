@@ -1,8 +1,9 @@
 """Decode in static buffers, on a GPU as a CUDA graph."""
 
+import gc
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from operator import itemgetter
@@ -246,7 +247,7 @@ class StaticDecoding(Decoding):
         """Capture a step. `torch.cuda.graph` would free cached memory, which the next closing window needs."""
         graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), without_garbage_collection():  # which may wait for a step of another decoding
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self.logits = self._run()
@@ -303,6 +304,18 @@ class StaticDecoding(Decoding):
             open_ids=state.open_ids + (0,) * count,
             window_slots=state.window_slots + count,
         )
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Collect no garbage within this context."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def can_capture(lm: BeaconModel) -> bool:
