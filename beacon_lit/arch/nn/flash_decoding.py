@@ -1,4 +1,4 @@
-"""Attention of one query per row, in Triton: parts of the slots at the same time (FlashDecoding), then their merger.
+"""Attention of one query per row, in Triton: to parts of the slots at the same time, then merged (FlashDecoding).
 
 Two kernels read keys and values once. Slots that no query sees are not read.
 """

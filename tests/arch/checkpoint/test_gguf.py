@@ -229,37 +229,45 @@ def test_model_comes_back_exactly(tmp_path: Path, family: str) -> None:
     assert (logits(loaded) - logits(model)).abs().max() > 0.1
 
 
-def test_gemma_2_is_read_as_llama_cpp_computes_it(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("gemma2"), "gemma2")
+@pytest.mark.parametrize(
+    ("name", "norm", "last", "memory", "layers"),
+    [("gemma2", "attn_norm", 1, 1, 46), ("gemma3", "attn_q_norm", 6, 5, 62)],
+)
+def test_gemma_is_read_as_llama_cpp_computes_it(
+    name: str, norm: str, last: int, memory: int, layers: int, tmp_path: Path
+) -> None:
+    """A norm of its own, its last layer, its layer with memory, and the layers of the largest model."""
+    plain = tiny_model(name)
+    path = write_gguf(tmp_path / "tiny.gguf", plain, name)
     header = GgufFile.read(path)
-    norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")  # its names, and weights around 1 + 1
-    assert all(1.5 < header.tensor(f"blk.1.{name}.weight").mean() < 2.5 for name in norms)
+    norms = (norm, "post_attention_norm", "ffn_norm", "post_ffw_norm")  # llama.cpp's names; weights around 1 + 1
+    assert all(1.5 < header.tensor(f"blk.{last}.{each}.weight").mean() < 2.5 for each in norms)
     lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32, ratios=2))
-    assert lm.groups.kinds == (Memory(), Sliding(9)) and lm.groups.with_memory == (1,)
+    assert lm.groups.kinds == (Memory(), Sliding(9)) and lm.groups.with_memory == (memory,)
     ids = torch.arange(3, 35)[None]
-    plain = tiny_model("gemma2")
-    plain.set_attn_implementation("eager")  # transformers 5.17 would take sdpa, which ignores the cap
+    if name == "gemma2":
+        plain.set_attn_implementation("eager")  # transformers 5.17 would take sdpa, which ignores the cap
     assert (lm(ids).logits - plain(ids).logits).abs().max() <= 1e-5
-    largest = replace(header, metadata=header.metadata | {"gemma2.block_count": 46, "gemma2.embedding_length": 100})
+    changed = {f"{name}.block_count": layers, f"{name}.embedding_length": 100}
+    largest = replace(header, metadata=header.metadata | changed)
     assert gguf_config(largest).query_pre_attn_scalar == 25 and gguf_config(header).query_pre_attn_scalar == 16
-    older = {name: value for name, value in header.metadata.items() if "softcapping" not in name and "sli" not in name}
-    config = gguf_config(replace(header, metadata=older))
+
+
+def config_without(name: str, *parts: str, folder: Path) -> Any:
+    """The config of a tiny file whose metadata lack the names with these parts, as older files do."""
+    header = GgufFile.read(write_gguf(folder / "tiny.gguf", tiny_model(name), name))
+    older = {key: value for key, value in header.metadata.items() if not any(part in key for part in parts)}
+    assert len(older) < len(header.metadata)
+    return gguf_config(replace(header, metadata=older))
+
+
+def test_gemma_2_of_older_files(tmp_path: Path) -> None:
+    config = config_without("gemma2", "softcapping", "sli", folder=tmp_path)
     assert (config.attn_logit_softcapping, config.final_logit_softcapping, config.sliding_window) == (50, 30, 4096)
 
 
-def test_gemma_3_is_read_as_llama_cpp_computes_it(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("gemma3"), "gemma3")
-    header = GgufFile.read(path)
-    norms = ("attn_q_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")  # its names, and weights around 1 + 1
-    assert all(1.5 < header.tensor(f"blk.6.{name}.weight").mean() < 2.5 for name in norms)
-    lm = BeaconLM.from_pretrained(path, BeaconConfig(window=32, ratios=2))
-    assert lm.groups.kinds == (Memory(), Sliding(9)) and lm.groups.with_memory == (5,)
-    ids = torch.arange(3, 35)[None]
-    assert (lm(ids).logits - tiny_model("gemma3")(ids).logits).abs().max() <= 1e-5
-    largest = replace(header, metadata=header.metadata | {"gemma3.block_count": 62, "gemma3.embedding_length": 100})
-    assert gguf_config(largest).query_pre_attn_scalar == 25 and gguf_config(header).query_pre_attn_scalar == 16
-    older = {name: value for name, value in header.metadata.items() if ".rope." not in name}
-    assert gguf_config(replace(header, metadata=older)).rope_parameters == {
+def test_gemma_3_of_older_files(tmp_path: Path) -> None:
+    assert config_without("gemma3", ".rope.", folder=tmp_path).rope_parameters == {
         "full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     }

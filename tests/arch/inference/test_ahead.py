@@ -45,6 +45,18 @@ class Watched(StaticDecoding):
         return logits
 
 
+def both(lm: BeaconLM, cache: BeaconCache, finished: Finished | None = None) -> tuple[Watched, Watched]:
+    """A decoding that begins steps ahead, and one that does not."""
+    return Watched(lm, cache, None, None, finished, greedy=True), Watched(lm, cache, None, None, finished)
+
+
+def assert_equal(one: BeaconCache, two: BeaconCache) -> None:
+    """The same states, and the same numbers bit for bit."""
+    assert one.rows == two.rows
+    for name, value in tensors(one).items():
+        assert torch.equal(value, tensors(two)[name]), name
+
+
 def greedy(decoding: Decoding, first: Tensor, wrong: int | None = None) -> Tensor:
     """(2, STEPS, V) logits, each after the likeliest token; at one step after others than the likeliest."""
     ids, found = first, []
@@ -62,14 +74,11 @@ def greedy(decoding: Decoding, first: Tensor, wrong: int | None = None) -> Tenso
 def test_the_same_logits_and_caches(beacon: BeaconConfig, device: str) -> None:
     lm, cache = started(beacon, device)
     first = tokens(2, 1).to(device)
-    ahead, plain = Watched(lm, cache, None, None, None, greedy=True), Watched(lm, cache, None, None, None)
+    ahead, plain = both(lm, cache)
     assert torch.equal(greedy(ahead, first), greedy(plain, first))
     assert ahead.taken > STEPS - 10 and plain.taken == 0  # not at borders, and not before a graph exists
     assert ahead.launched == plain.launched + 1 == STEPS + 1
-    one, two = ahead.cache(), plain.cache()
-    assert one.rows == two.rows
-    for name, value in tensors(one).items():
-        assert torch.equal(value, tensors(two)[name]), name
+    assert_equal(ahead.cache(), plain.cache())
 
 
 @torch.no_grad()
@@ -78,7 +87,7 @@ def test_the_same_logits_and_caches(beacon: BeaconConfig, device: str) -> None:
 def test_wrong_tokens_are_read_again(beacon: BeaconConfig, device: str) -> None:
     lm, cache = started(beacon, device)
     first = tokens(2, 1).to(device)
-    ahead, plain = Watched(lm, cache, None, None, None, greedy=True), Watched(lm, cache, None, None, None)
+    ahead, plain = both(lm, cache)
     assert torch.equal(greedy(ahead, first, 40), greedy(plain, first, 40))
     assert 20 < ahead.taken <= 40 and ahead.launched == plain.launched + 1  # from then on, none begins
     assert not torch.equal(greedy(plain, first), greedy(ahead, first, 40))  # other tokens are told apart
@@ -90,7 +99,7 @@ def test_rows_that_have_ended(device: str) -> None:
     """Whatever an ended row is given, the others go on."""
     lm, cache = started(SELECT, device)
     finished = Finished()
-    ahead, plain = Watched(lm, cache, None, None, finished, greedy=True), Watched(lm, cache, None, None, finished)
+    ahead, plain = both(lm, cache, finished)
     ids = tokens(2, 1).to(device)
     for step in range(STEPS):
         found, expected = ahead.step(ids).clone(), plain.step(ids)
@@ -110,7 +119,7 @@ def test_a_row_that_ends_as_its_window_would_close(ends: int, device: str) -> No
     lm = tiny("qwen2", beacon=SELECT, head_dim=16).to(device).eval()
     cache = lm.compress(tokens(2, 40).to(device))
     finished = Finished()
-    ahead, plain = Watched(lm, cache, None, None, finished, greedy=True), Watched(lm, cache, None, None, finished)
+    ahead, plain = both(lm, cache, finished)
     ids = tokens(2, 1).to(device)
     for step in range(30):
         found, expected = ahead.step(ids).clone(), plain.step(ids)
@@ -118,10 +127,8 @@ def test_a_row_that_ends_as_its_window_would_close(ends: int, device: str) -> No
         ids = expected.argmax(-1)
         if step >= 23:  # 64 tokens: both windows are full
             finished.rows = torch.arange(2, device=device) == ends
-    one, two = ahead.cache(), plain.cache()
-    assert one.rows == two.rows and [row.windows for row in one.rows] == [2 - (row == ends) for row in range(2)]
-    for name, value in tensors(one).items():
-        assert torch.equal(value, tensors(two)[name]), name
+    assert [row.windows for row in ahead.cache().rows] == [2 - (row == ends) for row in range(2)]
+    assert_equal(ahead.cache(), plain.cache())
 
 
 @torch.no_grad()
@@ -143,9 +150,7 @@ def test_a_step_that_has_begun_changes_nothing_yet(device: str) -> None:
                 ids = ids.flip(0)
         decoded.append(found)
     for one, two in zip(*decoded, strict=True):
-        assert one.rows == two.rows
-        for name, value in tensors(one).items():
-            assert torch.equal(value, tensors(two)[name]), name
+        assert_equal(one, two)
 
 
 @torch.no_grad()
