@@ -12,8 +12,12 @@ BLOCK = 64  # slots that a program reads at once
 PROGRAMS = 256  # about as many work at the same time: two for each multiprocessor of a large GPU
 
 
+@torch.library.custom_op("beacon_lit::flash_decoding", mutates_args=())
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: float | None = None) -> Tensor:
     """Attend with one query per row; see `inference.static.attend`, for half precision on a GPU.
+
+    An operator of torch's, so that compiled code serves all numbers of rows and slots: how slots are cut into parts depends
+    on both.
 
     Args:
         q: (B, N, H).
@@ -41,6 +45,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: flo
         sums, logs, out, parts, GROUP=group, SIZE=size, WIDTH=width, PARTS=triton.next_power_of_2(parts)
     )
     return out
+
+
+@attend.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: float | None = None) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
 @triton.jit

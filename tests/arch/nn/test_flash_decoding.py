@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from beacon_lit.arch.inference import static
 from beacon_lit.arch.nn.fuse import row_by_matrix
@@ -98,3 +99,21 @@ def test_a_product_of_one_row() -> None:
     assert torch.equal(row_by_matrix(bias, row, matrix), exact.to(torch.bfloat16))
     assert row_by_matrix(bias, row.expand(2, -1), matrix) is NotImplemented
     assert row_by_matrix(bias, row, matrix, alpha=2) is NotImplemented
+
+
+def test_compiled_code_serves_all_numbers_of_rows_and_slots() -> None:
+    """How slots are cut into parts depends on both."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(static.attend, backend=counter)
+    for rows, slots in ((2, 1024), (3, 4096), (5, 512), (30, 1536), (7, 100)):
+        q, k, v, bias = inputs(Sizes(rows, 2, 7, slots, 64), torch.bfloat16)
+        assert torch.equal(compiled(q, k, v, bias, SCALE), static.attend(q, k, v, bias, SCALE))
+    assert counter.frame_count == 2  # the sizes of the first call, and any
+
+
+def test_the_operator_is_what_torch_expects() -> None:
+    from beacon_lit.arch.nn import flash_decoding
+
+    for cap in (None, 2.0):
+        torch.library.opcheck(flash_decoding.attend, (*inputs(SIZES[1], torch.bfloat16), SCALE, cap))
