@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from typing import NamedTuple
@@ -254,18 +253,16 @@ class StaticDecoding(Decoding):
         columns = [scratch] * self.places.shape[1]
         self.tokens = batch
         for row in rows:
-            state, slots = self.states[row], self._slots(row)
-            before, opened = [stack.before(state) for stack in self.stacks], self._open(row)
-            local = [stack.kind.reach is not None for stack in self.stacks]
-            about = state.overlap_slots, state.ratio if beacons_of(state.capacity, state.ratio) else self.width
-            used = [each + (opened if sliding else slots) for each, sliding in zip(before, local, strict=True)]
-            columns[row] = [*used, slots, *about, opened]
-            if self._slots(row, 1) > slots + 1:  # a beacon, at the raw token's place in local layers
-                used = [each + (not sliding) for each, sliding in zip(used, local, strict=True)]
-                columns[batch + row] = [*used, slots + 1, *about, last]
+            state, opened, slots = self.states[row], self._open(row), self._slots(row)
+            ratio = state.ratio if isinstance(state.ratio, int) and state.ratio else self.width
+            about, places = (state.overlap_slots, ratio), [stack.place(state, opened, slots) for stack in self.stacks]
+            columns[row] = [*places, slots, *about, opened]
+            if self._slots(row, 1) > slots + 1:
+                places = [stack.place(state, opened, slots + 1) for stack in self.stacks]
+                columns[batch + row] = [*places, slots + 1, *about, last]
                 self.tokens = 2 * batch
-        places = torch.tensor(columns).T.contiguous()
-        self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
+        table = torch.tensor(columns).T.contiguous()
+        self.places.copy_(table.pin_memory() if ids.is_cuda else table, non_blocking=True)
         idle = self.places[-1, :batch] == last
         self.new_ids.copy_(ids.masked_fill(idle, 0))  # the padding id may be outside the vocabulary
 
@@ -276,19 +273,17 @@ class StaticDecoding(Decoding):
 
     def _launch(self) -> None:
         """Run a step; `logits` will hold its result."""
-        self.logits = self.graphs.run(self.tokens, partial(self._run, self.tokens))
+        self.logits = self.graphs.run(self.tokens, self._run)
 
-    def _run(self, tokens: int) -> Tensor:
-        """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses.
-
-        Args:
-            tokens: raw tokens, or with beacons twice as many.
-        """
+    def _run(self) -> Tensor:
+        """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
         lm, batch = self.lm, len(self.new_ids)
-        embedded = lm.embed(self.new_ids, tokens - batch)
-        *own, slot, overlap, ratio, places = self.places[:, :tokens]
+        embedded = lm.embed(self.new_ids, self.tokens - batch)
+        *own, slot, overlap, ratio, places = self.places[:, : self.tokens]
         window, places = InWindow(slot, overlap, ratio), places[:batch]
-        stacks = [(stack.steps(embedded, at, window), stack.members) for stack, at in zip(self.stacks, own, strict=True)]
+        stacks = [
+            (stack.steps(embedded, at, window), stack.members) for stack, at in zip(self.stacks, own, strict=True)
+        ]
         layers = range(len(lm.model.layers))
         steps = [layer_step((some[layer], own[layer]) for some, own in stacks if layer in some) for layer in layers]
         hidden = lm.run_layers(embedded, steps, lm.decode_layer)[:batch]

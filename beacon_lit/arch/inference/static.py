@@ -225,6 +225,10 @@ class Buffers:
         beacons = beacons_of(state.capacity, state.ratio) if self.inserts else 0
         return self.before(state) + state.capacity + beacons
 
+    def place(self, state: RowState, tokens: int, slots: int) -> int:
+        """Return the place of a row's next token, after so many raw tokens and slots of the open window."""
+        return self.before(state) + (slots if self.kind.reach is None else tokens)
+
     def before(self, state: RowState) -> int:
         """Return the slots of a row before its open window."""
         memory, overlap, _ = self.kind.entries(state)
