@@ -92,8 +92,8 @@ class StaticDecoding(Decoding):
         if self.in_place:
             self._close(closing)
             closing = []
+        self._choose_ratios(rows)
         going_on = [row for row in rows if row not in closing]
-        self._choose_ratios(going_on)
         self._check_positions(going_on)
         logits = self._advance(ids[:, 0], going_on)[:, None] if going_on else None
         for start in range(0, len(closing), CHUNK_WINDOWS):
@@ -153,11 +153,12 @@ class StaticDecoding(Decoding):
         new = [row for row in rows if self._open(row) == 0] if self.at_once else []
         if not new:
             return
-        call = self._plan(new, replace(self.about, rows=tuple(self.states[row] for row in new)))
-        for row, state, ratio in zip(new, call.states, call.open_ratios, strict=True):
-            assert ratio is not None
-            self.states[row] = state if state.ratio is not None else replace(state, ratios=((0, ratio),))
-            self._make_room(self.states[row])
+        planned = rows if self.lm.training else new  # rows draw by their number
+        call = self._plan(planned, replace(self.about, rows=tuple(map(self._counts, planned))))
+        for row, state, ratio in zip(planned, call.states, call.open_ratios, strict=True):
+            if row in new and ratio is not None:
+                self.states[row] = state if state.ratio is not None else replace(state, ratios=((0, ratio),))
+                self._make_room(self.states[row])
 
     def _close(self, rows: Sequence[int]) -> None:
         """Close the full windows of some rows in the buffers."""

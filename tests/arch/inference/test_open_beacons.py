@@ -103,6 +103,18 @@ def test_a_policy_that_counts_slots() -> None:
         assert_same(one.cache(), two.cache())
 
 
+@pytest.mark.parametrize("placement", ["interleave", "append"])
+@torch.no_grad()
+def test_training_mode_draws_the_same(placement: str) -> None:
+    lm = with_beacons(placement=placement, ratio_policy="random", ratios=(1, 2, 4, 8))
+    cache, ids = lm.compress(*padded(texts_of((14, 3, 7))), ratios=2), tokens(3, 30)
+    lm.train()
+    one, two = (way(lm, cache, None, None, None) for way in (StaticDecoding, Decoding))
+    for column in ids.split(1, 1):
+        assert_close(one.step(column), two.step(column), 1e-9)
+    assert_same(one.cache(), two.cache())
+
+
 @pytest.mark.parametrize("placement", INSERTED)
 @torch.no_grad()
 def test_layers_run_over_a_token_and_a_beacon_per_row(placement: str) -> None:
