@@ -82,14 +82,14 @@ class StaticDecoding(Decoding):
                 logits = self.logits[:, None]
             else:
                 logits = self._step(ids, rows)
-            if self.at_once and self.in_place:
-                self._close(self._closing(rows))
+            if self.at_once and self.in_place and (full := self._closing(rows)):
+                self._close(full)
             return self._begin(rows, logits)
 
     def _step(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         """Read one token in each of some rows: (B, 1) ids -> (B, 1, V) logits."""
         closing = self._closing(rows)
-        if self.in_place:
+        if closing and self.in_place:
             self._close(closing)
             closing = []
         self._choose_ratios(rows)
@@ -162,8 +162,6 @@ class StaticDecoding(Decoding):
 
     def _close(self, rows: Sequence[int]) -> None:
         """Close the full windows of some rows in the buffers."""
-        if not rows:
-            return
         closed = self.closed if self.closed is not None and self.closed.rows == rows else self._closed(rows)
         self._end()
         for row, was, now in zip(rows, closed.before, closed.after, strict=True):
