@@ -16,6 +16,7 @@ from tests.arch.tiny import assert_close, kinds, tiny, tokens
 BEACON = BeaconConfig(window=32, ratios=(2,), sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 ALIKE = dataclasses.replace(SELECT, head_budgets=((1.5, 0.5),) * 4)
+OPEN = dataclasses.replace(BEACON, unfinished="beacons")
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((1.5, 0.5), (1.0, 1.0), (0.5, 1.5), (1.0, 1.0)))
 
 
@@ -36,6 +37,15 @@ def test_one_graph_for_layers_that_are_alike(beacon: BeaconConfig) -> None:
     assert_close(logits(lm), expected, 1e-6)
     kinds = 1 if beacon.head_budgets is None else len(set(beacon.head_budgets))
     assert counter.frame_count == kinds
+
+
+def test_one_graph_for_raw_tokens_and_one_with_beacons() -> None:
+    torch._dynamo.reset()
+    lm = tiny("qwen2", beacon=OPEN, num_hidden_layers=4).eval()
+    expected, counter = logits(lm), CompileCounter()
+    lm.decode_layer = torch.compile(run_layer, backend=counter, dynamic=False, fullgraph=True)
+    assert_close(logits(lm), expected, 1e-6)
+    assert counter.frame_count == 2
 
 
 def test_one_graph_for_each_kind_of_layers() -> None:
