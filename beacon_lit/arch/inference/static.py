@@ -143,16 +143,14 @@ class Buffers:
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
         heads = enumerate(lm.groups.members[group])
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
-        self.inserts = cache.has_open_beacons and self.kind.reach is None
+        with_memory = self.kind.reach is None
+        self.inserts, selects = with_memory and cache.has_open_beacons, with_memory and cache.selects
         slots = with_room(max(map(self.needed, states)))
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], slots, first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
-        with_memory = self.kind.reach is None
-        moves = cache.selects or cache.has_open_beacons
-        self.moving = Moving(
-            self.keys, lm.beacon.overlap * with_memory, width * (with_memory and moves), with_memory and cache.selects
-        )
+        overlap, opened = lm.beacon.overlap if with_memory else 0, width if self.inserts or selects else 0
+        self.moving = Moving(self.keys, overlap, opened, selects)
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
