@@ -149,7 +149,7 @@ class StaticDecoding(Decoding):
         return [row for row in rows if self._open(row) + early == self.states[row].capacity]
 
     def _choose_ratios(self, rows: Sequence[int]) -> None:
-        """Choose the ratios of windows that begin with the next token, where beacons run as tokens come."""
+        """Choose the ratios of windows that begin with the next token, where windows have theirs from the start."""
         new = [row for row in rows if self._open(row) == 0] if self.at_once else []
         if not new:
             return
