@@ -6,14 +6,16 @@
     python -m benchmarks.inference --shapes 7B --parts decode --lengths 65536 131072 --ratio 4 --compile
     python -m benchmarks.inference --shapes 7B --parts decode --compile --quantize int8    # the backbone of all models
     python -m benchmarks.inference --placement interleave                # inserted beacons, in place of selected tokens
+    python -m benchmarks.inference --placement interleave --unfinished beacons    # which run as tokens come
     python -m benchmarks.inference --shapes tiny                         # seconds on a CPU
 
 read    Read a text once: beacons with `compress`, the dense backbone in one forward with a `DynamicCache`. Median of 3;
         measurements longer than 2 seconds are not repeated.
 decode  Continue one row after a text with `generate`, timed from token to token: 50 steps up to the border of a window,
-        where beacons read that window once more, and 50 steps after it. "border" is the slowest step around the border,
-        "worst" the slowest of all steps but the first, which includes set-up. "one window read" is the time to read one
-        further window after the text. "weights alone" is the time to read the weights at the device's copy rate.
+        where beacons that have not run read that window once more, and 50 steps after it. "border" is the slowest step
+        around the border, "worst" the slowest of all steps but the first, which includes set-up. "one window read" is
+        the time to read one further window after the text. "weights alone" is the time to read the weights at the
+        device's copy rate.
 batch   Decode many rows at once, 10 steps up to the border and 10 after it. All rows reach the border together, which
         is the worst case of memory. Batches are doubled until memory runs out, then bisected.
 
@@ -51,6 +53,7 @@ import torch
 import transformers
 
 from beacon_lit import BeaconLM
+from beacon_lit.arch.config import UNFINISHED
 from beacon_lit.arch.nn.kernels import KERNELS
 from benchmarks.decoding import batch, decode
 from benchmarks.device import attempt, free
@@ -102,8 +105,8 @@ def measure_shape(shape: str, plan: Plan, args: argparse.Namespace, device: torc
         return
     beacon = plan.beacon
     settings = {
-        "shape": shape, "placement": plan.placement, "window": plan.window, "ratio": plan.ratio, "sink": beacon.sink,
-        "overlap": beacon.overlap,
+        "shape": shape, "placement": plan.placement, "unfinished": plan.unfinished, "window": plan.window,
+        "ratio": plan.ratio, "sink": beacon.sink, "overlap": beacon.overlap,
     }  # fmt: skip
     lm, error = attempt(partial(model, shape, plan, args, device))
     for part in plan.lengths:
@@ -130,9 +133,8 @@ def chosen_plan(shape: str, args: argparse.Namespace) -> Plan:
     """Return the shape's plan with the command line's settings; for errors see `Plan`."""
     own = PLANS[shape]
     lengths = {part: own.lengths[part] if args.lengths is None else args.lengths for part in args.parts}
-    given = {
-        name: getattr(args, name) for name in ("window", "placement", "rows", "most") if getattr(args, name) is not None
-    }
+    names = ("window", "placement", "unfinished", "rows", "most")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return replace(own, lengths={part: some for part, some in lengths.items() if some}, ratio=args.ratio, **given)
 
 
@@ -160,6 +162,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ratio", type=int, default=8)
     parser.add_argument("--window", type=int, help="default: 2048; for the shape tiny 128")
     parser.add_argument("--placement", help="see docs/beacons.md; default: select")
+    parser.add_argument("--unfinished", choices=UNFINISHED, help="what open windows hold; default: raw")
     parser.add_argument("--rows", type=int, help="the first batch to try; default: 16; for the shape tiny 2")
     parser.add_argument("--most", type=int, help="the largest batch to try; default: 512; for the shape tiny 4")
     parser.add_argument("--compile", action="store_true", help="fuse pointwise operations, also of the dense model")

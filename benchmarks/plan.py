@@ -15,8 +15,8 @@ class Plan:
         shape: the shape's name in `shapes.SHAPES`.
         positions: position slots of the backbone.
         lengths: part -> lengths of text, in tokens.
-        window, ratio, placement: settings of the beacons; the sink is 4 tokens, the overlap 64 or, if less, a
-            quarter of a window.
+        window, ratio, placement, unfinished: settings of the beacons; the sink is 4 tokens, the overlap 64 or, if less,
+            a quarter of a window.
         rows: the first batch of the part "batch".
         most: the largest batch to try.
 
@@ -30,13 +30,16 @@ class Plan:
     window: int = 2048
     ratio: int = 8
     placement: str = "select"
+    unfinished: str = "raw"
     rows: int = 16
     most: int = 512
     beacon: BeaconConfig = field(init=False)
 
     def __post_init__(self) -> None:
         overlap = min(64, self.window // 4)
-        config = BeaconConfig(self.window, (self.ratio,), sink=4, overlap=overlap, placement=self.placement)
+        config = BeaconConfig(
+            self.window, (self.ratio,), sink=4, overlap=overlap, placement=self.placement, unfinished=self.unfinished
+        )
         object.__setattr__(self, "beacon", config)
         for name, value, least in (("rows", self.rows, 1), ("most", self.most, self.rows)):
             if value < least:

@@ -67,7 +67,9 @@ class Beacons:
 
     def work(self, length: int) -> Load:
         beacon = self.lm.beacon
-        call = plan_call(beacon, beacon.limits(self.lm.positions), [length], None, "raw", beacon.ratios[0], None)
+        call = plan_call(
+            beacon, beacon.limits(self.lm.positions), [length], None, beacon.unfinished, beacon.ratios[0], None
+        )
         return load(call.rows, beacon, self.lm.groups.reaches)
 
     def nbytes(self, cache: BeaconCache) -> int:

@@ -285,17 +285,21 @@ class BeaconModel(PreTrainedModel):
             (R, D) final hidden states of the raw tokens; and the state of each part of the next cache.
         """
         layout = layouts[0]
-        beacons = self.model.beacon_embed_tokens(ids.new_zeros(0 if layout.selection else layout.beacons))
-        raw = self.model.embed_tokens(ids)
-        stream = self.scale_embeddings(torch.cat([raw, self.scale_beacons(beacons.to(raw.dtype))]))
+        stream = self.embed(ids, 0 if layout.selection else layout.beacons)
         parts = self.groups.parts
         known: list[dict[int, LayerState]] = [{} for _ in layouts]
         for (layer, group), state in zip(parts, before, strict=False):
             known[group][layer] = state
-        steps = tuple(self._step(raw, *group) for group in zip(layouts, self.groups.kinds, known, strict=True))
+        steps = tuple(self._step(stream, *group) for group in zip(layouts, self.groups.kinds, known, strict=True))
         hidden = self.run_layers(stream, layer_steps(steps, self.groups.members))
         after = tuple(steps[group].after[layer] for layer, group in parts) if layout.cached else ()
         return hidden[: layout.raw], after
+
+    def embed(self, ids: Tensor, beacons: int) -> Tensor:
+        """Embed raw tokens and a number of beacons: (R,) int64 -> (P, D) in stream order."""
+        raw = self.model.embed_tokens(ids)
+        added = self.model.beacon_embed_tokens(ids.new_zeros(beacons))
+        return self.scale_embeddings(torch.cat([raw, self.scale_beacons(added.to(raw.dtype))]))
 
     def _step(self, like: Tensor, layout: Layout, kind: LayerKind, before: dict[int, LayerState]) -> WindowStep:
         added = None if layout.cached is None else self.rope(like, layout.cached.added_slot, kind)

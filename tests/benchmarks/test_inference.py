@@ -67,12 +67,14 @@ def test_texts_beyond_the_positions_are_measured_where_they_can_be_read(lm, monk
     ] and len(rows) == 5  # fmt: skip
 
 
-@pytest.mark.parametrize("placement", ["select", "interleave"])
-def test_the_placement_is_what_is_measured(tmp_path, placement):
-    plan = inference.chosen_plan("tiny", inference.parse(["--placement", placement]))
-    assert plan.beacon.placement == placement
-    _, parts = run(tmp_path, "--placement", placement, "--parts", "read", "--lengths", "512")
-    assert {row["placement"] for row in parts["read"]["rows"]} == {placement}
+@pytest.mark.parametrize("placement, unfinished", [("select", "raw"), ("interleave", "raw"), ("interleave", "beacons")])
+def test_the_placement_is_what_is_measured(tmp_path, placement, unfinished):
+    options = ["--placement", placement, "--unfinished", unfinished]
+    plan = inference.chosen_plan("tiny", inference.parse(options))
+    assert (plan.beacon.placement, plan.beacon.unfinished) == (placement, unfinished)
+    status, parts = run(tmp_path, *options, "--parts", "read", "decode", "--lengths", "512")
+    rows = parts["read"]["rows"] + parts["decode"]["rows"]
+    assert status == 0 and {(row["placement"], row["unfinished"]) for row in rows} == {(placement, unfinished)}
 
 
 def test_the_command_measures_decoding(everything, lm):

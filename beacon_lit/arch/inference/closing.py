@@ -1,6 +1,7 @@
-"""Close windows in static buffers, where beacons are selected: in all layers at once, without a pass through them.
+"""Close windows in static buffers: in all layers at once, without a pass through them.
 
-Raw tokens do not see the beacons of their own window, so nothing that a row has read changes when its window closes.
+This is possible where the beacons of a full window have run, or are selected. Raw tokens do not see beacons that are
+selected in their own window, so nothing that a row has read changes when its window closes.
 
 Shape legend: C rows, w raw tokens of a window, K KV heads of a layer, H head dim.
 """
@@ -15,6 +16,7 @@ from torch import Tensor
 from beacon_lit.arch.inference.moving import read_entries, read_heads, write_entries
 from beacon_lit.arch.inference.static import Buffers
 from beacon_lit.arch.nn.selection import best
+from beacon_lit.arch.placements.placement import interleaved
 from beacon_lit.arch.plan.rows import move
 from beacon_lit.arch.plan.state import RowState
 
@@ -28,12 +30,14 @@ class Closing(NamedTuple):
 
     Attributes:
         tokens: raw tokens of the window.
+        ratio: raw tokens for each beacon, where beacons have run.
         raw: first tokens of the window that memory keeps as they are: sink tokens, or a window kept raw.
-        beacons: tokens of the window that each head selects.
+        beacons: beacons of the window, which have run, or tokens that each head selects.
         overlap: last tokens of the window that the next one sees.
     """
 
     tokens: int
+    ratio: int
     raw: int
     beacons: int
     overlap: int
@@ -58,10 +62,12 @@ def close_windows(
         return
     alike: dict[Closing, list[tuple[int, int, int]]] = {}
     for row, was, now in zip(rows, before, after, strict=True):
-        memory, overlap, tokens = stack.kind.entries(was)
+        memory, overlap, slots = stack.kind.entries(was)
+        tokens = len(was.open_ids)
         next_memory, next_overlap, _ = stack.kind.entries(now)
         raw = now.sink_slots + now.kept_slots - was.sink_slots - was.kept_slots
-        closing = Closing(tokens, raw, next_memory - memory - raw, next_overlap)
+        ratio = int(was.ratio or 1) if slots > tokens else 1
+        closing = Closing(tokens, ratio, raw, next_memory - memory - raw, next_overlap)
         alike.setdefault(closing, []).append((row, memory, memory + overlap))
     for closing, found in alike.items():
         count = max(AT_ONCE // (closing.tokens * stack.keys[:, 0, :, 0].numel()), 1)
@@ -72,26 +78,32 @@ def close_windows(
 def _close(stack: Buffers, closing: Closing, rows: Tensor) -> Write:
     """Close windows in the same way; `rows` (C, 3): the row, and the places of its next memory slot and its window."""
     row, memory, first = rows.T[..., None]
-    window, moving = torch.arange(closing.tokens, device=rows.device), stack.moving
+    moving, inserted = stack.moving, 0 if stack.moving.selects else closing.beacons
+    found = interleaved(closing.tokens, inserted, closing.ratio, 0)
+    window, beacons = (move(torch.from_numpy(places), rows.device) for places in found)
     tail = window[closing.tokens - closing.overlap :]
-    shared = torch.cat([window[: closing.raw], tail])  # what memory and the next window see as it is
-    chosen = moving.start + _select(read_entries(moving.buffers[0], row, moving.start + window), closing)
+    kept = torch.cat([window[: closing.raw], beacons, tail])  # what memory and the next window see as it is
     kept_keys, kept_values = (
-        torch.cat([some[:, : closing.raw], read_heads(own, row, chosen), some[:, closing.raw :]], 1)
-        for some, own in (
-            (read_entries(moving.buffers[0], row, moving.start + shared), moving.buffers[1]),
-            (read_entries(stack.values, row, first + shared), moving.buffers[2]),
-        )
+        read_entries(moving.buffers[0], row, moving.start + kept),
+        read_entries(stack.values, row, first + kept),
     )
+    if moving.selects:
+        chosen = moving.start + _select(read_entries(moving.buffers[0], row, moving.start + window), closing)
+        kept_keys, kept_values = (
+            torch.cat([some[:, : closing.raw], read_heads(own, row, chosen), some[:, closing.raw :]], 1)
+            for some, own in zip((kept_keys, kept_values), moving.buffers[1:], strict=True)
+        )
     slots = memory + torch.arange(kept_keys.shape[1], device=rows.device)
     kept_keys = stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys)
     overlaps = [read_entries(buffer, row, moving.start + tail) for buffer in moving.buffers]
+
+    places = torch.arange(closing.overlap, device=rows.device)
 
     def write() -> None:
         write_entries(stack.keys, row, slots, kept_keys)
         write_entries(stack.values, row, slots, kept_values)
         for buffer, overlap in zip(moving.buffers, overlaps, strict=True):
-            write_entries(buffer, row, moving.start - closing.overlap + window[: closing.overlap], overlap)
+            write_entries(buffer, row, moving.start - closing.overlap + places, overlap)
 
     return write
 

@@ -108,12 +108,13 @@ class Decoding:
         self._use_ratios(rows, call.states, after.rows)
         return hidden, after
 
-    def _plan(self, rows: Sequence[int], before: BeaconCache) -> Call:
-        """Plan a call that reads one token in each of some rows."""
+    def _plan(self, rows: Sequence[int], before: BeaconCache, new: int = 1) -> Call:
+        """Plan a call that reads one token in each of some rows, or none and closes their full windows."""
         lm = self.lm
         draw = lm.draw if lm.training else None
         ratios, totals = of_rows(self.ratios, rows), of_rows(self.totals, rows)
-        return lm.plan([1] * len(rows), before, open_window_mode(lm, None, before), ratios, draw, totals)
+        unfinished, more = open_window_mode(lm, None, before), [new == 0] * len(rows)
+        return lm.plan([new] * len(rows), before, unfinished, ratios, draw, totals, more)
 
     def _use_ratios(self, rows: Sequence[int], before: Sequence[RowState], after: Sequence[RowState]) -> None:
         """Drop the ratios of windows that have closed in some rows."""

@@ -1,9 +1,8 @@
 """Decode in static buffers, on a GPU as a CUDA graph."""
 
-import gc
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from operator import itemgetter
@@ -20,11 +19,11 @@ from beacon_lit.arch.inference.ahead import Ahead
 from beacon_lit.arch.inference.closing import Write, close_windows
 from beacon_lit.arch.inference.compress import CHUNK_WINDOWS
 from beacon_lit.arch.inference.decode import Decoding, Finished, PerRow
-from beacon_lit.arch.inference.static import Buffers
+from beacon_lit.arch.inference.graphs import Graphs
+from beacon_lit.arch.inference.static import Buffers, InWindow
 from beacon_lit.arch.nn.grouped import layer_step
 from beacon_lit.arch.plan.state import RowState
-
-EAGER_STEPS = 2  # steps before a CUDA graph is captured; they warm up what it captures
+from beacon_lit.arch.plan.windows import beacons_of
 
 
 class Closed(NamedTuple):
@@ -37,11 +36,12 @@ class Closed(NamedTuple):
 
 
 class StaticDecoding(Decoding):
-    """Decodes one token per row and step in buffers that stay in place, for open windows without beacons.
+    """Decodes one token per row and step in buffers that stay in place.
 
     On a GPU a step is a CUDA graph if `can_capture`, and greedy decoding begins the next one at once (`ahead`). Where
-    beacons are selected, windows close in the buffers before a step. Otherwise a row whose window closes goes through a
-    call from cache to cache.
+    open windows hold beacons, there is a second graph for steps in which a unit is complete: each row's beacon runs
+    behind its raw token. Windows whose beacons have run or are selected close in the buffers. Otherwise a row whose
+    window closes goes through a call from cache to cache.
     """
 
     def _start(self, cache: BeaconCache, room: Sequence[RowState]) -> None:
@@ -51,15 +51,19 @@ class StaticDecoding(Decoding):
         self.states = list(cache.rows)
         self.unlisted = [0] * batch  # tokens read since a row was loaded, whose ids are in `ids` and not in `states`
         self.about = replace(cache, rows=(), layers=(), hidden=like.new_empty(0, like.shape[1]))
-        self.stacks = Buffers.all(lm, cache, states, width)
+        # Whether windows close with the token that fills them, not with the next one; and whether in the buffers.
+        self.at_once = cache.unfinished == "beacons"
+        self.in_place = cache.selects or cache.has_open_beacons
+        self.width = 2 * width if cache.has_open_beacons else width  # most slots of an open window
+        self.stacks = Buffers.all(lm, cache, states, self.width)
         self.hidden = like.new_zeros(batch, width + 2, like.shape[1])  # the last column is scratch
         self.ids = torch.zeros(batch, width + 1, dtype=torch.int64, device=like.device)
         self.new_ids = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        # the slot in each stack, and the place in the window
-        self.places = torch.zeros(len(self.stacks) + 1, batch, dtype=torch.int64, device=like.device)
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.captures = like.is_cuda and can_capture(lm)
-        self.warm = 0
+        # For raw tokens and beacons: the place in each stack, `InWindow`, and the place among the window's raw tokens.
+        shape = len(self.stacks) + len(InWindow._fields) + 1, batch * (2 if cache.has_open_beacons else 1)
+        self.places = torch.zeros(shape, dtype=torch.int64, device=like.device)
+        self.tokens = batch  # of a step: with beacons twice as many
+        self.graphs = Graphs(like.is_cuda and can_capture(lm))
         self.ahead = Ahead(like.device) if self.greedy else None
         self.closed: Closed | None = None
         if self.ahead is not None:
@@ -78,14 +82,17 @@ class StaticDecoding(Decoding):
                 logits = self.logits[:, None]
             else:
                 logits = self._step(ids, rows)
+            if self.at_once and self.in_place and (full := self._closing(rows)):
+                self._close(full)
             return self._begin(rows, logits)
 
     def _step(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         """Read one token in each of some rows: (B, 1) ids -> (B, 1, V) logits."""
         closing = self._closing(rows)
-        if closing and self.about.selects:
+        if closing and self.in_place:
             self._close(closing)
             closing = []
+        self._choose_ratios(rows)
         going_on = [row for row in rows if row not in closing]
         self._check_positions(going_on)
         logits = self._advance(ids[:, 0], going_on)[:, None] if going_on else None
@@ -131,12 +138,30 @@ class StaticDecoding(Decoding):
         """Return the number of tokens in the row's open window."""
         return len(self.states[row].open_ids) + self.unlisted[row]
 
+    def _slots(self, row: int, more: int = 0) -> int:
+        """Return the number of slots that the row's open window has with `more` further tokens."""
+        tokens = self._open(row) + more
+        return tokens + (beacons_of(tokens, self.states[row].ratio) if self.about.has_open_beacons else 0)
+
     def _closing(self, rows: Sequence[int]) -> list[int]:
-        """Return those of some rows whose window closes with the next token."""
-        return [row for row in rows if self._open(row) == self.states[row].capacity]
+        """Return those of some rows whose window is full, or must go through a call to become full."""
+        early = self.at_once and not self.in_place
+        return [row for row in rows if self._open(row) + early == self.states[row].capacity]
+
+    def _choose_ratios(self, rows: Sequence[int]) -> None:
+        """Choose the ratios of windows that begin with the next token, where windows have theirs from the start."""
+        new = [row for row in rows if self._open(row) == 0] if self.at_once else []
+        if not new:
+            return
+        planned = rows if self.lm.training else new  # rows draw by their number
+        call = self._plan(planned, replace(self.about, rows=tuple(map(self._counts, planned))))
+        for row, state, ratio in zip(planned, call.states, call.open_ratios, strict=True):
+            if row in new and ratio is not None:
+                self.states[row] = state if state.ratio is not None else replace(state, ratios=((0, ratio),))
+                self._make_room(self.states[row])
 
     def _close(self, rows: Sequence[int]) -> None:
-        """Close the windows of some rows in the buffers, as the call that reads each row's next token would."""
+        """Close the full windows of some rows in the buffers."""
         closed = self.closed if self.closed is not None and self.closed.rows == rows else self._closed(rows)
         self._end()
         for row, was, now in zip(rows, closed.before, closed.after, strict=True):
@@ -148,11 +173,11 @@ class StaticDecoding(Decoding):
         self._use_ratios(rows, closed.before, closed.after)
 
     def _closed(self, rows: Sequence[int]) -> "Closed":
-        """Plan how the windows of some rows close."""
-        before = [self._counts(row) for row in rows]
-        call = self._plan(rows, replace(self.about, rows=tuple(before)))
-        read = call.advance([[0]] * len(rows), self.lm.beacon)  # whatever the next token is
-        after = [replace(state, seen_tokens=state.seen_tokens - 1, open_ids=(), window_slots=0) for state in read]
+        """Plan how the windows of some rows close, as the call would that closes them."""
+        before, new = [self._counts(row) for row in rows], 0 if self.at_once else 1
+        call = self._plan(rows, replace(self.about, rows=tuple(before)), new)
+        read = call.advance([[0] * new] * len(rows), self.lm.beacon)  # whatever the next token is
+        after = [replace(state, seen_tokens=state.seen_tokens - new, open_ids=(), window_slots=0) for state in read]
         writes = chain.from_iterable(close_windows(stack, rows, before, after) for stack in self.stacks)
         return Closed(rows, before, after, writes)
 
@@ -160,7 +185,7 @@ class StaticDecoding(Decoding):
         for stack in self.stacks:
             if stack.needed(state) >= stack.slots:
                 stack.grow(stack.needed(state))
-                self.graph = None
+                self.graphs.clear()
 
     def _check_positions(self, rows: Sequence[int]) -> None:
         row = self._full(rows)
@@ -174,31 +199,35 @@ class StaticDecoding(Decoding):
     def _full(self, rows: Sequence[int]) -> int | None:
         """Return the first of some rows that has no position left; None: all have one."""
         for row in rows:
-            used = (stack.used(self.states[row]) for stack in self.stacks if stack.kind.reach is None)
-            if max(used) + self.unlisted[row] >= self.lm.positions:
+            before = max(stack.before(self.states[row]) for stack in self.stacks if stack.kind.reach is None)
+            if before + self._slots(row, 1) > self.lm.positions:
                 return row
         return None
 
     def _begin(self, rows: Sequence[int], logits: Tensor) -> Tensor:
         """Begin the next step of some rows with the likeliest tokens after (B, 1, V) logits, and return the logits.
 
-        If windows close first, what they leave is computed, but for rows that take further memory. Nothing is written,
-        since no further token may come.
+        None begins before a graph exists, nor if a window's ratio is to be chosen first. If windows close first, what
+        they leave is computed, but for rows that take further memory. Nothing is written, since no further token may
+        come.
         """
-        ready = self.graph is not None or not self.hidden.is_cuda
-        if self.ahead is None or self.ahead.wrong or not ready or self._full(rows) is not None:
+        if self.ahead is None or self.ahead.wrong or self._full(rows) is not None:
             return logits
         if closing := self._closing(rows):
-            if self.about.selects:
+            if self.in_place and (len(self.graphs) or not self.hidden.is_cuda):
                 # The step that closes them, if there is one, says what is wrong.
                 with suppress(ValueError), self.ahead.beside():
                     closed = self._closed(closing)
                     first = list(islice(closed.writes, len(self.stacks)))
                     self.closed = closed._replace(writes=chain(first, closed.writes))
             return logits
-        logits = logits.clone()  # the step writes its own in the same place
+        if self.at_once and any(self._open(row) == 0 for row in rows):
+            return logits
         ids = logits[:, 0].argmax(-1)
         self._place(ids, rows)
+        if self.hidden.is_cuda and self.tokens not in self.graphs:
+            return logits
+        logits = logits.clone()  # the step writes its own in the same place
         with self.ahead.beside(ids):
             self._launch()
         return logits
@@ -218,14 +247,22 @@ class StaticDecoding(Decoding):
 
     def _place(self, ids: Tensor, rows: Sequence[int]) -> None:
         """Set the tokens of a step, and where it writes."""
-        scratch = [*(stack.slots - 1 for stack in self.stacks), self.ids.shape[1] - 1]
-        columns = [scratch] * len(ids)
+        batch, last = len(ids), self.ids.shape[1] - 1
+        scratch = [*(stack.slots - 1 for stack in self.stacks), self.width, 0, 1, last]
+        columns = [scratch] * self.places.shape[1]
+        self.tokens = batch
         for row in rows:
-            used = (stack.used(self.states[row]) + self.unlisted[row] for stack in self.stacks)
-            columns[row] = [*used, self._open(row)]
-        places = torch.tensor(columns).T.contiguous()
-        self.places.copy_(places.pin_memory() if ids.is_cuda else places, non_blocking=True)
-        idle = self.places[-1] == self.ids.shape[1] - 1
+            state, opened, slots = self.states[row], self._open(row), self._slots(row)
+            ratio = state.ratio if isinstance(state.ratio, int) and state.ratio else self.width
+            about, places = (state.overlap_slots, ratio), [stack.place(state, opened, slots) for stack in self.stacks]
+            columns[row] = [*places, slots, *about, opened]
+            if self._slots(row, 1) > slots + 1:
+                places = [stack.place(state, opened, slots + 1) for stack in self.stacks]
+                columns[batch + row] = [*places, slots + 1, *about, last]
+                self.tokens = 2 * batch
+        table = torch.tensor(columns).T.contiguous()
+        self.places.copy_(table.pin_memory() if ids.is_cuda else table, non_blocking=True)
+        idle = self.places[-1, :batch] == last
         self.new_ids.copy_(ids.masked_fill(idle, 0))  # the padding id may be outside the vocabulary
 
     def _count(self, rows: Sequence[int]) -> None:
@@ -235,39 +272,21 @@ class StaticDecoding(Decoding):
 
     def _launch(self) -> None:
         """Run a step; `logits` will hold its result."""
-        if not self.captures or self.warm < EAGER_STEPS:
-            self.warm += 1
-            self.logits = self._run()
-            return
-        if self.graph is None:
-            self.graph = self._capture()
-        self.graph.replay()
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        """Capture a step. `torch.cuda.graph` would free cached memory, which the next closing window needs."""
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side), without_garbage_collection():  # which may wait for a step of another decoding
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self.logits = self._run()
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(side)
-        return graph
+        self.logits = self.graphs.run(self.tokens, self._run)
 
     def _run(self) -> Tensor:
         """Compute (B, V) logits after `new_ids` at `places`: device work only, on tensors at fixed addresses."""
-        lm, places = self.lm, self.places[-1]
-        embedded = lm.scale_embeddings(lm.model.embed_tokens(self.new_ids))
+        lm, batch = self.lm, len(self.new_ids)
+        embedded = lm.embed(self.new_ids, self.tokens - batch)
+        *own, slot, overlap, ratio, places = self.places[:, : self.tokens]
+        window, places = InWindow(slot, overlap, ratio), places[:batch]
         stacks = [
-            (stack.steps(embedded, own, places), stack.members)
-            for stack, own in zip(self.stacks, self.places[:-1], strict=True)
+            (stack.steps(embedded, at, window), stack.members) for stack, at in zip(self.stacks, own, strict=True)
         ]
         layers = range(len(lm.model.layers))
         steps = [layer_step((some[layer], own[layer]) for some, own in stacks if layer in some) for layer in layers]
-        hidden = lm.run_layers(embedded, steps, lm.decode_layer)
-        rows = torch.arange(len(places), device=places.device)
+        hidden = lm.run_layers(embedded, steps, lm.decode_layer)[:batch]
+        rows = torch.arange(batch, device=places.device)
         self.hidden[rows, places + 1] = hidden
         self.ids[rows, places] = self.new_ids
         return lm.logits(hidden)
@@ -302,20 +321,8 @@ class StaticDecoding(Decoding):
             state,
             seen_tokens=state.seen_tokens + count,
             open_ids=state.open_ids + (0,) * count,
-            window_slots=state.window_slots + count,
+            window_slots=self._slots(row),
         )
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Collect no garbage within this context."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def can_capture(lm: BeaconModel) -> bool:
@@ -336,9 +343,8 @@ def start_decoding(
     room: Sequence[RowState] = (),
     greedy: bool = False,
 ) -> Decoding:
-    """Continue from `cache`, see `Decoding`: in static buffers if open windows hold no beacons."""
-    engine = Decoding if cache.unfinished == "beacons" else StaticDecoding
-    return engine(lm, cache, ratios, totals, finished, room, greedy and cache.hidden.is_cuda)
+    """Continue from `cache` in static buffers, see `Decoding`."""
+    return StaticDecoding(lm, cache, ratios, totals, finished, room, greedy and cache.hidden.is_cuda)
 
 
 def _on(like: Tensor, rows: Sequence[int]) -> Tensor:

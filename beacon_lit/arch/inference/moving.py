@@ -19,14 +19,14 @@ class Opened:
 
     Attributes:
         buffers: (B, K, C, H) each, see `Moving`.
-        places: (B,) int64, places of the new tokens.
+        places: (P,) int64, places of the new tokens.
     """
 
     buffers: Sequence[Tensor]
     places: Tensor
 
     def write(self, rows: Tensor, *new: Tensor) -> None:
-        """Write one entry of each row: (B, K, H) for each buffer."""
+        """Write new entries of rows (P,): (P, K, H) for each buffer."""
         for buffer, each in zip(self.buffers, new, strict=True):
             buffer[rows, :, self.places] = each.to(buffer.dtype)  # narrower under autocast
 
@@ -37,29 +37,29 @@ class Moving:
     Args:
         like: (parts, B, K, S, H), a buffer of the same parts.
         overlap: most raw tokens of an overlap.
-        window: most raw tokens of an open window.
-        selects: whether beacons are selected. Otherwise open windows are not among the moving entries.
+        window: most slots of an open window; 0 where open windows are not among the moving entries.
+        selects: whether beacons are selected.
 
     Attributes:
         buffers: (parts, B, K, C, H) each: keys before RoPE; and where beacons are selected, keys before RoPE and values
             that the beacons' own maps make of the same tokens.
         start: the place of a window's first token.
-        selects: see above.
+        window, selects: see above.
     """
 
     def __init__(self, like: Tensor, overlap: int, window: int, selects: bool) -> None:
-        shape = *like.shape[:3], overlap + (window + 1 if selects else 0), like.shape[4]
+        shape = *like.shape[:3], overlap + (window + 1 if window else 0), like.shape[4]
         self.buffers = [like.new_zeros(shape) for _ in range(3 if selects else 1)]
-        self.start, self.selects = overlap, selects
+        self.start, self.window, self.selects = overlap, window, selects
 
     def opened(self, places: Tensor) -> "list[Opened | None]":
         """Return for each part where new tokens at these places of their windows are written; None if they are not."""
         at = self.start + places
-        return [Opened(buffers, at) if self.selects else None for buffers in zip(*self.buffers, strict=True)]
+        return [Opened(buffers, at) if self.window else None for buffers in zip(*self.buffers, strict=True)]
 
     def count(self, overlap: int, opened: int) -> int:
-        """Count a row's moving entries, given the tokens of its overlap and open window."""
-        return overlap + (opened if self.selects else 0)
+        """Count a row's moving entries, given the slots of its overlap and open window."""
+        return overlap + (opened if self.window else 0)
 
     def span(self, overlap: int, opened: int) -> slice:
         """Return the places of a row's moving entries."""

@@ -51,7 +51,7 @@ class Prompts:
     def noted(self, read: Sequence[RowState]) -> BeaconCache:
         """Return `before` with what states that have been `read` note of windows that stay open.
 
-        These are the windows' ratios, and what the policy remembers. Steps in static buffers note neither.
+        These are the windows' ratios, and what the policy remembers. Within a window, static buffers note neither.
         """
         rows = tuple(
             replace(was, ratios=now.ratios, adapted=now.adapted) if now.windows == was.windows else was
@@ -62,15 +62,13 @@ class Prompts:
     def groups(self) -> Iterator[list[int]]:
         """Yield rows to read at once: as many, in order, as have no more slots and new tokens than a chunk has tokens.
 
-        All rows are one group in training mode, where they draw ratios together, and where open windows hold beacons,
-        since decoding then goes on from a cache of all rows.
+        All rows are one group in training mode, where they draw ratios together.
         """
-        together = self.lm.training or self.before.unfinished == "beacons"
         group: list[int] = []
         size = 0
         for row, (state, length) in enumerate(zip(self.before.rows, self.lengths, strict=True)):
             size += state.slots + length
-            if group and size > self._chunk and not together:
+            if group and size > self._chunk and not self.lm.training:
                 yield group
                 group, size = [], state.slots + length
             group.append(row)

@@ -8,6 +8,7 @@ are positions in the text, and the first place is for the first raw token that t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from beacon_lit.arch.nn.attention import BeaconAttention, Own
 from beacon_lit.arch.nn.logits import soft_cap
 from beacon_lit.arch.nn.rope import Rope, rotated_layers
 from beacon_lit.arch.nn.state import LayerState
+from beacon_lit.arch.placements import MEMORY, OVERLAP, Tokens
 from beacon_lit.arch.plan.state import RowState
+from beacon_lit.arch.plan.windows import beacons_of
 
 try:
     from beacon_lit.arch.nn import flash_decoding
@@ -31,42 +34,57 @@ CHUNK = 512  # places that one product over values sums; S is a multiple
 
 @dataclass(frozen=True, eq=False)
 class StaticStep:
-    """One new raw token for every row in one layer, as an `attention.Step`.
+    """One new raw token for every row in one layer, and maybe a beacon behind each, as an `attention.Step`.
 
     Attributes:
         keys, values: (B, K, S, H); keys and values of the new tokens are written into them.
-        slots: (B,) int64, places of the new tokens.
+        rows: (P,) int64, the rows of the new tokens: P = B, or with beacons 2 B.
+        slots: (P,) int64, places of the new tokens.
         rope: cos and sin at the slots of the new tokens.
-        bias: (B, 1, S), 0 for places that a row sees, -inf for others.
-        moving: where moving entries of the new tokens are written, where beacons are selected; else None.
+        bias: (P, 1, S), 0 for places that a token sees, -inf for others.
+        selects: whether the new tokens can become beacons when their window closes.
+        moving: where moving entries of the new tokens are written; None where they are not.
     """
 
     keys: Tensor
     values: Tensor
+    rows: Tensor
     slots: Tensor
     rope: Rope
     bias: Tensor
+    selects: bool = False
     moving: Opened | None = None
 
     @property
     def raw(self) -> int:
-        """All tokens are raw."""
-        return len(self.slots)
-
-    @property
-    def selects(self) -> bool:
-        """Whether the new tokens can become beacons when their window closes."""
-        return self.moving is not None
+        """The first tokens are raw, one for each row."""
+        return len(self.keys)
 
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
-        """Attend in one layer: q (B, N, H), k and v (B, K, H), before RoPE -> (B, N, H)."""
-        rows = torch.arange(len(q), device=q.device)
-        self.keys[rows, :, self.slots] = attention.rotate(k, *self.rope).to(self.keys.dtype)  # narrower under autocast
-        self.values[rows, :, self.slots] = v.to(self.values.dtype)
-        if self.moving is not None and own is not None:
-            self.moving.write(rows, k, *own)
+        """Attend in one layer: q (P, N, H), k and v (P, K, H), before RoPE -> (P, N, H)."""
+        rotated = attention.rotate(k, *self.rope).to(self.keys.dtype)  # narrower under autocast
+        self.keys[self.rows, :, self.slots] = rotated
+        self.values[self.rows, :, self.slots] = v.to(self.values.dtype)
+        if self.moving is not None:
+            self.moving.write(self.rows, k, *(own or ()))
         q = attention.rotate(q, *self.rope)
-        return attend(q, self.keys, self.values, self.bias, attention.scaling, attention.cap)
+        parts = zip(q.split(self.raw), self.bias.split(self.raw), strict=True)
+        out = [attend(each, self.keys, self.values, bias, attention.scaling, attention.cap) for each, bias in parts]
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class InWindow(NamedTuple):
+    """Where new tokens stand in their open windows: (P,) int64 each.
+
+    Attributes:
+        slot: the slot, counted from the window's first.
+        overlap: slots of the overlap before the window.
+        ratio: raw tokens for each beacon; where there are none, as many as the window can have slots.
+    """
+
+    slot: Tensor
+    overlap: Tensor
+    ratio: Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: float | None = None) -> Tensor:
@@ -111,6 +129,7 @@ class Buffers:
         kind: what their layers keep.
         index: the place of each layer among `keys` and `values`.
         members: for each layer, its KV heads that are here.
+        inserts: whether open windows hold beacons here.
         keys, values: (parts, B, K, S, H).
         moving: entries that get another slot when a window closes, without RoPE.
         first: (B,) int64, the slot of each row's first place.
@@ -124,13 +143,14 @@ class Buffers:
         self.index = {lm.groups.parts[part][0]: place for place, part in enumerate(parts)}
         heads = enumerate(lm.groups.members[group])
         self.members = tuple(own if layer in self.index else () for layer, own in heads)
+        with_memory = self.kind.reach is None
+        self.inserts, selects = with_memory and cache.has_open_beacons, with_memory and cache.selects
         slots = with_room(max(map(self.needed, states)))
         first = cache.layers[parts[0]].memory_k
         shape = (len(parts), len(cache.rows), first.shape[1], slots, first.shape[2])
         self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
-        with_memory = self.kind.reach is None
-        overlap, selects = lm.beacon.overlap if with_memory else 0, with_memory and not lm.beacon.placing.runs
-        self.moving = Moving(self.keys, overlap, width, selects)
+        overlap, opened = lm.beacon.overlap if with_memory else 0, width if self.inserts or selects else 0
+        self.moving = Moving(self.keys, overlap, opened, selects)
         self.first = torch.zeros(len(cache.rows), dtype=torch.int64, device=first.device)
 
     @classmethod
@@ -141,7 +161,7 @@ class Buffers:
             lm: the model.
             cache: a cache of as many rows.
             states: states that rows will have, for which there is room.
-            width: most raw tokens of an open window.
+            width: most slots of an open window.
         """
         alike: dict[tuple[int, ...], list[int]] = {}
         for part, (_, group) in enumerate(lm.groups.parts):
@@ -153,24 +173,46 @@ class Buffers:
         """S."""
         return self.keys.shape[3]
 
-    def steps(self, like: Tensor, places: Tensor, window_places: Tensor) -> dict[int, StaticStep]:
-        """Make the step of each layer that reads one token for each row.
+    def steps(self, like: Tensor, places: Tensor, window: InWindow) -> dict[int, StaticStep]:
+        """Make the step of each layer that reads one token for each row, and maybe runs a beacon behind each.
 
         Args:
-            like: (B, D) embeddings.
-            places: (B,) int64, places of the new tokens.
-            window_places: (B,) int64, their places in the open windows.
+            like: (P, D) embeddings.
+            places: (P,) int64, the place up to which each new token sees; a raw token and a beacon in a layer with
+                memory are written there.
+            window: their places in the open windows.
         """
-        indices, reach = torch.arange(self.slots, device=places.device), self.kind.reach
-        seen = indices <= places[:, None]
-        if reach is not None:
-            seen &= indices > places[:, None] - reach
+        batch = len(self.first)
+        rows = torch.arange(len(places), device=places.device) % batch
+        seen = self._seen(places, window)
         half = like.dtype in (torch.bfloat16, torch.float16)
         bias = torch.zeros(seen.shape, dtype=torch.float32 if half else like.dtype, device=places.device)
         bias = bias.masked_fill(~seen, float("-inf"))[:, None]
-        rope = self.lm.rope(like, places if reach is None else places + self.first, self.kind)
-        parts = zip(self.index, self.keys, self.values, self.moving.opened(window_places), strict=True)
-        return {layer: StaticStep(keys, values, places, rope, bias, moving) for layer, keys, values, moving in parts}
+        slots = places
+        if self.kind.reach is not None:  # where beacons leave nothing behind
+            slots, places = places + self.first[rows], places.clone()
+            places[batch:] = self.slots - 1
+        rope = self.lm.rope(like, slots, self.kind)
+        parts = zip(self.index, self.keys, self.values, self.moving.opened(window.slot), strict=True)
+        return {
+            layer: StaticStep(keys, values, rows, places, rope, bias, self.moving.selects, moving)
+            for layer, keys, values, moving in parts
+        }
+
+    def _seen(self, places: Tensor, window: InWindow) -> Tensor:
+        """Return (P, S) bool, the places that each new token sees. A token without a row sees itself alone."""
+        indices, places = torch.arange(self.slots, device=places.device), places[:, None]
+        seen = (indices <= places) & ((indices == places) | (places < self.slots - 1))
+        if self.kind.reach is not None:
+            return seen & (indices > places - self.kind.reach)
+        if not (self.inserts and self.lm.beacon.placing.masked):
+            return seen
+        slot, overlap, ratio = (each[:, None] for each in window)
+        at = indices - places + slot  # the slot of each place, counted from the window's first
+        unit = torch.where(at >= 0, at // (ratio + 1), torch.where(at < -overlap, MEMORY, OVERLAP))
+        keys = Tokens(unit, (at >= 0) & (at % (ratio + 1) == ratio))
+        queries = Tokens(keys.unit.gather(1, places), keys.beacon.gather(1, places))
+        return seen & self.lm.beacon.placing.sees(queries, keys)
 
     def used(self, state: RowState) -> int:
         """Return all slots that a row uses."""
@@ -178,8 +220,17 @@ class Buffers:
 
     def needed(self, state: RowState) -> int:
         """Return the slots that a row needs when its open window is full."""
+        beacons = beacons_of(state.capacity, state.ratio) if self.inserts else 0
+        return self.before(state) + state.capacity + beacons
+
+    def place(self, state: RowState, tokens: int, slots: int) -> int:
+        """Return the place of a row's next token, after so many raw tokens and slots of the open window."""
+        return self.before(state) + (slots if self.kind.reach is None else tokens)
+
+    def before(self, state: RowState) -> int:
+        """Return the slots of a row before its open window."""
         memory, overlap, _ = self.kind.entries(state)
-        return memory + overlap + state.capacity
+        return memory + overlap
 
     def known(self, before: RowState, state: RowState) -> int:
         """Return how many slots of memory keep their places where a row goes on from one state to another."""

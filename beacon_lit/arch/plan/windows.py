@@ -75,6 +75,11 @@ def sizes(state: RowState, new: int, window: int) -> list[int]:
     return [first, *[window] * (rest // window), *([rest % window] if rest % window else [])]
 
 
+def beacons_of(tokens: int, ratio: Ratio | None) -> int:
+    """Beacons of the units that the first tokens of a window complete."""
+    return tokens // ratio if isinstance(ratio, int) and ratio > 0 else 0
+
+
 def plan(
     lengths: Sequence[int],
     ratios: Sequence[Sequence[Ratio]],
@@ -115,8 +120,8 @@ def _plan_row(
     for i, (size, ratio) in enumerate(zip(cut, ratios, strict=True)):
         before, slots = (past, state.window_slots) if i == 0 and past else (0, 0)
         ratio = state.ratio if before and as_they_come and state.ratio is not None else ratio
-        inserts = isinstance(ratio, int) and ratio > 0 and (closes[i] or as_they_come)
-        beacons = size // int(ratio) - (before // int(ratio) if as_they_come else 0) if inserts else 0
+        beacons = beacons_of(size, ratio) if closes[i] or as_they_come else 0
+        beacons -= beacons_of(before, ratio) if as_they_come else 0
         windows.append(Window(size - before, ratio, beacons, before, slots, closes[i]))
     rerun = len(state.open_ids) - past
     start = state.seen_tokens - rerun

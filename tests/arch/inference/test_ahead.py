@@ -17,7 +17,8 @@ from tests.arch.tiny import tiny, tokens
 
 BEACON = BeaconConfig(window=32, ratios=(2,), sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
-BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT], ids=["interleave", "select"])
+OPEN = dataclasses.replace(BEACON, unfinished="beacons")
+BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT, OPEN], ids=["interleave", "select", "open beacons"])
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 STEPS = 80  # each row closes two windows
 
@@ -95,9 +96,10 @@ def test_wrong_tokens_are_read_again(beacon: BeaconConfig, device: str) -> None:
 
 @torch.no_grad()
 @DEVICES
-def test_rows_that_have_ended(device: str) -> None:
+@pytest.mark.parametrize("beacon", [SELECT, OPEN], ids=["select", "open beacons"])
+def test_rows_that_have_ended(beacon: BeaconConfig, device: str) -> None:
     """Whatever an ended row is given, the others go on."""
-    lm, cache = started(SELECT, device)
+    lm, cache = started(beacon, device)
     finished = Finished()
     ahead, plain = both(lm, cache, finished)
     ids = tokens(2, 1).to(device)
@@ -133,9 +135,10 @@ def test_a_row_that_ends_as_its_window_would_close(ends: int, device: str) -> No
 
 @torch.no_grad()
 @DEVICES
-def test_a_step_that_has_begun_changes_nothing_yet(device: str) -> None:
+@BEACONS
+def test_a_step_that_has_begun_changes_nothing_yet(beacon: BeaconConfig, device: str) -> None:
     """Caches, other sequences in a row, and reordered rows, all in between."""
-    lm, cache = started(SELECT, device)
+    lm, cache = started(beacon, device)
     decoded = []
     for begins in (True, False):
         decoding = Watched(lm, cache, None, None, None, greedy=begins)

@@ -1,7 +1,7 @@
 """Decoding in static buffers equals decoding by calls and reading everything anew, over any borders of windows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -197,8 +197,7 @@ def shifted_step(patch: pytest.MonkeyPatch) -> None:
     attend = StaticStep.attend
 
     def wrong(self: StaticStep, *arguments: Any) -> Tensor:
-        step = StaticStep(self.keys, self.values, self.slots - 1, self.rope, self.bias)
-        return attend(step, *arguments)
+        return attend(replace(self, slots=self.slots - 1), *arguments)
 
     patch.setattr(StaticStep, "attend", wrong)
 

@@ -19,7 +19,13 @@ SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 STEPS = 80  # every row closes two windows or more, and the buffers grow
 
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
-BEACONS = pytest.mark.parametrize("beacon", [BEACON, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
+OPEN = dataclasses.replace(BEACON, unfinished="beacons")
+OWN_UNIT = dataclasses.replace(OPEN, placement="own-unit")
+BEACONS = pytest.mark.parametrize(
+    "beacon",
+    [BEACON, SELECT, UNEVEN, OPEN, OWN_UNIT],
+    ids=["interleave", "select", "head budgets", "open beacons", "own-unit"],
+)
 
 
 def started(
@@ -50,7 +56,9 @@ def decode(
         static = StaticDecoding(lm, cache, None, None, None)
         slots = [stack.slots for stack in static.stacks]
         found = read(static, device)
-    assert [stack.slots for stack in static.stacks] != slots and (static.graph is None) == (device == "cpu")
+    assert [stack.slots for stack in static.stacks] != slots
+    graphs = 2 if beacon.unfinished == "beacons" else 1  # with beacons, and without
+    assert len(static.graphs) == (0 if device == "cpu" else graphs)
     calls = Decoding(lm, cache, None, None, None)
     expected = read(calls, device)
     one, two = static.cache(), calls.cache()
@@ -84,10 +92,12 @@ def test_sliding_windows(beacon: BeaconConfig, family: str, device: str, reach: 
 
 
 @pytest.mark.gpu
-def test_bfloat16_on_a_gpu() -> None:
+@pytest.mark.parametrize("beacon", [BEACON, OPEN], ids=["interleave", "open beacons"])
+def test_bfloat16_on_a_gpu(beacon: BeaconConfig) -> None:
     """As far from float32 as calls from cache to cache are."""
-    wanted = decode(torch.float32)[1]
-    found, called = ((logits.float() - wanted).norm() / wanted.norm() for logits in decode(torch.bfloat16))
+    wanted = decode(torch.float32, beacon=beacon)[1]
+    both = decode(torch.bfloat16, beacon=beacon)
+    found, called = ((logits.float() - wanted).norm() / wanted.norm() for logits in both)
     assert found < 1.2 * called + 0.01
 
 
