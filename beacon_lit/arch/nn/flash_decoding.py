@@ -16,8 +16,8 @@ PROGRAMS = 256  # about as many work at the same time: two for each multiprocess
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, cap: float | None = None) -> Tensor:
     """Attend with one query per row; see `inference.static.attend`, for half precision on a GPU.
 
-    An operator of torch's, so that compiled code serves all numbers of rows and slots: how slots are cut into parts depends
-    on both.
+    An operator of torch's, so that compiled code serves all numbers of rows and slots: how slots are cut into parts
+    depends on both.
 
     Args:
         q: (B, N, H).
