@@ -14,8 +14,8 @@ from beacon_lit.arch.nn.logits import LogitScale
 LossAndSlope = Callable[[Tensor, Tensor, LogitScale, bool], tuple[Tensor, Tensor | None]]
 DivergenceAndSlope = Callable[[Tensor, Tensor, LogitScale, float, bool], tuple[Tensor, Tensor | None]]
 
-# Logits held at once, in elements: 2**27 are 256 MiB in bf16, 880 tokens of a 152K vocabulary.
-CHUNK_ELEMENTS = 2**27
+# Logits held at once, in elements: 2**28 are 512 MiB in bf16, 1,760 tokens of a 152K vocabulary.
+CHUNK_ELEMENTS = 2**28
 # On a CPU, where larger chunks gain nothing, and getting their memory from the system takes time.
 CPU_CHUNK_ELEMENTS = 2**24
 

@@ -373,7 +373,8 @@ def compare_on_a_gpu(name: str, reach: int | None, width: int, cap: float | None
     layout = layout.to(torch.device("cuda"))
     kernel = kernels.pick_kernel(name, half[0], layout, cap)
     assert kernel is not kernels.sdpa or name == "sdpa"
-    expected, actual = kernels.sdpa(*wide, layout, 0.125, cap), kernel(*half, layout, 0.125, cap)
+    scale = width**-0.5
+    expected, actual = kernels.sdpa(*wide, layout, scale, cap), kernel(*half, layout, scale, cap)
     upstream = torch.randn_like(expected)
     wanted, found = (
         torch.autograd.grad(out, inputs, upstream.to(out.dtype)) for out, inputs in ((expected, wide), (actual, half))
