@@ -1,5 +1,6 @@
 """What takes long and is the same in all tests: composing configs, and drawing figures."""
 
+import copy
 import gc
 import pickle
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import omegaconf.base
 import yaml
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -52,7 +53,8 @@ def compose_once() -> None:
     """Read each file of conf/ and of Hydra, choose each list of files, and merge each list once, for the rest of the
     process.
 
-    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too.
+    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too. Hydra copies the
+    list of folders for each run, and with it all classes that describe configs: those are left where they are.
     """
     known: dict[tuple[Any, ...], bytes] = {}
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
@@ -86,6 +88,10 @@ def compose_once() -> None:
         found.config_overrides = settings
         return found
 
+    def as_given(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = copy.copy(delegate), {}  # a run that has other folders gets another list
+
+    CachingConfigRepository.__init__ = as_given  # type: ignore[method-assign]
     ConfigRepository.load_config = load_config  # type: ignore[method-assign]
     ConfigLoaderImpl._compose_config_from_defaults_list = merged  # type: ignore[method-assign]
     config_loader_impl.create_defaults_list = chosen  # type: ignore[assignment]
