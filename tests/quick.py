@@ -53,8 +53,8 @@ def compose_once() -> None:
     """Read each file of conf/ and of Hydra, choose each list of files, and merge each list once, for the rest of the
     process.
 
-    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too. Hydra copies the
-    list of folders for each run, and with it all classes that describe configs: those are left where they are.
+    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too. Hydra copies
+    the list of folders for each run, and with it all classes that describe configs: those are left where they are.
     """
     known: dict[tuple[Any, ...], bytes] = {}
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
