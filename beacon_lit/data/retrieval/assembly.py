@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.encoding import all_token_ids, token_ids
+from beacon_lit.data.encoding import all_token_ids
 from beacon_lit.data.retrieval.drafts import EXCERPT, Draft, Kind
 from beacon_lit.data.retrieval.haystack import Pool
 from beacon_lit.data.retrieval.prompt_format import PromptFormat
