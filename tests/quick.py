@@ -1,10 +1,13 @@
 """What takes long and is the same in all tests: composing configs, and drawing figures."""
 
+import copy
 import gc
+import os
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import omegaconf.base
 import yaml
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -52,7 +55,9 @@ def compose_once() -> None:
     """Read each file of conf/ and of Hydra, choose each list of files, and merge each list once, for the rest of the
     process.
 
-    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too.
+    Processes that are forked from one (tests/warm) leave each other what they have composed, in that one's folder.
+    Settings of the command line are applied anew each time. Folders of a test's own are read anew, too. Hydra copies
+    the list of folders for each run, and with it all classes that describe configs: those are left where they are.
     """
     known: dict[tuple[Any, ...], bytes] = {}
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
@@ -63,10 +68,15 @@ def compose_once() -> None:
         if any(scheme == "file" and Path(path) != CONF for scheme, path in sources):
             return make()
         if (sources, what) not in known:
-            try:
-                known[sources, what] = pickle.dumps(make())
-            except pickle.PicklingError:  # Hydra imports its plugins again in a job of submitit
-                return make()
+            file = shared(sources, what)
+            if file and file.exists():
+                known[sources, what] = file.read_bytes()
+            else:
+                try:
+                    known[sources, what] = pickle.dumps(make())
+                except pickle.PicklingError:  # Hydra imports its plugins again in a job of submitit
+                    return make()
+                put(file, known[sources, what])
         copied = pickle.loads(known[sources, what])  # ten times as fast as copy.deepcopy
         if isinstance(copied, DictConfig):  # has what resolvers have found, such as the time
             OmegaConf.clear_cache(copied)
@@ -86,9 +96,28 @@ def compose_once() -> None:
         found.config_overrides = settings
         return found
 
+    def as_given(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = copy.copy(delegate), {}  # a run that has other folders gets another list
+
+    CachingConfigRepository.__init__ = as_given  # type: ignore[method-assign]
     ConfigRepository.load_config = load_config  # type: ignore[method-assign]
     ConfigLoaderImpl._compose_config_from_defaults_list = merged  # type: ignore[method-assign]
     config_loader_impl.create_defaults_list = chosen  # type: ignore[assignment]
+
+
+def shared(*what: Any) -> Path | None:
+    """The file of what processes forked from one have in common; None where there is no such process."""
+    address = os.environ.get("WARM_PYTHON")
+    return Path(address).with_name(f"{sha256(repr(what).encode()).hexdigest()}.pickle") if address else None
+
+
+def put(file: Path | None, content: bytes) -> None:
+    """Write a file that other processes may read meanwhile; the folder may have gone with the process behind it."""
+    if file is not None:
+        with suppress(FileNotFoundError):
+            own = file.with_suffix(f".{os.getpid()}")
+            own.write_bytes(content)
+            own.replace(file)
 
 
 def share_among_runs() -> None:

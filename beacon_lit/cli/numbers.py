@@ -35,11 +35,11 @@ def check_numbers(overrides: Sequence[str], name: str, conf: Path) -> None:
         parsed = OverridesParser.create().parse_overrides([entry for entry in overrides if "=" in entry])
     except HydraException:
         return
-    words = [override for override in parsed if _is_word(override)]
+    groups = [override for override in parsed if (conf / override.key_or_group).is_dir()]
+    words = [override for override in parsed if override not in groups and _is_word(override)]
     if not words:
         return
-    groups = [str(override.input_line) for override in parsed if (conf / override.key_or_group).is_dir()]
-    defaults = _composed(name, conf, groups)
+    defaults = _composed(name, conf, [str(override.input_line) for override in groups])
     for override in words:
         key = override.key_or_group
         default = _number(defaults, key)

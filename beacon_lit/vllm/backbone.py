@@ -43,7 +43,7 @@ def _samples(source: str, revision: str | None) -> dict[str, list[float]]:
 
 def _sample(file: Path, name: str) -> list[float]:
     with safe_open(file, "pt") as opened:
-        return few_values(opened.get_tensor(name))
+        return few_values({name: opened.get_tensor(name)})[name]
 
 
 def check_backbone(saved: Mapping[str, Any], served: Mapping[str, Any], name: str) -> None:

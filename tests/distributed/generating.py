@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import is_spread
 
-OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 14, "eos_token_id": None, "pad_token_id": 0}
+OPTIONS: dict[str, Any] = {"ratios": 4, "max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
 
 
 def ids(*shape: int, seed: int = 0) -> Tensor:
@@ -22,7 +22,7 @@ def ids(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(seed))
 
 
-QUESTION = ids(1, 52, seed=2)
+QUESTION = ids(1, 60, seed=2)
 
 
 @torch.no_grad()
@@ -34,15 +34,15 @@ def texts(lm: BeaconLM, cache_file: Path) -> dict[str, Tensor]:
         lm: in eval mode.
         cache_file: where to save a cache of some text.
     """
-    cache = lm.compress(ids(1, 388, seed=1), ratios=4)  # of more windows than one chunk
+    cache = lm.compress(ids(1, 290, seed=1), ratios=4)  # of more windows than one chunk
     cache.save(cache_file)
-    mask = torch.ones(2, 310, dtype=torch.int64)
+    mask = torch.ones(2, 318, dtype=torch.int64)
     mask[0, :160] = 0
-    padded = ids(2, 310, seed=3) * mask
+    padded = ids(2, 318, seed=3) * mask
     dense, of_hf = DynamicCache(), {name: value for name, value in OPTIONS.items() if name != "ratios"}
     lm.dense(QUESTION[:, :-1], past_key_values=dense, use_cache=True)
     return {
-        "from a prompt": lm.generate(ids(1, 116, seed=4), do_sample=False, **OPTIONS),
+        "from a prompt": lm.generate(ids(1, 124, seed=4), do_sample=False, **OPTIONS),
         "from prompts of many windows": lm.generate(padded, attention_mask=mask, do_sample=False, **OPTIONS),
         "from a cache": lm.generate(QUESTION, cache=cache, do_sample=False, **OPTIONS),
         "from a cache and one token": lm.generate(QUESTION[:, :1], cache=cache, do_sample=False, **OPTIONS),
@@ -87,8 +87,8 @@ class Generate(Callback):
 
 def sampled(lm: BeaconLM) -> Tensor:
     """Texts that are drawn, and end at different lengths."""
-    options = OPTIONS | {"eos_token_id": list(range(0, 256, 16))}
-    return lm.generate(ids(3, 84, seed=5), do_sample=True, temperature=2.0, **options)
+    options = OPTIONS | {"eos_token_id": list(range(0, 256, 8))}
+    return lm.generate(ids(3, 92, seed=5), do_sample=True, temperature=2.0, **options)
 
 
 def refusals(lm: BeaconLM, rank: int) -> list[str]:

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from beacon_lit.arch.checkpoint.backbone import family
 from beacon_lit.arch.checkpoint.quantized import is_plain
-from beacon_lit.arch.checkpoint.sharded import gathered
+from beacon_lit.arch.checkpoint.sharded import samples
 from beacon_lit.arch.core import BeaconModel
 from beacon_lit.arch.nn.fused import part
 from beacon_lit.arch.nn.rope import rope_settings
@@ -37,7 +37,7 @@ def sample(model: BeaconModel) -> dict[str, list[float]]:
     Returns:
         16 to 31 values by the name of the weight, such as "first q_proj"; all values of a smaller weight.
     """
-    return {name: few_values(weight) for name, weight in sampled_weights(model).items()}
+    return few_values(sampled_weights(model))
 
 
 def sampled_weights(model: BeaconModel) -> dict[str, Tensor]:
@@ -61,11 +61,9 @@ def sampled_weights(model: BeaconModel) -> dict[str, Tensor]:
     return found
 
 
-@torch.no_grad()
-def few_values(weight: Tensor) -> list[float]:
-    """Return a few values of a weight, in bf16. If the weight is spread over ranks, every rank must call this."""
-    with gathered(weight) as whole:
-        return whole.flatten()[:: max(1, whole.numel() // 16)].to("cpu", torch.bfloat16).tolist()
+def few_values(weights: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Return a few values of each weight, in bf16. If weights are spread over ranks, every rank must call this."""
+    return {name: values.tolist() for name, values in samples(weights, 16).items()}
 
 
 def check_shapes(saved: Mapping[str, Any], config: PretrainedConfig, path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 
 @contextmanager
@@ -30,6 +30,54 @@ def _all_parts(parameter: Any) -> Tensor:
     parts = own.new_empty(own.numel() * torch.distributed.get_world_size(parameter.ds_process_group))
     torch.distributed.all_gather_into_tensor(parts, own, parameter.ds_process_group)
     return parts[: parameter.ds_numel].view(parameter.ds_shape)
+
+
+@torch.no_grad()
+def samples(parameters: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return evenly spaced values of whole parameters, in bf16 on the CPU. Every rank must call this.
+
+    Ranks exchange these values alone, all at once, where each holds a range of a flattened parameter; other parameters
+    are gathered.
+
+    Args:
+        parameters: parameters by name, in the same order on every rank.
+        count: how many values of each at least; fewer than twice as many are returned, and all of a smaller parameter.
+    """
+    found: dict[str, Tensor] = {}
+    exchanged: dict[Any, list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        step = max(1, size(parameter) // count)
+        held = _held(parameter)
+        if held is None:
+            with gathered(parameter) as whole:
+                found[name] = whole.flatten()[::step].to("cpu", torch.bfloat16)
+            continue
+        part, first, group = held
+        found[name] = values = part.new_zeros(len(range(0, size(parameter), step)), dtype=torch.float32)
+        ahead = -first % step  # from the first value that this rank holds to the first of those to return
+        own = part[ahead::step].to(torch.bfloat16)
+        values[(first + ahead) // step :][: len(own)] = own
+        exchanged.setdefault(group, []).append(values)
+    for group, parts in exchanged.items():
+        together = torch.cat(parts)
+        torch.distributed.all_reduce(together, group=group)  # each value is one rank's, and zero elsewhere
+        for values, summed in zip(parts, together.split([*map(len, parts)]), strict=True):
+            values.copy_(summed)
+    return {name: values.to("cpu", torch.bfloat16) for name, values in found.items()}
+
+
+def _held(parameter: Any) -> tuple[Tensor, int, Any] | None:
+    """Return what this rank holds of a flattened parameter, the index of its first value, and the ranks that hold the
+    rest; None if the parameter is whole, or spread in another way."""
+    if isinstance(parameter, DTensor) and parameter.placements == (Shard(0),):
+        rows = -(-len(parameter) // parameter.device_mesh.size())
+        first = min(rows * parameter.device_mesh.get_local_rank(), len(parameter)) * parameter.shape[1:].numel()
+        return parameter.to_local().flatten(), first, parameter.device_mesh.get_group()
+    if hasattr(parameter, "ds_id"):
+        part = parameter.ds_tensor.detach().to(parameter.device).flatten()  # it may be offloaded to the CPU
+        first = part.numel() * torch.distributed.get_rank(parameter.ds_process_group)
+        return part[: max(0, parameter.ds_numel - first)], first, parameter.ds_process_group
+    return None
 
 
 def collect(parameters: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:

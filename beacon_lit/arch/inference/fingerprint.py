@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from beacon_lit.arch.cache import BeaconCache
-from beacon_lit.arch.checkpoint.fingerprint import few_values, sample, sampled_weights, shapes
+from beacon_lit.arch.checkpoint.fingerprint import few_values, sampled_weights, shapes
 from beacon_lit.arch.checkpoint.sharded import is_mastered
 from beacon_lit.arch.core import ATTENTION_CAP, BeaconModel
 from beacon_lit.arch.nn.names import is_adapter, is_beacon
@@ -75,9 +75,9 @@ def _compute(model: BeaconModel) -> Fingerprint:
         rope["rotated_layers"] = json.dumps(rotated_layers(model.config))
     if not model.listed:
         rope["rotation"] = type(model).__name__
-    weights = {f"weights of {name}": tuple(values) for name, values in sample(model).items()}
-    trained = {f"weights of {name}": tuple(few_values(tensor)) for name, tensor in _sampled(model)}
-    return tuple({**shapes(model.config), **rope, **settings, **weights, **trained}.items())
+    values = few_values({**sampled_weights(model), **dict(_sampled(model))})
+    weights = {f"weights of {name}": tuple(few) for name, few in values.items()}
+    return tuple({**shapes(model.config), **rope, **settings, **weights}.items())
 
 
 def _sampled(model: BeaconModel) -> list[tuple[str, Tensor]]:

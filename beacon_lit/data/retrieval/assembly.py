@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from beacon_lit.data.encoding import all_token_ids, token_ids
+from beacon_lit.data.encoding import all_token_ids
 from beacon_lit.data.retrieval.drafts import EXCERPT, Draft, Kind
 from beacon_lit.data.retrieval.haystack import Pool
 from beacon_lit.data.retrieval.prompt_format import PromptFormat
@@ -94,7 +94,7 @@ def _draft(kind: Kind, tokenizer: Any, pool: Pool, rng: Random, questions: int) 
 
 
 def _needed(prompt_format: PromptFormat, draft: Draft) -> int:
-    statements = sum(len(token_ids(prompt_format.tokenizer, statement)) for statement in draft.statements)
+    statements = sum(map(len, all_token_ids(prompt_format.tokenizer, draft.statements)))
     prompt = prompt_format.prompt(draft.announcement, draft.exchanges)
     return len(prompt.opening) + statements + len(prompt.closing)
 
@@ -106,7 +106,7 @@ def _compose(
     prompt = prompt_format.prompt(draft.announcement, draft.exchanges)
     opening, closing = prompt.opening, prompt.closing
     room = length - len(opening) - len(closing)
-    lines = [token_ids(prompt_format.tokenizer, statement) for statement in draft.statements]
+    lines = all_token_ids(prompt_format.tokenizer, draft.statements)
     if sum(map(len, lines)) > room:
         return None
     lines += _fill(prompt_format.tokenizer, draft, room - sum(map(len, lines)))

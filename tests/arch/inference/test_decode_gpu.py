@@ -16,7 +16,9 @@ from tests.arch.ways import by_calls, small_steps
 
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
-STEPS = 80  # every row closes two windows or more, and the buffers grow
+# By device: every row closes two windows or more, and the buffers grow.
+WINDOW = {"cpu": 16, "cuda": 32}
+STEPS = {"cpu": 40, "cuda": 80}
 
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
 OPEN = dataclasses.replace(BEACON, unfinished="beacons")
@@ -32,6 +34,7 @@ def started(
     dtype: torch.dtype, device: str, beacon: BeaconConfig = BEACON, backbone: dict[str, Any] | None = None
 ) -> tuple[BeaconLM, BeaconCache]:
     """A model, and three rows at different places of their windows."""
+    beacon = dataclasses.replace(beacon, window=WINDOW[device])
     lm = tiny(**backbone or {"family": "qwen3"}, beacon=beacon, head_dim=16).to(device, dtype).eval()
     ids, mask = padded([tokens(length, seed=length) for length in (40, 7, 100)])
     return lm, lm.compress(ids.to(device), mask)
@@ -39,8 +42,8 @@ def started(
 
 @torch.no_grad()
 def read(decoding: Decoding, device: str) -> Tensor:
-    """(3, STEPS, V) logits after each of STEPS tokens, the same for every way of decoding."""
-    ids = tokens(3, STEPS).to(device)
+    """(3, L, V) logits after each of L tokens, the same for every way of decoding."""
+    ids = tokens(3, STEPS[device]).to(device)
     return torch.cat([decoding.step(column).clone() for column in ids.split(1, 1)], 1)
 
 

@@ -129,9 +129,14 @@ def test_models_that_are_loaded_quantised_or_quantised_afterwards(tmp_path: Path
     assert can_capture(quantized(Int8WeightOnlyConfig()))
 
 
-@pytest.mark.parametrize("beacon", [SELECT, INTERLEAVE], ids=["select", "interleave"])
 @pytest.mark.parametrize(
-    "method", [Int8WeightOnlyConfig(), Float8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig()]
+    ("method", "beacon"),
+    [
+        (Int8WeightOnlyConfig(), SELECT),
+        (Float8WeightOnlyConfig(), SELECT),
+        (Int8DynamicActivationInt8WeightConfig(), SELECT),
+        (Int8DynamicActivationInt8WeightConfig(), INTERLEAVE),
+    ],
 )
 def test_one_graph_without_breaks_for_all_layers(method: Any, beacon: BeaconConfig) -> None:
     torch._dynamo.reset()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -50,8 +51,7 @@ def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: i
         ValueError: no text, a missing file or a malformed record.
     """
     if essays == MADE_UP:
-        rng = Random(f"essays/{seed}")
-        return [made_up.sentence(rng) for _ in range(20_000)]
+        return [*_made_up(seed)]
     if essays == DOCUMENTS:
         decode = subject.tokenizer.decode
         texts: Iterable[str] = (decode(list(ids), skip_special_tokens=True) for _, ids in subject.documents)
@@ -61,6 +61,12 @@ def read_sentences(essays: str, subject: Subject, data_root: str | None, seed: i
     if not found:
         raise ValueError(f"essays={essays!r} has no text; allowed: made-up, documents (if there are any), or files")
     return found
+
+
+@lru_cache(2)  # each subset reads them
+def _made_up(seed: int) -> tuple[str, ...]:
+    rng = Random(f"essays/{seed}")
+    return tuple(made_up.sentence(rng) for _ in range(20_000))
 
 
 def _read(path: str, data_root: str | None) -> Iterator[str]:
