@@ -4,22 +4,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from beacon_lit.arch.nn.decoder import DecoderLayers, RunLayer, run_layer
 from beacon_lit.arch.nn.loss import LossHead, divergence_and_slope, loss_and_slope
+from beacon_lit.arch.nn.packed import stored
 
 
 def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
-    """Compile the pointwise operations of layers and head; attention, experts and layout stay as they are."""
+    """Compile the pointwise operations of layers and head; attention, experts and layout stay as they are.
+
+    So do MLPs with int8 weights: what inductor makes of their products takes a hundred times as long.
+    """
     rotation = torch.compile(layers[0].self_attn.rotation, dynamic=True)
     for layer in layers:
         layer.self_attn.rotation = rotation  # type: ignore[method-assign]
         for module in layer.children():
-            if module is not layer.self_attn and not hasattr(module, "experts"):
+            if module is not layer.self_attn and not hasattr(module, "experts") and not _in_int8(module):
                 module.compile(dynamic=True)
     head.compute = torch.compile(loss_and_slope, dynamic=True)
     head.diverge = torch.compile(divergence_and_slope, dynamic=True)
+
+
+def _in_int8(module: nn.Module) -> bool:
+    return any(held.dtype == torch.int8 for parameter in module.parameters() for held in stored(parameter))
 
 
 def compiled_step() -> RunLayer:

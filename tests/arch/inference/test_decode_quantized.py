@@ -84,6 +84,22 @@ class Waiting(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
+def compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [(None, True), (Int8WeightOnlyConfig(), False), (Float8WeightOnlyConfig(), True)]
+)
+def test_mlps_with_int8_weights_are_not_compiled(method: Any, expected: bool) -> None:
+    """Norms are, and a layer's step of decoding."""
+    lm = tiny("qwen2", beacon=SELECT).eval() if method is None else quantized(method)
+    lm.compile_pointwise()
+    for layer in lm.model.layers:
+        assert compiled(layer.mlp) is expected and compiled(layer.input_layernorm)
+    assert lm.decode_layer is not run_layer
+
+
 @pytest.mark.parametrize("method", [None, Int8WeightOnlyConfig(), Float8WeightOnlyConfig()])
 @torch.no_grad()
 def test_what_is_captured_never_waits_for_the_device(method: Any) -> None:
