@@ -1,4 +1,4 @@
-"""Stop training at the first non-finite loss, before the loss reaches the weights."""
+"""Stop training at the first non-finite loss, before it reaches the weights."""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +15,10 @@ from beacon_lit.strategies.reduce import over_ranks
 class NanGuard(Callback):
     """Save the batch and stop all ranks when the loss of any rank is NaN or infinite.
 
-    The loss is checked before the backward pass, so weights and optimizer state are unaffected. Ranks with a non-finite
-    loss write `not-finite-step-N.pt` to `folder`, with step, loss, sample ids (`batch["index"]`) and the whole batch.
+    The loss is checked after the backward pass and before the optimizer's step, so weights and optimizer state are
+    unaffected. By then a GPU has long computed it: the host waits for the forward pass alone, not for what it has
+    launched since. Ranks with a non-finite loss write `not-finite-step-N.pt` to `folder`, with step, loss, sample ids
+    (`batch["index"]`) and the whole batch.
 
     Args:
         folder: the run's folder.
@@ -29,6 +31,8 @@ class NanGuard(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._batch: Mapping[str, Any] = {}
+        self._losses = torch.zeros(0)
+        self._copied: torch.cuda.Event | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Mapping[str, Any], batch_idx: int
@@ -37,11 +41,20 @@ class NanGuard(Callback):
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Check the losses of all ranks: a rank that stopped alone would leave the others waiting for gradients."""
-        batch, self._batch = self._batch, {}
+        """Ask for the losses of all ranks: a rank that stopped alone would leave the others waiting for gradients."""
         losses = torch.zeros(trainer.world_size, device=loss.device)
         losses[trainer.global_rank] = loss.detach()
-        of_ranks = over_ranks(losses).tolist()
+        self._losses = over_ranks(losses).to("cpu", non_blocking=True)
+        if loss.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(loss.device))
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses of all ranks."""
+        batch, self._batch = self._batch, {}
+        if self._copied is not None:
+            self._copied.synchronize()
+        of_ranks = self._losses.tolist()
         bad = {rank: value for rank, value in enumerate(of_ranks) if not math.isfinite(value)}
         if not bad:
             return
@@ -49,12 +62,13 @@ class NanGuard(Callback):
         ranks = ", ".join(f"{value} on rank {rank}" if several else f"{value}" for rank, value in bad.items())
         where = ""
         if trainer.global_rank in bad:
-            where = f", samples {list(batch['index'])}; the batch is in {self._save(batch, step, loss, trainer)}"
+            where = f", samples {list(batch['index'])}; the batch is in {self._save(batch, step, trainer)}"
         raise ValueError(f"loss is {ranks} in training step {step}{where}")
 
-    def _save(self, batch: Mapping[str, Any], step: int, loss: Tensor, trainer: Trainer) -> Path:
+    def _save(self, batch: Mapping[str, Any], step: int, trainer: Trainer) -> Path:
         rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"not-finite-step-{step}{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"step": step, "loss": loss.item(), "index": list(batch["index"]), "batch": batch}, path)
+        loss = float(self._losses[trainer.global_rank])
+        torch.save({"step": step, "loss": loss, "index": list(batch["index"]), "batch": batch}, path)
         return path

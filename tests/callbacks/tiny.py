@@ -47,9 +47,8 @@ class TinyData(lightning.LightningDataModule):
 def fit(folder: Path, callbacks, *, nan_at=None, resume=None, module=None, data=None, **trainer):
     """Train a module, by default the tiny one; returns trainer and module."""
     module = module or TinyModule(nan_at)
-    options = dict(max_steps=6, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    options = dict(accelerator="cpu", max_steps=6, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer = lightning.Trainer(
-        accelerator="cpu",
         default_root_dir=folder,
         callbacks=callbacks,
         enable_model_summary=False,
