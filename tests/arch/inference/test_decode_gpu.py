@@ -16,9 +16,10 @@ from tests.arch.ways import by_calls, small_steps
 
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
-# By device: every row closes two windows or more, and the buffers grow.
+# By device: every row closes two windows or more, and the buffers grow, by so many slots at a time.
 WINDOW = {"cpu": 16, "cuda": 32}
 STEPS = {"cpu": 40, "cuda": 80}
+SLOTS = {"cpu": 4, "cuda": 32}
 
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
 OPEN = dataclasses.replace(BEACON, unfinished="beacons")
@@ -55,7 +56,7 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """Logits in static buffers, and by calls. The caches at the end are the same, too."""
     lm, cache = started(dtype, device, beacon, backbone)
-    with small_steps(windows=8, slots=32):
+    with small_steps(windows=8, slots=SLOTS[device]):
         static = StaticDecoding(lm, cache, None, None, None)
         slots = [stack.slots for stack in static.stacks]
         found = read(static, device)
