@@ -89,7 +89,8 @@ def test_the_command_measures_decoding(everything, lm):
         assert row["floor_ms"] == pytest.approx(weights["median_ms"] * read / weights["weights_gib"])
         assert row["of_floor"] == row["median_ms"] / row["floor_ms"]
         assert len(row["steps_ms"]) == 100 and 0 < row["median_ms"] <= row["worst_ms"]
-    assert beacons["border_ms"] == pytest.approx(beacons["steps_ms"][50], abs=1e-3) and dense["border_ms"] is None
+    slowest = max(beacons["steps_ms"][49:52])
+    assert beacons["border_ms"] == pytest.approx(slowest, abs=1e-3) and dense["border_ms"] is None
     assert weights["weights_gib"] * 2**30 == weight_bytes(lm) and weights["median_ms"] > 0
 
 
