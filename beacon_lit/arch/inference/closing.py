@@ -96,7 +96,6 @@ def _close(stack: Buffers, closing: Closing, rows: Tensor) -> Write:
     slots = memory + torch.arange(kept_keys.shape[1], device=rows.device)
     kept_keys = stack.rotated(kept_keys.flatten(0, 1), slots.flatten()).view_as(kept_keys)
     overlaps = [read_entries(buffer, row, moving.start + tail) for buffer in moving.buffers]
-
     places = torch.arange(closing.overlap, device=rows.device)
 
     def write() -> None:

@@ -14,7 +14,8 @@ from beacon_lit.arch.nn.packed import stored
 def compile_pointwise(layers: DecoderLayers, head: LossHead) -> None:
     """Compile the pointwise operations of layers and head; attention, experts and layout stay as they are.
 
-    So do MLPs with int8 weights: what inductor makes of their products takes a hundred times as long.
+    So do MLPs with int8 weights: what inductor makes of their products with many tokens takes hundreds of times as
+    long.
     """
     rotation = torch.compile(layers[0].self_attn.rotation, dynamic=True)
     for layer in layers:

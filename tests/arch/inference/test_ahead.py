@@ -94,22 +94,29 @@ def test_wrong_tokens_are_read_again(beacon: BeaconConfig, device: str) -> None:
     assert not torch.equal(greedy(plain, first), greedy(ahead, first, 40))  # other tokens are told apart
 
 
+def read_until_a_row_ends(
+    lm: BeaconLM, cache: BeaconCache, steps: int, ends: int, since: int
+) -> tuple[Watched, Watched]:
+    """Decode two rows both ways, of which one has ended after step `since`; the other one reads the same to the end."""
+    finished = Finished()
+    ahead, plain = both(lm, cache, finished)
+    ids = tokens(2, 1).to(lm.device)
+    for step in range(steps):
+        found, expected = ahead.step(ids).clone(), plain.step(ids)
+        assert torch.equal(found[1 - ends], expected[1 - ends])
+        ids = expected.argmax(-1)
+        if step >= since:
+            finished.rows = torch.arange(2, device=lm.device) == ends
+            ids[ends] = 0
+    return ahead, plain
+
+
 @torch.no_grad()
 @DEVICES
 @pytest.mark.parametrize("beacon", [SELECT, OPEN], ids=["select", "open beacons"])
 def test_rows_that_have_ended(beacon: BeaconConfig, device: str) -> None:
     """Whatever an ended row is given, the others go on."""
-    lm, cache = started(beacon, device)
-    finished = Finished()
-    ahead, plain = both(lm, cache, finished)
-    ids = tokens(2, 1).to(device)
-    for step in range(STEPS):
-        found, expected = ahead.step(ids).clone(), plain.step(ids)
-        assert torch.equal(found[0], expected[0])
-        ids = expected.argmax(-1)
-        if step >= 10:
-            finished.rows = torch.tensor([False, True], device=device)
-            ids[1] = 0
+    ahead, plain = read_until_a_row_ends(*started(beacon, device), steps=STEPS, ends=1, since=10)
     assert ahead.taken > STEPS - 10 and ahead.cache().rows == plain.cache().rows
 
 
@@ -120,15 +127,7 @@ def test_a_row_that_ends_as_its_window_would_close(ends: int, device: str) -> No
     """What both rows' windows leave is known; only the other one's closes."""
     lm = tiny("qwen2", beacon=SELECT, head_dim=16).to(device).eval()
     cache = lm.compress(tokens(2, 40).to(device))
-    finished = Finished()
-    ahead, plain = both(lm, cache, finished)
-    ids = tokens(2, 1).to(device)
-    for step in range(30):
-        found, expected = ahead.step(ids).clone(), plain.step(ids)
-        assert torch.equal(found[1 - ends], expected[1 - ends])
-        ids = expected.argmax(-1)
-        if step >= 23:  # 64 tokens: both windows are full
-            finished.rows = torch.arange(2, device=device) == ends
+    ahead, plain = read_until_a_row_ends(lm, cache, steps=30, ends=ends, since=23)  # 64 tokens: both windows are full
     assert [row.windows for row in ahead.cache().rows] == [2 - (row == ends) for row in range(2)]
     assert_equal(ahead.cache(), plain.cache())
 
