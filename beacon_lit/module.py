@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import lightning
@@ -24,7 +25,7 @@ from beacon_lit.tuning import Groups, Tuning, check_dtypes, count, set_hyperpara
 log = logging.getLogger(__name__)
 _SAME_OR_NEW = "allowed: the same, or a new run from its beacons, with init_from= in place of resume="
 
-_ON_DEVICE = ("input_ids", "labels", "weights", "step_weight")
+_ON_DEVICE = ("weights", "step_weight")
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -102,9 +103,12 @@ class BeaconModule(lightning.LightningModule):
         self.lm.draw = Draw(self.seed, self.global_rank, self._progress.total.processed)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        """Move the tensors that are computed with. The mask stays, since the model reads the mask on the CPU."""
+        """Move the weights only: the model lays out a pass, and checks it, on the CPU, while the GPU still works.
+
+        What is returned is no dict, whose tensors DDP would move to the GPU.
+        """
         moved = {name: batch[name].to(device, non_blocking=True) for name in _ON_DEVICE if name in batch}
-        return {**batch, **moved}
+        return MappingProxyType({**batch, **moved})
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return this batch's share of the loss, the weighted mean over all tokens of an optimizer step on all ranks.

@@ -19,6 +19,7 @@ These are the model FLOPs of PaLM (arXiv 2204.02311, appendix B), which do not c
 the backward pass to save memory. Frozen layers count two thirds of trained ones, as in litgpt.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ from beacon_lit.arch.plan.windows import Row
 
 @dataclass(frozen=True)
 class Load:
-    """The amount of work in one pass.
+    """The amount of work in one pass, or in several together.
 
     Attributes:
         raw: number of raw tokens.
@@ -46,11 +47,20 @@ class Load:
         sliding: the same for layers with a sliding window, by its size.
     """
 
-    raw: int
-    beacons: int
-    own: int
-    pairs: int
+    raw: int = 0
+    beacons: int = 0
+    own: int = 0
+    pairs: int = 0
     sliding: Mapping[int, int] = field(default_factory=dict)
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(
+            self.raw + other.raw,
+            self.beacons + other.beacons,
+            self.own + other.own,
+            self.pairs + other.pairs,
+            Counter(self.sliding) + Counter(other.sliding),
+        )
 
 
 def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ()) -> Load:
@@ -61,7 +71,7 @@ def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ())
         config: the beacon settings.
         reaches: sizes of sliding windows, see `HeadGroups.reaches`.
     """
-    layout = build_layout(tuple(rows), config)
+    layout = build_layout(tuple(rows), config, False, False, None)  # all arguments: the pass has made this layout
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
         pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
@@ -72,19 +82,13 @@ def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ())
 
 
 def _sliding_pairs(rows: Sequence[Row], config: BeaconConfig, reach: int) -> int:
-    layout = build_layout(Sliding(reach).rows(rows, config), config, reach=reach)
+    layout = build_layout(Sliding(reach).rows(rows, config), config, False, False, reach)
     seen = [np.minimum(keys - queries + 1 + np.arange(queries), reach) for queries, keys in layout.lengths]
     return int(np.delete(np.concatenate(seen), layout.q_unread.numpy()).sum())
 
 
-def pass_flops(lm: BeaconModel, rows: Sequence[Row]) -> int:
-    """Count the operations of all layers in one training pass, forward and backward, without the language head.
-
-    Args:
-        lm: the model.
-        rows: what the pass did to each row (`BeaconOutput.rows`).
-    """
-    work = load(rows, lm.beacon, lm.groups.reaches)
+def training_flops(lm: BeaconModel, work: Load) -> int:
+    """Count the operations of all layers in training passes, forward and backward, without the language head."""
     linear = sum(2 * size * tokens * (3 if trained else 2) for size, tokens, trained in _linear_layers(lm, work))
     return linear + 3 * _attention(lm, work)
 

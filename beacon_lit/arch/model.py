@@ -174,9 +174,9 @@ class BeaconLM(BeaconGeneration):
         """Read all windows of all rows in one pass.
 
         Args:
-            input_ids: (B, L) int64.
+            input_ids: (B, L) int64. On the CPU they, the mask and the labels cost no synchronisation.
             attention_mask: (B, L) of 0 and 1, left or right padding; with a cache the last columns of a longer one
-                count. On the CPU it costs no synchronisation.
+                count.
             labels: (B, L) int64, unshifted; -100 and padding are ignored.
             ratios: None (the policy), one ratio, one per window that the call touches, or a sequence per row; see
                 `plan.ratios.passed_ratios`.
@@ -206,7 +206,7 @@ class BeaconLM(BeaconGeneration):
             check_cache(cache, self)
             attention_mask = attention_mask if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
         rows = Rows.of(input_ids, attention_mask)
-        ids = rows.pack(input_ids)
+        ids = rows.pack(input_ids.cpu())  # so that only what the GPU needs is copied, and nothing waits for it
         check_ids(ids, self.config.vocab_size, "input_ids")
         scored = scoring.Labels.of(self, rows, labels, teacher, cached=cache is not None or use_cache)
         unfinished, ends = open_window_mode(self, unfinished, cache), totals(total_length, len(rows.lengths))

@@ -54,8 +54,8 @@ class Labels:
 
     Attributes:
         rows: rows of the batch.
-        labels: (B, L) int64, -100 for no label; None: nothing is scored.
-        targets: (R,) int64, the label that each packed token predicts, -100 for no label.
+        labels: (B, L) int64, -100 for no label, on the CPU; None: nothing is scored.
+        targets: (R,) int64, the label that each packed token predicts, -100 for no label, on the CPU.
         teacher: settings of the teacher; None: there is no teacher.
         reads: (R,) bool, the tokens that the teacher reads.
     """
@@ -89,6 +89,7 @@ class Labels:
             return cls(rows)
         if labels.shape != (len(rows.lengths), rows.width):
             raise ValueError(f"labels has shape {tuple(labels.shape)}; input_ids {(len(rows.lengths), rows.width)}")
+        labels = labels.cpu()
         targets = rows.targets(labels)
         check_ids(targets[targets != -100], lm.config.vocab_size, "labels")
         reads = None if teacher is None else teacher.reads(rows.lengths, lm.positions)
@@ -133,24 +134,24 @@ class Labels:
         """
         if self.targets is None or self.labels is None:
             return {}
-        targets = self.targets.to(hidden.device)
-        count = (targets != -100).sum()
+        targets, device = self.targets, hidden.device
+        count = int((targets != -100).sum())
         if self.teacher is not None and self.reads is not None:
-            taught = (targets != -100) & move(self.reads, hidden.device)
+            taught = move((targets != -100) & self.reads, device)
             losses, kl = lm.lm_head(hidden, targets, dense, self.teacher.temperature).unbind(-1)
             named = {"token_loss": losses, "token_kl": kl.masked_fill(~taught, 0), "taught": taught}
             found = {name: self.rows.unpack(values.roll(1)) for name, values in named.items()}
-            return {"loss": found["token_loss"].sum() / count.clamp(min=1), **found}
+            return {"loss": found["token_loss"].sum() / max(count, 1), **found}
         losses = self.rows.unpack(lm.lm_head(hidden, targets).roll(1))
         if cache is not None:
             columns = torch.arange(len(self.rows.lengths)), torch.tensor(self.rows.starts)
             read = torch.tensor([state.seen_tokens > 0 for state in cache.rows])
-            first = self.labels.to("cpu")[columns].masked_fill(~read, -100).to(hidden.device)
+            first = self.labels[columns].masked_fill(~read, -100)
             check_ids(first[first != -100], lm.config.vocab_size, "labels")
             own = lm.lm_head(cache.last_hidden, first)
-            losses = losses.index_put(tuple(column.to(hidden.device) for column in columns), own)
-            count = count + (first != -100).sum()
-        return {"loss": losses.sum() / count.clamp(min=1), "token_loss": losses}
+            losses = losses.index_put(tuple(move(column, device) for column in columns), own)
+            count += int((first != -100).sum())
+        return {"loss": losses.sum() / max(count, 1), "token_loss": losses}
 
 
 def dense_token_loss(lm: BeaconModel, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:

@@ -70,5 +70,5 @@ class NanGuard(Callback):
         path = self.folder / f"not-finite-step-{step}{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
         loss = float(self._losses[trainer.global_rank])
-        torch.save({"step": step, "loss": loss, "index": list(batch["index"]), "batch": batch}, path)
+        torch.save({"step": step, "loss": loss, "index": list(batch["index"]), "batch": dict(batch)}, path)
         return path

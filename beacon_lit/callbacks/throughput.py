@@ -3,7 +3,7 @@
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from beacon_lit.arch import BeaconLM, BeaconOutput
-from beacon_lit.arch.flops import head_flops, pass_flops
+from beacon_lit.arch.flops import Load, head_flops, load, training_flops
 from beacon_lit.callbacks.stopwatch import Stopwatch
 from beacon_lit.evaluation.checks import check_at_least
 from beacon_lit.loggers import log_metrics
@@ -29,14 +29,16 @@ WAITS = {
 
 @dataclass
 class _Span:
-    """Counts over consecutive optimizer steps. Labels are counted on the device, so that the host need not wait."""
+    """Counts over consecutive optimizer steps."""
 
     start: float
     waited: float  # seconds for the first batch
     tokens: int = 0
-    flops: int = 0  # without the language head
-    labels: int | Tensor = 0
-    label_flops: int = 0
+    labels: int = 0
+    work: Load = field(default_factory=Load)
+
+    def flops(self, lm: BeaconLM) -> int:
+        return training_flops(lm, self.work) + self.labels * head_flops(lm) if self.work.raw else 0
 
 
 class ThroughputCallback(Callback):
@@ -102,7 +104,7 @@ class ThroughputCallback(Callback):
             self._watch.seconds.clear()
             self._next_step = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
         self._span.tokens += int(batch["attention_mask"].sum())
-        self._span.labels = self._span.labels + (batch["labels"][:, 1:] != -100).sum()
+        self._span.labels += int((batch["labels"][:, 1:] != -100).sum())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of validation."""
@@ -123,7 +125,7 @@ class ThroughputCallback(Callback):
             torch.cuda.synchronize(pl_module.device)  # the work must be done before the clock stops
         seconds = perf_counter() - span.start - self._pauses - self._watch.seconds["pause"]
         waited = (span.waited + self._watch.seconds["data"]) / seconds
-        tflops = (span.flops + int(span.labels) * span.label_flops) / 1e12
+        tflops = span.flops(cast(BeaconLM, pl_module.lm)) / 1e12
         self._span = None
         self._watch.seconds.clear()
         rates = torch.tensor([span.tokens / seconds, tflops / seconds], device=pl_module.device)
@@ -137,10 +139,9 @@ class ThroughputCallback(Callback):
         pl_module.log_dict({"ktok/s": tokens / 1000, **mfu, "GiB": memory}, prog_bar=True, logger=False)
 
     def _count(self, lm: BeaconLM, inputs: object, output: BeaconOutput) -> None:
-        """Count the operations of a training pass."""
+        """Count the work of a training pass."""
         if self._span is not None and lm.training and output.rows is not None:
-            self._span.flops += pass_flops(lm, output.rows)
-            self._span.label_flops = head_flops(lm)
+            self._span.work += load(output.rows, lm.beacon, lm.groups.reaches)
 
 
 def device_tflops(trainer: Trainer, pl_module: LightningModule) -> float | None:

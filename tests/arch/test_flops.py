@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.flops import head_flops, load, pass_flops
+from beacon_lit.arch.flops import Load, head_flops, load, training_flops
 from beacon_lit.arch.plan.build import build_layout
 from tests.arch.tiny import ALL, tiny, tokens
 
@@ -21,7 +21,8 @@ def counted(lm):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         out = lm(ids, mask, labels=labels, return_logits=False)
         out.loss.backward()
-    own = pass_flops(lm, out.rows) + int((labels[:, 1:] != -100).sum()) * head_flops(lm)
+    work = load(out.rows, lm.beacon, lm.groups.reaches)
+    own = training_flops(lm, work) + int((labels[:, 1:] != -100).sum()) * head_flops(lm)
     by_module = counter.get_flop_counts()
     # Older versions of transformers (5.17) compute RoPE's angles as a product of (H/2, 1) and (1, n), newer ones
     # multiply elementwise, which torch does not count. Angles belong to no layer, so neither do we.
@@ -108,3 +109,23 @@ def test_pairs_are_those_that_the_mask_lets_through(placement):
         masks.append(mask)
         first += queries
     assert load(rows, config).pairs == sum(int(mask.sum()) for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("family", "placement", "params"),
+    [("llama", "interleave", ("q", "k", "v")), ("llama", "select", ("k", "v")), ("gemma3_text", "select", ("k", "v"))],
+)
+def test_the_work_of_a_pass_is_counted_on_the_layout_that_the_pass_made(family, placement, params):
+    lm = tiny(family, BeaconConfig(window=16, ratios=(2, 4, 8), placement=placement, params=params))
+    rows = lm(tokens(2, 70), labels=tokens(2, 70), return_logits=False).rows
+    made = build_layout.cache_info().misses
+    load(rows, lm.beacon, lm.groups.reaches)
+    assert build_layout.cache_info().misses == made
+    load(rows[:1], lm.beacon, lm.groups.reaches)
+    assert build_layout.cache_info().misses > made
+
+
+def test_work_adds_up():
+    one, two = Load(1, 2, 3, 4, {8: 5}), Load(10, 20, 30, 40, {8: 50, 9: 7})
+    assert Load() + one == one
+    assert one + two == Load(11, 22, 33, 44, {8: 55, 9: 7})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beacon_lit import BeaconConfig, BeaconLM
+from beacon_lit.arch import Teacher
 from tests.arch.cases import PLACEMENTS, Case, cases
 from tests.arch.oracle import oracle_logits, oracle_loss
 from tests.arch.tiny import FAMILIES, OTHERS, SLIDING, assert_close, examples, gradients, kinds, tiny, tokens
@@ -183,3 +184,26 @@ def test_on_a_gpu(backbone: dict[str, Any], beacon: BeaconConfig, checkpointing:
     loss = half(ids.cuda(), labels=ids.cuda(), ratios=RATIOS).loss
     assert abs(loss.item() - expected.loss.item()) < 0.1
     assert all(gradient.isfinite().all() for gradient in gradients(half, loss).values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("teacher", [None, Teacher()], ids=["labels", "teacher"])
+@pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
+def test_a_training_step_does_not_wait_for_the_gpu(beacon: BeaconConfig, teacher: Teacher | None) -> None:
+    lm, ids = tiny("qwen3", beacon, dtype=torch.bfloat16, head_dim=64).cuda(), tokens(3, 53)
+    mask = (torch.arange(53) < torch.tensor([53, 20, 41])[:, None]).long()
+    labels = ids.masked_fill((mask == 0) | (ids % 3 == 0), -100)
+
+    def step(ids: Tensor) -> None:
+        out = lm(ids, mask, labels, return_logits=False, teacher=teacher)
+        out.token_loss.sum().backward()
+
+    for _ in range(2):
+        step(ids)  # kernels are made
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        step(ids)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            step(ids.cuda())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -7,7 +7,7 @@ from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from beacon_lit.arch.flops import head_flops, pass_flops
+from beacon_lit.arch.flops import head_flops, load, training_flops
 from beacon_lit.callbacks import ThroughputCallback, stopwatch, throughput
 from tests.callbacks.models import Batches, batch, beacon_module
 from tests.callbacks.tiny import TinyData, TinyModule, fit
@@ -136,7 +136,8 @@ def test_flops_are_those_of_the_passes(tmp_path, clock, accumulate):
                 out = again.lm(one["input_ids"], one["attention_mask"], labels=one["labels"], return_logits=False)
                 out.loss.backward()
             labels = int((one["labels"][:, 1:] != -100).sum())
-            flops += pass_flops(again.lm, out.rows) + labels * head_flops(again.lm)
+            work = load(out.rows, again.lm.beacon, again.lm.groups.reaches)
+            flops += training_flops(again.lm, work) + labels * head_flops(again.lm)
             counted += counter.get_total_flops()
         assert row["train/tflops_per_device"] == pytest.approx(flops / 2 / 1e12, rel=1e-5)
         assert row["train/mfu"] == pytest.approx(row["train/tflops_per_device"] / 2e-3)

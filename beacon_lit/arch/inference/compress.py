@@ -95,7 +95,7 @@ def compress_iter(
     if len(cache.rows) != len(rows.lengths):
         raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(rows.lengths)}; allowed: the same")
     check_alike(lm, "the length of the texts", rows.lengths, [state.seen_tokens for state in cache.rows])
-    packed = rows.pack(input_ids).cpu()
+    packed = rows.pack(input_ids.cpu())
     check_ids(packed, lm.config.vocab_size, "input_ids")
     pairs = list(zip(cache.rows, rows.lengths, strict=True))
     given = None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from beacon_lit.arch.nn.logits import LogitScale
+from beacon_lit.arch.plan.rows import move
 
 LossAndSlope = Callable[[Tensor, Tensor, LogitScale, bool], tuple[Tensor, Tensor | None]]
 DivergenceAndSlope = Callable[[Tensor, Tensor, LogitScale, float, bool], tuple[Tensor, Tensor | None]]
@@ -45,14 +46,15 @@ class LossHead(nn.Linear):
 
         Args:
             hidden: (R, D).
-            targets: (R,) int64 token ids; -100 is ignored.
+            targets: (R,) int64 token ids; -100 is ignored. On the CPU they cost no synchronisation.
             teacher: (R, D) hidden states, without gradient; None: no divergences.
             temperature: temperature of both distributions in KL(teacher || student).
 
         Returns:
             (R,) float32, in nats; 0 where ignored. With a teacher (R, 2): cross entropy and KL.
         """
-        labelled = (targets != -100).nonzero().flatten()
+        found = (targets != -100).nonzero().flatten()
+        labelled, targets = move(found, hidden.device), move(targets, hidden.device)
         kinds = 1 if teacher is None else 2
         elements = min(CHUNK_ELEMENTS, CPU_CHUNK_ELEMENTS) if hidden.device.type == "cpu" else CHUNK_ELEMENTS
         size = max(1, elements // (kinds * self.out_features))

@@ -63,7 +63,7 @@ class Rows:
             torch.arange(start, start + length) + row * self.width
             for row, (start, length) in enumerate(zip(self.starts, self.lengths, strict=True))
         ]
-        return flat[torch.cat(spans).to(batch.device)]
+        return flat[move(torch.cat(spans), batch.device)]
 
     def unpack(self, packed: Tensor, columns: Sequence[int] | None = None) -> Tensor:
         """Undo `pack`: (R, ...) -> (B, L, ...), or the given columns; padding is zero."""
@@ -77,8 +77,8 @@ class Rows:
         grid = torch.tensor(list(columns))[None] + torch.tensor(offsets)[:, None]
         first = torch.tensor(self.starts)[:, None] + torch.tensor(offsets)[:, None]
         inside = (grid >= first) & (grid < first + torch.tensor(self.lengths)[:, None])
-        picked = packed[(grid * inside).to(packed.device)]
-        empty = ~inside.to(packed.device).reshape(*inside.shape, *[1] * (packed.ndim - 1))
+        picked = packed[move(grid * inside, packed.device)]
+        empty = move(~inside, packed.device).reshape(*inside.shape, *[1] * (packed.ndim - 1))
         return picked.masked_fill(empty, 0)
 
     def targets(self, labels: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Rows:
         packed = self.pack(labels)
         targets = packed.roll(-1)
         last = torch.tensor(self.lengths).cumsum(0) - 1
-        return targets.index_fill(0, last.to(targets.device), -100)
+        return targets.index_fill(0, move(last, targets.device), -100)
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
