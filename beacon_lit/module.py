@@ -125,7 +125,7 @@ class BeaconModule(lightning.LightningModule):
         self._step_values = {name: self._step_values.get(name, 0) + value.detach() for name, value in values.items()}
         if (batch_idx + 1) % steps == 0:
             for name, value in self._step_values.items():
-                self.log(f"train/{name}", over_ranks(value), prog_bar=name == "loss")
+                self.log(f"train/{name}", over_ranks(value))
             self._step_values = {}
         return loss * (ranks * steps)
 

@@ -6,6 +6,7 @@ from beacon_lit.callbacks.evaluation import EvaluationCallback
 from beacon_lit.callbacks.hyperparameters import SettingsCallback
 from beacon_lit.callbacks.nan_guard import NanGuard
 from beacon_lit.callbacks.preemption import Preemption
+from beacon_lit.callbacks.progress import ProgressBar
 from beacon_lit.callbacks.ratio_loss import RatioLossCallback
 from beacon_lit.callbacks.samples import SamplesCallback
 from beacon_lit.callbacks.spike_skip import SpikeSkip
@@ -17,6 +18,7 @@ __all__ = [
     "EvaluationCallback",
     "NanGuard",
     "Preemption",
+    "ProgressBar",
     "RatioLossCallback",
     "SamplesCallback",
     "SaveAtEnd",

@@ -42,7 +42,7 @@ class _Span:
 
 
 class ThroughputCallback(Callback):
-    """Log the speed of a run over all ranks, and show the main figures on the progress bar.
+    """Log the speed of a run over all ranks.
 
     Speed is measured over spans of optimizer steps, from the request of a span's first batch to the end of its last
     step, without validation, evaluation and checkpoints. Logged at the end of each span:
@@ -136,7 +136,6 @@ class ThroughputCallback(Callback):
         mfu = {} if self._peak is None else {"mfu": tflops / self._peak}
         values = {"tokens_per_second": tokens, "tflops_per_device": tflops, **mfu, "data_wait": waited}
         log_metrics(trainer, {f"train/{name}": value for name, value in {**values, "peak_memory_gib": memory}.items()})
-        pl_module.log_dict({"ktok/s": tokens / 1000, **mfu, "GiB": memory}, prog_bar=True, logger=False)
 
     def _count(self, lm: BeaconLM, inputs: object, output: BeaconOutput) -> None:
         """Count the work of a training pass."""

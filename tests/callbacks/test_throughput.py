@@ -144,11 +144,6 @@ def test_flops_are_those_of_the_passes(tmp_path, clock, accumulate):
         assert 0.9 * counted < flops <= counted  # torch counts masked pairs of the windows, too
 
 
-def test_shown_on_the_progress_bar(tmp_path):
-    trainer, _ = logged(tmp_path, [ThroughputCallback(4)])
-    assert {"ktok/s", "GiB"} <= set(trainer.progress_bar_metrics)
-
-
 def test_the_profiler_sees_what_it_saw_without(tmp_path):
     profiler = SimpleProfiler()
     trainer, _ = logged(tmp_path, [ThroughputCallback(2)], profiler=profiler)
