@@ -75,7 +75,7 @@ def batch(lm: BeaconLM, plan: Plan, device: torch.device) -> Iterator[Row]:
             rows: int | None = plan.rows
             fitting, failing = 0, None
             while rows:
-                work = partial(_copies_and_steps, subject, ids.expand(rows, -1), one, ahead, plan.window, rate)
+                work = partial(_rows_and_steps, subject, ids.expand(rows, -1), one, ahead, plan.window, rate)
                 measured, error = attempt(work)
                 yield {**head, "batch": rows, **(measured or {"error": error})}
                 if error not in (None, OUT_OF_MEMORY):
@@ -93,12 +93,12 @@ def next_batch(fitting: int, failing: int | None, most: int) -> int | None:
 
 
 def _one_row(subject: Subject, ids: Tensor) -> Cache:
-    """Make the cache of all ids but the last, on the host, to leave the device's memory to the copies of it."""
-    return subject.copies(_after(subject, ids), 1, torch.device("cpu"))
+    """Make the cache of all ids but the last, on the host, to leave the device's memory to the rows."""
+    return subject.for_rows(_after(subject, ids), 1, torch.device("cpu"))
 
 
-def _copies_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, window: int, rate: float) -> Row:
-    return _steps(subject, ids, subject.copies(one, len(ids), ids.device), ahead, window, rate)
+def _rows_and_steps(subject: Subject, ids: Tensor, one: Cache, ahead: int, window: int, rate: float) -> Row:
+    return _steps(subject, ids, subject.for_rows(one, len(ids), ids.device), ahead, window, rate)
 
 
 def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int, rate: float) -> Row:
@@ -106,7 +106,7 @@ def _steps(subject: Subject, ids: Tensor, cache: Cache, ahead: int, window: int,
 
     The floor of a step is the time to read the weights and the cache once, at the device's copy rate.
     """
-    kept = subject.nbytes(cache)
+    kept = subject.nbytes(cache, len(ids))
     floor = (weight_bytes(subject.lm) + kept) / rate * 1000
     reset_peak(ids.device)
     seconds = subject.generate(ids, cache, 2 * ahead)

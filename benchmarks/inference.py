@@ -16,12 +16,13 @@ decode  Continue one row after a text with `generate`, timed from token to token
         around the border, "worst" the slowest of all steps but the first, which includes set-up. "one window read" is
         the time to read one further window after the text. "weights alone" is the time to read the weights at the
         device's copy rate.
-batch   Decode many rows at once, 10 steps up to the border and 10 after it. All rows reach the border together, which
-        is the worst case of memory. Batches are doubled until memory runs out, then bisected.
+batch   Decode many rows at once, which continue one text that is read once: 10 steps up to the border and 10 after it.
+        All rows reach the border together, which is the worst case of memory. Batches are doubled until memory runs
+        out, then bisected.
 
 "dense, static" is the backbone by our own machinery with nothing compressed: the text is read in the same windows,
-and a step of decoding runs in a CUDA graph over static buffers and reads each key and value once, in batched matrix
-products. "dense" is transformers' own, with FlashAttention-2 or torch's kernel, and a cache that grows.
+and a step of decoding runs in a CUDA graph over static buffers and reads each key and value once (FlashDecoding in
+Triton). "dense" is transformers' own, with FlashAttention-2 or torch's kernel, and a cache that grows.
 
 "x floor" is the time over the least that the device allows: for decoding, weights and cache read once at the copy rate
 of the device (measured, bytes read and written); for reading, the matrix products of all layers at the peak rate

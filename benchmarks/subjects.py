@@ -37,11 +37,11 @@ class Subject(Protocol):
     def work(self, length: int) -> Load:
         """Return the amount of work in reading one row of `length` tokens."""
 
-    def nbytes(self, cache: Cache) -> int:
-        """Return the bytes of what later tokens see of a cache."""
+    def nbytes(self, cache: Cache, rows: int = 1) -> int:
+        """Return the bytes of what later tokens of `rows` rows see, which continue from a cache of `for_rows`."""
 
-    def copies(self, cache: Cache, rows: int, device: torch.device) -> Cache:
-        """Repeat a cache of one row `rows` times on a device."""
+    def for_rows(self, cache: Cache, rows: int, device: torch.device) -> Cache:
+        """Return what `rows` rows continue from that all begin with the text of a cache of one row."""
 
     def generate(self, ids: Tensor, cache: Cache, new: int) -> list[float]:
         """Return the seconds of each of `new` greedy steps; the cache holds all of the (B, L) ids but the last."""
@@ -72,11 +72,11 @@ class Beacons:
         )
         return load(call.rows, beacon, self.lm.groups.reaches)
 
-    def nbytes(self, cache: BeaconCache) -> int:
-        return cache.visible.nbytes
+    def nbytes(self, cache: BeaconCache, rows: int = 1) -> int:
+        return rows * cache.visible.nbytes
 
-    def copies(self, cache: BeaconCache, rows: int, device: torch.device) -> BeaconCache:
-        return cache.to(device).select([0] * rows)
+    def for_rows(self, cache: BeaconCache, rows: int, device: torch.device) -> BeaconCache:
+        return cache.to(device)  # which `generate` loads into the buffers of each row
 
     def generate(self, ids: Tensor, cache: BeaconCache, new: int) -> list[float]:
         return _timed(self.lm, ids[:, -1:], new, cache=cache)
@@ -128,10 +128,10 @@ class Dense:
     def work(self, length: int) -> Load:
         return dense_work(length)
 
-    def nbytes(self, cache: DynamicCache) -> int:
+    def nbytes(self, cache: DynamicCache, rows: int = 1) -> int:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
-    def copies(self, cache: DynamicCache, rows: int, device: torch.device) -> DynamicCache:
+    def for_rows(self, cache: DynamicCache, rows: int, device: torch.device) -> DynamicCache:
         copied = DynamicCache()
         for i, layer in enumerate(cache.layers):
             copied.update(*(x.to(device).repeat_interleave(rows, 0) for x in (layer.keys, layer.values)), i)

@@ -144,11 +144,11 @@ def test_running_out_of_memory_is_a_row_and_the_rest_goes_on(tmp_path, monkeypat
     def too_many(self, cache, rows, device):
         if rows > 3:
             raise RuntimeError("CUDA error: out of memory")
-        return copies(self, cache, rows, device)
+        return for_rows(self, cache, rows, device)
 
-    copies = Beacons.copies
+    for_rows = Beacons.for_rows
     monkeypatch.setattr(Dense, "read", too_large)
-    monkeypatch.setattr(Beacons, "copies", too_many)
+    monkeypatch.setattr(Beacons, "for_rows", too_many)
     status, parts = run(tmp_path, "--parts", "read", "batch")
     assert status == 0 and (tmp_path / "inference.png").exists()
     errors = {(row["model"], row["tokens"]): row.get("error") for row in parts["read"]["rows"]}
@@ -248,7 +248,7 @@ def test_dense_goes_on_from_its_cache_with_one_token_at_a_time(lm):
         lm.model.embed_tokens.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1])),
         lm.lm_head.register_forward_hook(lambda *call: made.append(int(call[2].argmax()))),
     ]
-    cache = dense.copies(dense.read(ids[:, :-1]), 1, CPU)
+    cache = dense.for_rows(dense.read(ids[:, :-1]), 1, CPU)
     made.clear()
     steps = dense.generate(ids, cache, 6)
     for hook in hooks:
@@ -283,16 +283,19 @@ def test_the_floor_of_reading_counts_what_is_read(lm):
 
 
 @torch.no_grad()
-def test_copies_are_rows_like_the_first(lm):
+def test_rows_continue_like_the_first(lm):
     ids = random_ids(lm, 300, CPU)
     expected = {"beacons": lm(ids, logits_to_keep=1).logits, "dense": lm.dense(ids, logits_to_keep=1).logits}
     for subject in (Beacons(lm), Dense(lm)):
-        cache = subject.copies(subject.read(ids[:, :-1]), 3, CPU)
-        last = ids[:, -1:].expand(3, 1)
+        one = subject.read(ids[:, :-1])
+        bytes_of_one = subject.nbytes(one)
+        cache, last = subject.for_rows(one, 3, CPU), ids[:, -1:].expand(3, 1)
+        assert subject.nbytes(cache, 3) == 3 * bytes_of_one
         if isinstance(cache, DynamicCache):
             logits = lm.dense(last, past_key_values=cache).logits
         else:
-            logits = lm(last, cache=cache).logits
+            new = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
+            logits = lm.generate(last, cache=cache, **new).logits[0][:, None]
         scale = expected[subject.name].float().abs().max()
         assert torch.allclose(logits.float(), expected[subject.name].float().expand(3, -1, -1), atol=0.02 * scale)
 

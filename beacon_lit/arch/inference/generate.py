@@ -22,6 +22,7 @@ from beacon_lit.arch.inference.start import empty_cache, open_window_mode
 from beacon_lit.arch.plan.call import check_totals, totals, undecided
 from beacon_lit.arch.plan.ratios import is_row, policy_in
 from beacon_lit.arch.plan.rows import Rows
+from beacon_lit.arch.plan.state import RowState
 from beacon_lit.arch.plan.windows import sizes
 from beacon_lit.arch.ratios import Ratios, RowWindows
 from beacon_lit.checks import as_tuple
@@ -36,7 +37,8 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         Args:
             inputs: (B, L) int64 prompts, padded on the left; with a cache, the new text alone.
             args: see Hugging Face's `generate`.
-            kwargs: `cache`, the cache to continue from, which stays unchanged; `ratios`, for the windows of prompt and
+            kwargs: `cache`, the cache to continue from, which stays unchanged: of as many rows, or of one row, from
+                which all prompts continue, without a copy of it for each; `ratios`, for the windows of prompt and
                 answer, of which the last serves all further windows; `unfinished` and `total_length`, see `forward`;
                 and the options of Hugging Face.
 
@@ -46,9 +48,9 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
             each row's last one; None for beam search, whose result is not that of the last step.
 
         Raises:
-            ValueError: padding on the right, another number of rows than the cache's, no ratio for windows that will
-                close, or attentions or hidden states as outputs; if the model is spread over ranks, training mode, or
-                prompts that differ between ranks; see also `forward`.
+            ValueError: padding on the right, another number of rows than a cache of several has, no ratio for windows
+                that will close, or attentions or hidden states as outputs; if the model is spread over ranks, training
+                mode, or prompts that differ between ranks; see also `forward`.
         """
         check_generate(kwargs)
         if isinstance(kwargs.get("past_key_values"), BeaconCache):
@@ -56,8 +58,8 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         ids, mask, cache = kwargs.get("input_ids", inputs), kwargs.get("attention_mask"), kwargs.get("cache")
         if ids is not None and ids.ndim != 2:
             raise ValueError(f"input_ids has shape {tuple(ids.shape)}; allowed: (B, L)")
-        if ids is not None and cache is not None and len(ids) != len(cache.rows):
-            raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same")
+        if ids is not None and cache is not None and len(cache.rows) not in (1, len(ids)):
+            raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same, or 1 row")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ValueError("attention_mask ends with zeros; allowed: padding on the left, where no text is added")
         if self.training and is_spread(self):
@@ -94,14 +96,16 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         before = replace(empty_cache(self, len(ids)) if cache is None else cache, unfinished=unfinished)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))
-        check_totals(ends, before.rows, lengths)
-        if self.beacon.policy.plans_ahead and ends is None:
-            pairs = zip(before.rows, lengths, strict=True)
-            ends = [state.seen_tokens + length + new for state, length in pairs]
+        places = range(len(ids)) if len(before.rows) == len(ids) else [0] * len(ids)
         ratios = _per_row(model_kwargs.get("ratios"), len(ids))
+        prompts, order = Prompts(self, ids, mask, lengths, before, places, ratios, ends), range(len(input_ids))
+        check_totals(ends, prompts.states, lengths)
+        pairs = list(zip(prompts.states, lengths, strict=True))
+        if self.beacon.policy.plans_ahead and ends is None:
+            prompts = replace(prompts, totals=[state.seen_tokens + length + new for state, length in pairs])
         if ratios is None and not self.training:
-            self._check_policy(before, [length + new - 1 for length in lengths])  # the last token is not read
-        prompts, order = Prompts(self, ids, mask, lengths, before, ratios, ends), range(len(input_ids))
+            for state, length in pairs:
+                self._check_policy(state, length + new - 1, unfinished)  # the last token is not read
         greedy = not generation_config.do_sample and generation_config.num_beams == 1
         return self._decode_from(prompts, [row // copies for row in order], model_kwargs.get("finished"), greedy)
 
@@ -112,12 +116,13 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         """
         read = prompts.plan()
         one = prompts.ids.shape[1] == 1 and not self.training
-        states = prompts.before.rows if one else read
-        ratios = of_rows(remaining_ratios(prompts.ratios, prompts.before.rows, states), order)
+        states = prompts.states if one else read
+        ratios = of_rows(remaining_ratios(prompts.ratios, prompts.states, states), order)
         empty = replace(empty_cache(self, len(order)), unfinished=prompts.before.unfinished)
         decoding = start_decoding(self, empty, ratios, of_rows(prompts.totals, order), finished, states, greedy)
         if one:
-            decoding.replace(range(len(order)), prompts.noted(read), order)
+            for row, prompt in enumerate(order):
+                decoding.replace([row], prompts.noted(prompt, read[prompt]), [prompts.places[prompt]])
             return self(prompts.ids[order], cache=decoding)
         logits = []
         for group in prompts.groups():
@@ -129,11 +134,10 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         out.logits = torch.cat(logits)[order]
         return out
 
-    def _check_policy(self, cache: BeaconCache, lengths: Sequence[int]) -> None:
-        """Raise a ValueError if the policy cannot choose a ratio that a row needs for `lengths` more tokens."""
-        for state, length in zip(cache.rows, lengths, strict=True):
-            if undecided(state, len(sizes(state, length, self.beacon.window)), False, cache.unfinished):
-                policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
+    def _check_policy(self, state: RowState, length: int, unfinished: str) -> None:
+        """Raise a ValueError if the policy cannot choose a ratio that a row needs for `length` more tokens."""
+        if undecided(state, len(sizes(state, length, self.beacon.window)), False, unfinished):
+            policy_in(self.beacon, training=False).choose(RowWindows(0, 0, 1, length), self.limits, None)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Return what `generate` passes to `forward` for the next token."""

@@ -24,6 +24,7 @@ class Prompts:
         mask: (B, L) of 0 and 1, padding on the left; None: there is none.
         lengths: tokens of each row.
         before: the cache to continue from.
+        places: the row of `before` that each prompt continues.
         ratios: one for all windows; or a list per row, one ratio per window from the open one on; or None, the policy.
         totals: raw tokens that each row will have, for policies that plan ahead.
     """
@@ -33,8 +34,14 @@ class Prompts:
     mask: Tensor | None
     lengths: Sequence[int]
     before: BeaconCache
+    places: Sequence[int]
     ratios: PerRow
     totals: Sequence[int] | None
+
+    @property
+    def states(self) -> tuple[RowState, ...]:
+        """The state of each row before its prompt."""
+        return tuple(self.before.rows[place] for place in self.places)
 
     def plan(self) -> tuple[RowState, ...]:
         """Return the state of each row after its prompt, but for its ids.
@@ -45,19 +52,19 @@ class Prompts:
         lm, before = self.lm, self.before
         check_ids(self.ids if self.mask is None else self.ids[self.mask.bool()], lm.config.vocab_size, "input_ids")
         draw = lm.draw if lm.training else None
-        call = lm.plan(self.lengths, before, before.unfinished, self.ratios, draw, self.totals)
+        states = replace(before, rows=self.states, layers=())
+        call = lm.plan(self.lengths, states, before.unfinished, self.ratios, draw, self.totals)
         return call.advance([range(length) for length in self.lengths], lm.beacon)
 
-    def noted(self, read: Sequence[RowState]) -> BeaconCache:
-        """Return `before` with what states that have been `read` note of windows that stay open.
+    def noted(self, row: int, read: RowState) -> BeaconCache:
+        """Return `before` with what the state of a row that has been `read` notes of a window that stays open.
 
-        These are the windows' ratios, and what the policy remembers. Within a window, static buffers note neither.
+        These are the window's ratios, and what the policy remembers. Within a window, static buffers note neither.
         """
-        rows = tuple(
-            replace(was, ratios=now.ratios, adapted=now.adapted) if now.windows == was.windows else was
-            for was, now in zip(self.before.rows, read, strict=True)
-        )
-        return replace(self.before, rows=rows)
+        place, was = self.places[row], self.states[row]
+        if read.windows == was.windows:
+            was = replace(was, ratios=read.ratios, adapted=read.adapted)
+        return replace(self.before, rows=(*self.before.rows[:place], was, *self.before.rows[place + 1 :]))
 
     def groups(self) -> Iterator[list[int]]:
         """Yield rows to read at once: as many, in order, as have no more slots and new tokens than a chunk has tokens.
@@ -66,7 +73,7 @@ class Prompts:
         """
         group: list[int] = []
         size = 0
-        for row, (state, length) in enumerate(zip(self.before.rows, self.lengths, strict=True)):
+        for row, (state, length) in enumerate(zip(self.states, self.lengths, strict=True)):
             size += state.slots + length
             if group and size > self._chunk and not self.lm.training:
                 yield group
@@ -81,13 +88,15 @@ class Prompts:
             self.ids[rows],
             None if self.mask is None else self.mask[rows],
             [self.lengths[row] for row in rows],
-            self.before.select(rows),
+            self.before.select([self.places[row] for row in rows]),
+            range(len(rows)),
             of_rows(self.ratios, rows),
             of_rows(self.totals, rows),
         )
 
     def read(self) -> Any:
-        """Read all rows: a `BeaconOutput` with (B, 1, V) logits after their last tokens, and their cache."""
+        """Read all rows, each of which continues its own: a `BeaconOutput` with (B, 1, V) logits after their last
+        tokens, and their cache."""
         last = self._without_heads() if max(self.lengths) > self._chunk else self
         return self.lm(
             last.ids,
@@ -107,7 +116,7 @@ class Prompts:
         read = compress(self.lm, heads.ids[:, :-1], mask, heads.before, heads.ratios, total_length=heads.totals)
         before = self.before.put(rows, read)
         ratios = remaining_ratios(self.ratios, self.before.rows, before.rows)
-        return Prompts(self.lm, self.ids[:, -1:], None, [1] * len(self.ids), before, ratios, self.totals)
+        return Prompts(self.lm, self.ids[:, -1:], None, [1] * len(self.ids), before, self.places, ratios, self.totals)
 
     @property
     def _chunk(self) -> int:

@@ -100,6 +100,17 @@ def test_rows_are_loaded_from_the_given_cache(lm: BeaconLM, one: BeaconCache, co
     assert seen.besides > 5 * one.nbytes
 
 
+@pytest.mark.parametrize("length", [1, 5])
+def test_prompts_that_continue_one_row_need_no_copy_of_it(lm: BeaconLM, one: BeaconCache, length: int) -> None:
+    with seeing() as seen:
+        lm.generate(tokens(ROWS, length), cache=one, **OPTIONS)
+    assert len(seen.steps) == (4 if length == 1 else 3)
+    assert max(seen.steps) < 0.15 * one.nbytes  # besides the given row, which is not counted, and the buffers
+    with seeing() as seen:  # control
+        lm.generate(tokens(ROWS, length), cache=one.select([0] * ROWS), **OPTIONS)
+    assert min(seen.steps) > 7 * one.nbytes
+
+
 def continued(lm: BeaconLM, given: BeaconCache) -> None:
     lm.generate(tokens(ROWS, 5), cache=given, **OPTIONS)
 

@@ -84,9 +84,33 @@ def test_prompts_of_many_lengths(settings: dict[str, Any]) -> None:
         assert_close(found.logits[0][row], expected.logits[0][0], 1e-6)
 
 
+@MODELS
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (5, 2, 1), (60, 3, 40)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 2}, {"ratios": [[8, 4] * 6, [4, 4] * 6, [2, 8] * 6]}],
+    ids=["greedy", "beams", "ratios"],
+)
+def test_prompts_continue_a_cache_of_one_row(
+    settings: dict[str, Any], lengths: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """As from a copy of the row for each."""
+    lm = model("llama", **settings)
+    cache, (ids, mask) = lm.compress(tokens(1, 13)), padded(different(*lengths))
+    before = snapshot(cache)
+    found = lm.generate(ids, attention_mask=mask, cache=cache, **GREEDY, **options)
+    assert_unchanged(cache, before)
+    expected = lm.generate(ids, attention_mask=mask, cache=cache.select([0, 0, 0]), **GREEDY, **options)
+    assert torch.equal(found.sequences, expected.sequences)
+    if "num_beams" not in options:
+        assert len({tuple(row) for row in found.sequences[:, lengths[0] :].tolist()}) == 3
+        assert_same(found.past_key_values, expected.past_key_values)
+
+
 def groups(lm: BeaconLM, lengths: tuple[int, ...], known: tuple[int, ...]) -> list[list[int]]:
     cache = lm.compress(*padded([tokens(count) for count in known]))
-    return list(Prompts(lm, torch.zeros(len(lengths), 99), None, lengths, cache, None, None).groups())
+    places = range(len(lengths)) if len(known) > 1 else [0] * len(lengths)
+    return list(Prompts(lm, torch.zeros(len(lengths), 99), None, lengths, cache, places, None, None).groups())
 
 
 def test_groups_have_no_more_slots_and_new_tokens_than_a_chunk_has_tokens() -> None:
@@ -95,6 +119,7 @@ def test_groups_have_no_more_slots_and_new_tokens_than_a_chunk_has_tokens() -> N
     assert groups(lm, (30, 1, 1, 1), (32, 1, 1, 32)) == [[0, 1], [2, 3]]  # 62 and 2; 2 and 33
     assert groups(lm, (31, 1, 1, 70, 1), (32, 1, 62, 1, 1)) == [[0], [1], [2], [3], [4]]  # 63, 2, 63, 71, 2
     assert groups(lm, (1, 1, 1), (1, 1, 1)) == [[0, 1, 2]]
+    assert groups(lm, (1, 1, 1), (31,)) == [[0, 1], [2]]  # 32 each, of one row
     lm.train()
     assert groups(lm, (90, 90), (32, 32)) == [[0, 1]]
 
