@@ -189,7 +189,9 @@ def test_on_a_gpu(backbone: dict[str, Any], beacon: BeaconConfig, checkpointing:
 @pytest.mark.parametrize("teacher", [None, Teacher(), Teacher(length=30)], ids=["labels", "teacher", "short teacher"])
 @pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
 @pytest.mark.parametrize("head", [False, True], ids=["frozen head", "trained head"])
-def test_a_training_pass_reads_nothing_from_its_device(beacon: BeaconConfig, teacher: Teacher | None, head: bool) -> None:
+def test_a_training_pass_reads_nothing_from_its_device(
+    beacon: BeaconConfig, teacher: Teacher | None, head: bool
+) -> None:
     """Nothing can be read from tensors on "meta", which are told apart from those on the CPU as a GPU's are."""
     lm, ids = tiny("qwen3", beacon).to("meta"), tokens(3, 53)
     lm.lm_head.weight.requires_grad_(head)
