@@ -58,6 +58,7 @@ class RatioLossCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Log at the end of an interval."""
+        self._batch = {}
         step = trainer.global_step
         if step % self.every_n_steps or step == self._logged_step:
             return

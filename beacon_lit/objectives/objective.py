@@ -25,7 +25,8 @@ class Objective(Protocol):
 
         Args:
             lm: the model.
-            batch: "input_ids", "attention_mask", "labels", each (B, L) int64; see `beacon_lit.data.collate`.
+            batch: "input_ids", "attention_mask", "labels", each (B, L) int64, on the CPU whatever the model's device;
+                see `beacon_lit.data.collate`.
             ratios: compression ratios; None: the model's policy; see `BeaconLM.forward`.
 
         Returns:

@@ -186,6 +186,25 @@ def test_on_a_gpu(backbone: dict[str, Any], beacon: BeaconConfig, checkpointing:
     assert all(gradient.isfinite().all() for gradient in gradients(half, loss).values())
 
 
+@pytest.mark.parametrize("teacher", [None, Teacher(), Teacher(length=30)], ids=["labels", "teacher", "short teacher"])
+@pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])
+@pytest.mark.parametrize("head", [False, True], ids=["frozen head", "trained head"])
+def test_a_training_pass_reads_nothing_from_its_device(
+    beacon: BeaconConfig, teacher: Teacher | None, head: bool
+) -> None:
+    """Nothing can be read from tensors on "meta", which are told apart from those on the CPU as a GPU's are."""
+    lm, ids = tiny("qwen3", beacon).to("meta"), tokens(3, 53)
+    lm.lm_head.weight.requires_grad_(head)
+    mask = (torch.arange(53) < torch.tensor([53, 20, 41])[:, None]).long()
+    labels = ids.masked_fill((mask == 0) | (ids % 3 == 0), -100)
+    out = lm(ids, mask, labels, return_logits=False, teacher=teacher)
+    (out.token_loss if teacher is None else out.token_loss + out.token_kl * out.taught).sum().backward()
+    for elsewhere in range(3):  # control
+        passed = [value.to("meta") if i == elsewhere else value for i, value in enumerate((ids, mask, labels))]
+        with pytest.raises(NotImplementedError, match="meta"):
+            lm(*passed, return_logits=False, teacher=teacher)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("teacher", [None, Teacher()], ids=["labels", "teacher"])
 @pytest.mark.parametrize("beacon", [MIXED, SELECT, UNEVEN], ids=["interleave", "select", "head budgets"])

@@ -1,3 +1,4 @@
+import copy
 import csv
 
 import lightning
@@ -112,3 +113,19 @@ def test_groups_by_hand():
 def test_bad_setting_is_named():
     with pytest.raises(ValueError, match="every_n_steps=0 is not allowed; allowed: at least 1"):
         RatioLossCallback(0)
+
+
+def test_the_callback_can_be_copied_between_steps_and_after_the_run(tmp_path):
+    """A batch cannot."""
+    copies = []
+
+    class Copying(RatioLossCallback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            copies.append(copy.deepcopy(self))
+            with pytest.raises(TypeError, match="mappingproxy"):
+                copy.deepcopy(batch)
+
+    callback = Copying(every_n_steps=2)
+    curves(tmp_path, callback, beacon_module(BEACON), [batch(0), batch(1)])
+    assert len(copies) == 2 and copy.deepcopy(callback).every_n_steps == 2

@@ -58,8 +58,6 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         ids, mask, cache = kwargs.get("input_ids", inputs), kwargs.get("attention_mask"), kwargs.get("cache")
         if ids is not None and ids.ndim != 2:
             raise ValueError(f"input_ids has shape {tuple(ids.shape)}; allowed: (B, L)")
-        if ids is not None and cache is not None and len(cache.rows) not in (1, len(ids)):
-            raise ValueError(f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same, or 1 row")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ValueError("attention_mask ends with zeros; allowed: padding on the left, where no text is added")
         if self.training and is_spread(self):
@@ -93,6 +91,10 @@ class BeaconGeneration(BeaconModel, GenerationMixin):
         unfinished = open_window_mode(self, model_kwargs.get("unfinished"), cache)
         if cache is not None:
             check_cache(cache, self)
+            if len(cache.rows) not in (1, len(ids)):
+                raise ValueError(
+                    f"the cache has {len(cache.rows)} rows, input_ids {len(ids)}; allowed: the same, or 1 row"
+                )
         before = replace(empty_cache(self, len(ids)) if cache is None else cache, unfinished=unfinished)
         new = generation_config.max_length - ids.shape[1]
         ends = totals(model_kwargs.get("total_length"), len(ids))

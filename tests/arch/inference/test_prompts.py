@@ -107,6 +107,17 @@ def test_prompts_continue_a_cache_of_one_row(
         assert_same(found.past_key_values, expected.past_key_values)
 
 
+@pytest.mark.parametrize("passed", [{}, {"inputs": tokens(2, 4), "input_ids": None}, {"input_ids": tokens(2, 4)}])
+def test_prompts_continue_as_many_rows_or_one(passed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they are passed; without any, Hugging Face makes one prompt of one token."""
+    lm = model(**SELECT)
+    cache, count = lm.compress(tokens(3, 13)), 2 if passed else 1
+    assert len(lm.generate(cache=cache.select([1]), bos_token_id=1, **passed, **GREEDY).sequences) == count
+    monkeypatch.setattr(BeaconLM, "run_layers", None)
+    with pytest.raises(ValueError, match=f"the cache has 3 rows, input_ids {count}; allowed: the same, or 1 row"):
+        lm.generate(cache=cache, bos_token_id=1, **passed, **GREEDY)
+
+
 def groups(lm: BeaconLM, lengths: tuple[int, ...], known: tuple[int, ...]) -> list[list[int]]:
     cache = lm.compress(*padded([tokens(count) for count in known]))
     places = range(len(lengths)) if len(known) > 1 else [0] * len(lengths)
