@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from beacon_lit import BeaconConfig
-from beacon_lit.arch.flops import head_flops, pass_flops
+from beacon_lit.arch.flops import head_flops, load, training_flops
 from beacon_lit.arch.plan.call import plan_call
 from benchmarks.shapes import build
 
@@ -128,7 +128,7 @@ def work(shape: str, tokens: int = 20480, ratio: int = 8, window: int = 2048) ->
     layer = sum(value.nbytes for value in layers.parameters()) / len(layers)
     everything = sum(value.nbytes for value in lm.parameters())
     return Work(
-        flops=pass_flops(lm, call.rows) + head_flops(lm) * (tokens - 1),
+        flops=training_flops(lm, load(call.rows, beacon, lm.groups.reaches)) + head_flops(lm) * (tokens - 1),
         layers=len(layers),
         layer=layer,
         root=everything - layer * len(layers),
