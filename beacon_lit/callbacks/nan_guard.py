@@ -1,7 +1,7 @@
 """Stop training at the first non-finite loss, before it reaches the weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from beacon_lit.strategies.reduce import over_ranks
+from beacon_lit.strategies.reduce import over_ranks, to_host
 
 
 class NanGuard(Callback):
@@ -31,8 +31,7 @@ class NanGuard(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._batch: Mapping[str, Any] = {}
-        self._losses = torch.zeros(0)
-        self._copied: torch.cuda.Event | None = None
+        self._losses: Callable[[], Tensor] | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Mapping[str, Any], batch_idx: int
@@ -44,17 +43,13 @@ class NanGuard(Callback):
         """Ask for the losses of all ranks: a rank that stopped alone would leave the others waiting for gradients."""
         losses = torch.zeros(trainer.world_size, device=loss.device)
         losses[trainer.global_rank] = loss.detach()
-        self._losses = over_ranks(losses).to("cpu", non_blocking=True)
-        if loss.is_cuda:
-            self._copied = torch.cuda.Event()
-            self._copied.record(torch.cuda.current_stream(loss.device))
+        self._losses = to_host(over_ranks(losses))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the losses of all ranks."""
+        assert self._losses is not None
+        of_ranks, self._losses = self._losses().tolist(), None
         batch, self._batch = self._batch, {}
-        if self._copied is not None:
-            self._copied.synchronize()
-        of_ranks = self._losses.tolist()
         bad = {rank: value for rank, value in enumerate(of_ranks) if not math.isfinite(value)}
         if not bad:
             return
@@ -62,13 +57,13 @@ class NanGuard(Callback):
         ranks = ", ".join(f"{value} on rank {rank}" if several else f"{value}" for rank, value in bad.items())
         where = ""
         if trainer.global_rank in bad:
-            where = f", samples {list(batch['index'])}; the batch is in {self._save(batch, step, trainer)}"
+            path = self._save(batch, step, bad[trainer.global_rank], trainer)
+            where = f", samples {list(batch['index'])}; the batch is in {path}"
         raise ValueError(f"loss is {ranks} in training step {step}{where}")
 
-    def _save(self, batch: Mapping[str, Any], step: int, trainer: Trainer) -> Path:
+    def _save(self, batch: Mapping[str, Any], step: int, loss: float, trainer: Trainer) -> Path:
         rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"not-finite-step-{step}{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
-        loss = float(self._losses[trainer.global_rank])
         torch.save({"step": step, "loss": loss, "index": list(batch["index"]), "batch": dict(batch)}, path)
         return path
