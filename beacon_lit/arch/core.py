@@ -310,7 +310,7 @@ class BeaconModel(PreTrainedModel):
         """Lay out a pass for each group of heads, on the model's device; see `build_layout`."""
         device = self.model.embed_tokens.weight.device
         return tuple(
-            build_layout(kind.rows(rows, self.beacon), self.beacon, cached, cached and moving, kind.reach).to(device)
+            build_layout(kind.rows(rows, self.beacon), self.beacon, cached, moving, kind.reach).to(device)
             for kind in self.groups.kinds
         )
 

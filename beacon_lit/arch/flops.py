@@ -71,7 +71,7 @@ def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ())
         config: the beacon settings.
         reaches: sizes of sliding windows, see `HeadGroups.reaches`.
     """
-    layout = build_layout(tuple(rows), config, False, False, None)  # all arguments: the pass has made this layout
+    layout = build_layout(tuple(rows), config)
     pairs = sum(queries * (keys - queries) + queries * (queries + 1) // 2 for queries, keys in layout.lengths)
     if layout.visibility is not None:
         pairs = sum(int(mask.sum()) for mask in masks(layout) if mask is not None)
@@ -82,7 +82,7 @@ def load(rows: Sequence[Row], config: BeaconConfig, reaches: Iterable[int] = ())
 
 
 def _sliding_pairs(rows: Sequence[Row], config: BeaconConfig, reach: int) -> int:
-    layout = build_layout(Sliding(reach).rows(rows, config), config, False, False, reach)
+    layout = build_layout(Sliding(reach).rows(rows, config), config, reach=reach)
     seen = [np.minimum(keys - queries + 1 + np.arange(queries), reach) for queries, keys in layout.lengths]
     return int(np.delete(np.concatenate(seen), layout.q_unread.numpy()).sum())
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beacon_lit import BeaconConfig
 from beacon_lit.arch.flops import Load, head_flops, load, training_flops
-from beacon_lit.arch.plan.build import build_layout
+from beacon_lit.arch.plan.build import _built, build_layout
 from tests.arch.tiny import ALL, tiny, tokens
 
 LENGTHS = (70, 50, 9, 33)  # in windows of 16
@@ -118,11 +118,11 @@ def test_pairs_are_those_that_the_mask_lets_through(placement):
 def test_the_work_of_a_pass_is_counted_on_the_layout_that_the_pass_made(family, placement, params):
     lm = tiny(family, BeaconConfig(window=16, ratios=(2, 4, 8), placement=placement, params=params))
     rows = lm(tokens(2, 70), labels=tokens(2, 70), return_logits=False).rows
-    made = build_layout.cache_info().misses
+    made = _built.cache_info().misses
     load(rows, lm.beacon, lm.groups.reaches)
-    assert build_layout.cache_info().misses == made
+    assert _built.cache_info().misses == made
     load(rows[:1], lm.beacon, lm.groups.reaches)
-    assert build_layout.cache_info().misses > made
+    assert _built.cache_info().misses > made
 
 
 def test_work_adds_up():

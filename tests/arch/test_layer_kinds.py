@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
 from beacon_lit import BeaconConfig, BeaconLM
-from beacon_lit.arch.plan import sliding
-from beacon_lit.arch.plan.build import build_layout
+from beacon_lit.arch.plan import build, sliding
 from beacon_lit.arch.plan.kinds import Memory, Sliding
 from tests.arch.cases import PLACEMENTS, Case, cases
 from tests.arch.inference.test_dense import plain
@@ -65,10 +64,10 @@ def test_a_text_in_short_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, ids = tiny(FAMILY, BEACON, dtype=torch.float64), tokens(2, 53)
     expected = lm(ids, labels=ids, ratios=4)
     wanted = gradients(lm, expected.loss)
-    build_layout.cache_clear()
+    build._built.cache_clear()
     monkeypatch.setattr(sliding, "LONGEST", 3)
     found = lm(ids, labels=ids, ratios=4)
-    build_layout.cache_clear()
+    build._built.cache_clear()
     assert_close(found.logits, expected.logits, VALUES)
     for name, gradient in gradients(lm, found.loss).items():
         assert_close(gradient, wanted[name], 2e-6, name)

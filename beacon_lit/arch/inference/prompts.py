@@ -61,7 +61,8 @@ class Prompts:
 
         These are the window's ratios, and what the policy remembers. Within a window, static buffers note neither.
         """
-        place, was = self.places[row], self.states[row]
+        place = self.places[row]
+        was = self.before.rows[place]
         if read.windows == was.windows:
             was = replace(was, ratios=read.ratios, adapted=read.adapted)
         return replace(self.before, rows=(*self.before.rows[:place], was, *self.before.rows[place + 1 :]))

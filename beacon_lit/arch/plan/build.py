@@ -17,7 +17,6 @@ from beacon_lit.arch.plan.windows import Row, Window
 from beacon_lit.arch.ratios import Ratio
 
 
-@lru_cache(maxsize=8)  # random ratios never repeat; evaluation does
 def build_layout(
     rows: tuple[Row, ...],
     config: BeaconConfig,
@@ -31,9 +30,16 @@ def build_layout(
         rows: what the call does to each row in these layers, see `windows.plan` and `LayerKind.rows`.
         config: `sink`, `overlap` and `placement` are read.
         cached: whether the call continues from a cache or makes one.
-        moving: whether open windows close without a second reading, so that their entries get other slots.
+        moving: with `cached`, whether open windows close without a second reading, so that their entries get other
+            slots.
         reach: how many raw tokens a query sees in layers with a sliding window; None: layers with memory.
     """
+    return _built(rows, config, cached, cached and moving, reach)
+
+
+@lru_cache(maxsize=8)  # random ratios never repeat; evaluation does, and so does who counts the work of a pass
+def _built(rows: tuple[Row, ...], config: BeaconConfig, cached: bool, moving: bool, reach: int | None) -> Layout:
+    """Do what `build_layout` does, and keep the last layouts."""
     placing = config.placing
     raw = sum(window.length for row in rows for window in row.windows)
     packed = raw + sum(window.beacons for row in rows for window in row.windows)

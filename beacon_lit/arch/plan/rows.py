@@ -82,14 +82,14 @@ class Rows:
         return picked.masked_fill(empty, 0)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Shift labels to the packed tokens that predict them: (B, L) -> (R,), -100 for the last token of a row.
+        """Shift labels on the CPU to the packed tokens that predict them: (B, L) -> (R,), -100 for a row's last token.
 
         Values that belong to targets move to the predicted tokens if they are rolled forward by one.
         """
         packed = self.pack(labels)
         targets = packed.roll(-1)
         last = torch.tensor(self.lengths).cumsum(0) - 1
-        return targets.index_fill(0, move(last, targets.device), -100)
+        return targets.index_fill(0, last, -100)
 
 
 def check_ids(ids: Tensor, vocabulary: int, name: str) -> None:
