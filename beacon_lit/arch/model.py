@@ -174,7 +174,7 @@ class BeaconLM(BeaconGeneration):
         """Read all windows of all rows in one pass.
 
         Args:
-            input_ids: (B, L) int64. On the CPU they, the mask and the labels cost no synchronisation.
+            input_ids: (B, L) int64. Ids, mask and labels on the CPU cost no synchronisation.
             attention_mask: (B, L) of 0 and 1, left or right padding; with a cache the last columns of a longer one
                 count.
             labels: (B, L) int64, unshifted; -100 and padding are ignored.

@@ -38,6 +38,7 @@ class _Span:
     work: Load = field(default_factory=Load)
 
     def flops(self, lm: BeaconLM) -> int:
+        """Count the model FLOPs of its passes, if there was one."""
         return training_flops(lm, self.work) + self.labels * head_flops(lm) if self.work.raw else 0
 
 
