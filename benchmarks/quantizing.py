@@ -8,6 +8,7 @@ from torch import nn
 
 from beacon_lit import BeaconLM
 from beacon_lit.arch.checkpoint import is_beacon
+from beacon_lit.arch.nn.int4 import adopt
 
 METHODS = ("int8", "int4", "float8", "float8_dynamic")  # of weights alone; the last one of activations as well
 
@@ -30,6 +31,7 @@ def quantize(lm: BeaconLM, method: str) -> None:
         "float8_dynamic": partial(ao.Float8DynamicActivationFloat8WeightConfig, granularity=ao.PerRow()),
     }
     ao.quantize_(lm, configs[method](set_inductor_config=False), _in_layers)
+    adopt(lm)
 
 
 def _in_layers(module: nn.Module, name: str) -> bool:

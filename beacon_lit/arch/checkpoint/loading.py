@@ -22,6 +22,7 @@ from beacon_lit.arch.checkpoint.source import Source, config_settings
 from beacon_lit.arch.checkpoint.streaming import Sharder, parts, stream
 from beacon_lit.arch.config import BeaconConfig
 from beacon_lit.arch.core import BeaconModel
+from beacon_lit.arch.nn.int4 import adopt
 from beacon_lit.arch.nn.names import check_names, is_beacon
 
 M = TypeVar("M", bound=BeaconModel)
@@ -196,6 +197,7 @@ def _read_model(
             f"quantization_config={quantization(model)!r} packs {packed[0]}; "
             f"allowed: one that leaves beacons, embedding and head unpacked, as bitsandbytes and torchao do by default"
         )
+    adopt(model)
     return model, _check_keys(model, info, source.weights)
 
 

@@ -1,6 +1,6 @@
 """Attend in layers whose heads keep different things: a step for each group of heads, or for each layer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,18 +45,30 @@ class GroupedStep:
         """See `Step`."""
         return self.groups[0][0].selects
 
+    @torch.compiler.disable(recursive=False)
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
-        """See `Step`. Query heads follow their KV head."""
+        """See `Step`. Query heads follow their KV head.
+
+        Where a layer is compiled, this is not, but each group's step by itself, for any number of heads: layers divide
+        their heads in many ways, and torch compiles a function for a few.
+        """
         grouped = q.unflatten(1, (k.shape[1], -1))  # (Q, K, queries of a KV head, H)
         found: dict[int, Tensor] = {}
         for step, heads in self.groups:
-            q_g, k_g, v_g = (_some(x, heads) for x in (grouped, k, v))
             own_g = None if own is None else (_some(own[0], heads), _some(own[1], heads))
-            out = step.attend(attention, q_g.flatten(1, 2), k_g, v_g, own_g)
-            found |= zip(heads, out.unflatten(1, (len(heads), -1)).split(1, 1), strict=True)
-        return torch.cat([found[head] for head in range(k.shape[1])], 1).flatten(1, 2)
+            out = step.attend(attention, _some(grouped, heads).flatten(1, 2), _some(k, heads), _some(v, heads), own_g)
+            found |= zip(heads, out.unflatten(1, (len(heads), -1)).unbind(1), strict=True)
+        return _in_order(found).flatten(1, 2)
 
 
+@torch.compiler.disable
 def _some(x: Tensor, heads: Sequence[int]) -> Tensor:
     """Return some heads of (n, K, ...). Indices would be copied to the device, which a CUDA graph cannot capture."""
-    return x if len(heads) == x.shape[1] else torch.cat([x[:, head : head + 1] for head in heads], 1)
+    by_head = x.unbind(1)
+    return torch.stack([by_head[head] for head in heads], 1)
+
+
+@torch.compiler.disable
+def _in_order(found: Mapping[int, Tensor]) -> Tensor:
+    """Join (n, ...) of each head: -> (n, K, ...)."""
+    return torch.stack([found[head] for head in range(len(found))], 1)
