@@ -26,7 +26,7 @@ class Int4Linear(nn.Linear):
 
 
 def adopt(model: nn.Module) -> None:
-    """Let a model's int4 weights be multiplied in the way that is faster for the number of tokens, and be trained through.
+    """Let products with a model's int4 weights take the faster way for their number of tokens, and have gradients.
 
     Weights that scale activations before the product, and other packings of int4, stay as they are.
     """

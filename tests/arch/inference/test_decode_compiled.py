@@ -71,9 +71,9 @@ def test_layers_that_are_compiled_whole_reach_the_limit(monkeypatch: pytest.Monk
     monkeypatch.setattr(grouped, "_in_order", inspect.unwrap(grouped._in_order))
     lm = uneven(LIMIT + 1)
     lm.decode_layer = torch.compile(run_layer, backend=CompileCounter())
-    with torch._dynamo.config.patch(recompile_limit=LIMIT, fail_on_recompile_limit_hit=True):
-        with pytest.raises(FailOnRecompileLimitHit):
-            logits(lm)
+    limit = torch._dynamo.config.patch(recompile_limit=LIMIT, fail_on_recompile_limit_hit=True)
+    with limit, pytest.raises(FailOnRecompileLimitHit):
+        logits(lm)
 
 
 def test_one_graph_for_raw_tokens_and_one_with_beacons() -> None:

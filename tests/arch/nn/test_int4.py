@@ -90,11 +90,11 @@ def test_few_tokens_take_the_kernel_of_torchao() -> None:
         ours(torch.randn(int4.FEW, 1000))
 
 
-@pytest.mark.parametrize("tokens", [3, 200])
-def test_gradients_go_through_however_few_tokens_there_are(tokens: int) -> None:
+@pytest.mark.parametrize("count", [3, 200])
+def test_gradients_go_through_however_few_tokens_there_are(count: int) -> None:
     """The kernel has no derivative."""
     ours, plain = layer()
-    x, slopes = torch.randn(tokens, 1000), torch.randn(tokens, 20)
+    x, slopes = torch.randn(count, 1000), torch.randn(count, 20)
     found, expected = (
         torch.autograd.grad(linear(given := x.clone().requires_grad_()), given, slopes)[0] for linear in (ours, plain)
     )
@@ -117,8 +117,8 @@ def test_a_compiled_layer_is_one_graph() -> None:
     torch._dynamo.reset()
     ours, _ = layer()
     run = torch.compile(ours, dynamic=True, fullgraph=True, backend="aot_eager")
-    for tokens in (200, 333):
-        x = torch.randn(tokens, 1000)
+    for count in (200, 333):
+        x = torch.randn(count, 1000)
         with torch.no_grad():
             assert_close(run(x), ours(x), 1e-5)
 
