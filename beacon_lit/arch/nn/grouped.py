@@ -22,28 +22,22 @@ def layer_steps(steps: Sequence[Step], members: Sequence[tuple[tuple[int, ...], 
 def layer_step(groups: Iterable[tuple[Step, tuple[int, ...]]]) -> Step:
     """Return the step of one layer, given each group's step and its KV heads in this layer, which may be none."""
     present = tuple((step, heads) for step, heads in groups if heads)
-    return present[0][0] if len(present) == 1 else GroupedStep(present)
+    step = present[0][0]
+    return step if len(present) == 1 else GroupedStep(present, step.raw, step.selects)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # of a frozen one torch.compile looks at all fields
 class GroupedStep:
     """A layer's part of a pass in which groups of KV heads have memory of different lengths, as an `attention.Step`.
 
     Attributes:
         groups: for each group, its step and its KV heads.
+        raw, selects: see `Step`; the same in all groups. A compiled layer reads them here, and then nothing of groups.
     """
 
     groups: tuple[tuple[Step, tuple[int, ...]], ...]
-
-    @property
-    def raw(self) -> int:
-        """See `Step`."""
-        return self.groups[0][0].raw
-
-    @property
-    def selects(self) -> bool:
-        """See `Step`."""
-        return self.groups[0][0].selects
+    raw: int
+    selects: bool
 
     @torch.compiler.disable(recursive=False)
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
