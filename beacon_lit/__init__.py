@@ -1,5 +1,6 @@
 """beacon_lit: train, evaluate and use Activation Beacons (arXiv 2401.03462), a learned KV-cache compression."""
 
+import gc
 import logging
 
 # transformers imports DeepSpeed and torchao where they are installed. Both then warn of machines without a GPU, and
@@ -13,7 +14,13 @@ _NOTICES = {
 for _name in _NOTICES:
     logging.getLogger(_name).addFilter(lambda record: _NOTICES[record.name] not in record.getMessage())
 
+# Python looks for garbage again and again among the more and more objects of an import, none of which is garbage.
+_collecting = gc.isenabled()
+gc.disable()
 from beacon_lit.arch import BeaconCache, BeaconConfig, BeaconLM  # noqa: E402
 from beacon_lit.chat import BeaconChat  # noqa: E402
+
+if _collecting:
+    gc.enable()
 
 __all__ = ["BeaconCache", "BeaconChat", "BeaconConfig", "BeaconLM"]

@@ -46,7 +46,7 @@ SIZES = {
 PLACES = {
     "a.jsonl": "books.jsonl", "b.jsonl": "more.jsonl", "checkpoint=...": "checkpoint=outputs/latest",
     "checkpoint=RUN": "checkpoint=outputs/latest", "[5000]": "[2]", "=256": "=64", "overlap=64": "overlap=8",
-    "1024,2048": "32,64", "FOLDER/cache": "book-cache",
+    "1024,2048": "32,64", "ratio=2,4,8": "ratio=2,4", "seed=0,1,2": "seed=0,1", "FOLDER/cache": "book-cache",
     "RUN RUN RUN": "sweep/0 sweep/1 sweep/2", "OWNER/NAME": "outputs/latest",
 }  # fmt: skip
 
@@ -80,8 +80,8 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
     names = {word.partition("=")[0] for word in given}
     more = OF_COMMAND[command]
     if command in ("train", "evaluate"):
-        more = {**more, **OF_TASKS, **({} if "task" in names else {"task": "[perplexity,passkey]"})}
-    tasks = next((word for word in given if word.startswith("task=")), "task=[perplexity,passkey]")
+        more = {**more, **OF_TASKS, **({} if "task" in names else {"task": "[perplexity]"})}
+    tasks = next((word for word in given if word.startswith("task=")), "task=[perplexity]")
     more = {name: value for name, value in more.items() if not name.startswith("task.") or name.split(".")[1] in tasks}
     if "checkpoint" not in names and command != "prepare":
         more |= {"model": "llama3", "model.path": str(backbone), "beacon.window": "32", "beacon.overlap": "0"}

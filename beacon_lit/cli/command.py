@@ -1,5 +1,6 @@
 """Turn a function of a config into a command: find conf/, check the command line, let Hydra compose the config."""
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ def command(
     Returns:
         the decorator.
     """
+
+    gc.freeze()  # what has been imported stays: from now on, not even the end of the process looks for garbage in it
 
     def decorate(function: TaskFunction) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)

@@ -9,7 +9,7 @@ from transformers import DynamicCache
 
 from beacon_lit.arch.flops import forward_flops
 from beacon_lit.arch.inference.decode_static import StaticDecoding
-from benchmarks import figures, inference, reading
+from benchmarks import decoding, figures, inference, reading
 from benchmarks.decoding import next_batch, text_before, timings, weight_bytes
 from benchmarks.device import OUT_OF_MEMORY, attempt, is_out_of_memory
 from benchmarks.plan import PLANS
@@ -29,6 +29,13 @@ def run(folder, *options: str) -> tuple[int, dict]:
 @pytest.fixture(scope="module")
 def lm():
     return inference.model("tiny", PLANS["tiny"], inference.parse([]), CPU)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Decode eight steps around a border, where it is not the steps that a test looks at."""
+    monkeypatch.setattr(decoding, "DECODE_AHEAD", 4)
+    monkeypatch.setattr(decoding, "BATCH_AHEAD", 4)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +75,11 @@ def test_texts_beyond_the_positions_are_measured_where_they_can_be_read(lm, monk
 
 
 @pytest.mark.parametrize("placement, unfinished", [("select", "raw"), ("interleave", "raw"), ("interleave", "beacons")])
-def test_the_placement_is_what_is_measured(tmp_path, placement, unfinished):
+def test_the_placement_is_what_is_measured(few_steps, tmp_path, placement, unfinished):
     options = ["--placement", placement, "--unfinished", unfinished]
     plan = inference.chosen_plan("tiny", inference.parse(options))
     assert (plan.beacon.placement, plan.beacon.unfinished) == (placement, unfinished)
-    status, parts = run(tmp_path, *options, "--parts", "read", "decode", "--lengths", "512")
+    status, parts = run(tmp_path, *options, "--parts", "read", "decode", "--lengths", "256")
     rows = parts["read"]["rows"] + parts["decode"]["rows"]
     assert status == 0 and {(row["placement"], row["unfinished"]) for row in rows} == {(placement, unfinished)}
 
@@ -124,7 +131,7 @@ def test_the_command_draws_and_says_what_it_ran_on(everything):
         }
 
 
-def test_parts_of_other_commands_stay(tmp_path):
+def test_parts_of_other_commands_stay(few_steps, tmp_path):
     run(tmp_path, "--parts", "read", "--lengths", "256")
     before = (tmp_path / "read.json").read_text()
     status, parts = run(tmp_path, "--parts", "batch", "--lengths", "128", "--rows", "1", "--most", "1")
@@ -133,7 +140,7 @@ def test_parts_of_other_commands_stay(tmp_path):
     assert {row["tokens"] for row in parts["batch"]["rows"]} == {128}
 
 
-def test_running_out_of_memory_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+def test_running_out_of_memory_is_a_row_and_the_rest_goes_on(few_steps, tmp_path, monkeypatch, capsys):
     read = Dense.read
 
     def too_large(self, ids):
@@ -162,7 +169,7 @@ def test_running_out_of_memory_is_a_row_and_the_rest_goes_on(tmp_path, monkeypat
     assert capsys.readouterr().out.count(OUT_OF_MEMORY) == 3
 
 
-def test_another_failure_shows_in_the_status_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+def test_another_failure_shows_in_the_status_and_the_rest_goes_on(few_steps, tmp_path, monkeypatch, capsys):
     def broken(self, ids, cache, new):
         raise RuntimeError("no such kernel")
 
@@ -352,8 +359,8 @@ def test_weights_alone_are_those_that_a_step_reads(lm):
     assert weight_bytes(lm) == 2 * expected
 
 
-def test_quantised_weights_are_measured_and_counted_as_they_are_stored(tmp_path, lm):
-    status, parts = run(tmp_path, "--parts", "decode", "--lengths", "512", "--quantize", "int8")
+def test_quantised_weights_are_measured_and_counted_as_they_are_stored(few_steps, tmp_path, lm):
+    status, parts = run(tmp_path, "--parts", "decode", "--lengths", "256", "--quantize", "int8")
     assert status == 0 and parts["decode"]["environment"]["quantized"] == "int8"
     rows = {row["model"]: row for row in parts["decode"]["rows"]}
     assert {"beacons", "dense, static", "dense"} < rows.keys()

@@ -17,7 +17,7 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scrip
 # Runs commands, a list of words each, one after the other in one process, since importing torch takes longest; prints
 # exit codes and texts as JSON.
 ONE_BY_ONE = """
-import contextlib, io, json, runpy, sys
+import contextlib, gc, io, json, runpy, sys
 found = []
 for words in json.loads(sys.argv[1]):
     sys.argv, code = words, None
@@ -27,6 +27,7 @@ for words in json.loads(sys.argv[1]):
         except SystemExit as end:
             code = end.code
     found.append([code or 0, text.getvalue()])
+assert gc.isenabled() and gc.get_freeze_count() > 100_000  # what was imported is not looked through again
 print(json.dumps(found))
 """
 

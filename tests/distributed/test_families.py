@@ -9,18 +9,31 @@ from beacon_lit.cli.train import train
 from beacon_lit.tiny import byte_tokenizer
 from tests.arch.tiny import ALL, DENSE, hf_config
 from tests.configs import composed
+from tests.distributed.in_turn import SCRIPT, THEN
 from tests.distributed.runs import check_same_training, overrides, torchrun
 
 SIZES = {"vocab_size": 264, "max_position_embeddings": 2048, "bos_token_id": 256, "eos_token_id": 257}
+ONCE = ["trainer.accumulate_grad_batches=1", "trainer.max_steps=2"]
+FAMILIES = ALL[1:]  # test_strategies has the first
 
 
-@pytest.mark.parametrize("family", ALL[1:])  # test_strategies has the first
-def test_two_ranks_train_what_one_does(family: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    backbone, alone, spread = (tmp_path / name for name in ("backbone", "alone", "spread"))
-    DENSE[family](hf_config(family, **SIZES)).save_pretrained(backbone)
-    byte_tokenizer().save_pretrained(backbone)
-    once = ["trainer.accumulate_grad_batches=1", "trainer.max_steps=2"]
-    train(composed("train", *overrides("cpu", backbone, inputs[1], alone), *once, "trainer.accumulate_grad_batches=2"))
-    torchrun(2, *overrides("fsdp2", backbone, inputs[1], spread), *once)
-    check_same_training(spread, alone, steps=2)
+@pytest.fixture(scope="module")
+def spread(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of each family: its backbone, and "spread", its run on two ranks, which train all in turn."""
+    folder = tmp_path_factory.mktemp("families")
+    runs: list[str] = []
+    for family in FAMILIES:
+        torch.manual_seed(0)
+        backbone = folder / family / "backbone"
+        DENSE[family](hf_config(family, **SIZES)).save_pretrained(backbone)
+        byte_tokenizer().save_pretrained(backbone)
+        runs += [THEN, *overrides("fsdp2", backbone, inputs[1], folder / family / "spread"), *ONCE]
+    torchrun(2, *runs[1:], script=SCRIPT)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_ranks_train_what_one_does(family: str, spread: Path, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = [*overrides("cpu", spread / family / "backbone", inputs[1], tmp_path), *ONCE]
+    train(composed("train", *settings, "trainer.accumulate_grad_batches=2"))
+    check_same_training(spread / family / "spread", tmp_path, steps=2)

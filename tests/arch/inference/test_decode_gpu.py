@@ -17,8 +17,8 @@ from tests.arch.ways import by_calls, small_steps
 BEACON = BeaconConfig(window=32, ratios=(2, 4), ratio_policy="cycle", sink=2, overlap=5, placement="interleave")
 SELECT = dataclasses.replace(BEACON, placement="select", params=("k", "v"))
 # By device: every row closes two windows or more, and the buffers grow, by so many slots at a time.
-WINDOW = {"cpu": 16, "cuda": 32}
-STEPS = {"cpu": 40, "cuda": 80}
+WINDOW = {"cpu": 8, "cuda": 32}
+STEPS = {"cpu": 20, "cuda": 80}
 SLOTS = {"cpu": 4, "cuda": 32}
 
 UNEVEN = dataclasses.replace(SELECT, head_budgets=((2.25, 0.25), (0.5, 1.0)))
