@@ -20,7 +20,7 @@ STUDY = Study()
 TASK = STUDY.task
 PARTED = TASK.parted(STUDY.window)
 MODELS = Path(__file__).parent / "fixtures" / "border"
-SAMPLES = 16  # per length: one answer more or less moves a share by 0.06
+SAMPLES = 24  # per length: one answer more or less moves a share by 0.04
 
 
 @cache
