@@ -41,8 +41,6 @@ def command(
         the decorator.
     """
 
-    gc.freeze()  # what has been imported stays: from now on, not even the end of the process looks for garbage in it
-
     def decorate(function: TaskFunction) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)
         @wraps(function)
@@ -56,6 +54,7 @@ def command(
 
         def main() -> None:
             """Run the command line."""
+            gc.freeze()  # what has been imported stays: not even the end of the process looks for garbage in it
             _resolve_config_path()
             check_options(sys.argv[1:], conf_folder())
             sys.argv[1:] = map(_set_or_add, completed([_at_home(entry) for entry in sys.argv[1:]]))
