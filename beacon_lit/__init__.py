@@ -17,10 +17,11 @@ for _name in _NOTICES:
 # Python looks for garbage again and again among the more and more objects of an import, none of which is garbage.
 _collecting = gc.isenabled()
 gc.disable()
-from beacon_lit.arch import BeaconCache, BeaconConfig, BeaconLM  # noqa: E402
-from beacon_lit.chat import BeaconChat  # noqa: E402
-
-if _collecting:
-    gc.enable()
+try:
+    from beacon_lit.arch import BeaconCache, BeaconConfig, BeaconLM
+    from beacon_lit.chat import BeaconChat
+finally:
+    if _collecting:
+        gc.enable()
 
 __all__ = ["BeaconCache", "BeaconChat", "BeaconConfig", "BeaconLM"]
