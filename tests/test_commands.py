@@ -80,8 +80,8 @@ def small(command: str, arguments: str, backbone: Path) -> list[str]:
     names = {word.partition("=")[0] for word in given}
     more = OF_COMMAND[command]
     if command in ("train", "evaluate"):
-        more = {**more, **OF_TASKS, **({} if "task" in names else {"task": "[perplexity]"})}
-    tasks = next((word for word in given if word.startswith("task=")), "task=[perplexity]")
+        more = {**more, **OF_TASKS, **({} if "task" in names else {"task": "[perplexity,passkey]"})}
+    tasks = next((word for word in given if word.startswith("task=")), "task=[perplexity,passkey]")
     more = {name: value for name, value in more.items() if not name.startswith("task.") or name.split(".")[1] in tasks}
     if "checkpoint" not in names and command != "prepare":
         more |= {"model": "llama3", "model.path": str(backbone), "beacon.window": "32", "beacon.overlap": "0"}
