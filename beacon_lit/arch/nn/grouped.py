@@ -26,7 +26,7 @@ def layer_step(groups: Iterable[tuple[Step, tuple[int, ...]]]) -> Step:
     return step if len(present) == 1 else GroupedStep(present, step.raw, step.selects)
 
 
-@dataclass(eq=False)  # of a frozen one torch.compile looks at all fields
+@dataclass(eq=False)  # not frozen: torch.compile depends on every field of a frozen dataclass
 class GroupedStep:
     """A layer's part of a pass in which groups of KV heads have memory of different lengths, as an `attention.Step`.
 
@@ -43,8 +43,8 @@ class GroupedStep:
     def attend(self, attention: BeaconAttention, q: Tensor, k: Tensor, v: Tensor, own: Own) -> Tensor:
         """See `Step`. Query heads follow their KV head.
 
-        Where a layer is compiled, this is not, but each group's step by itself, for any number of heads: layers divide
-        their heads in many ways, and torch compiles a function for a few.
+        A compiled layer leaves this uncompiled, and compiles each group's step by itself, for any number of heads:
+        layers divide their heads in many ways, and torch keeps few compiled versions of a function.
         """
         grouped = q.unflatten(1, (k.shape[1], -1))  # (Q, K, queries of a KV head, H)
         found: dict[int, Tensor] = {}

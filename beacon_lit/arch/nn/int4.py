@@ -1,4 +1,4 @@
-"""Multiply many tokens with torchao's int4 weights: with their values, as its kernel is made for few tokens.
+"""Multiply by torchao's int4 weights: few tokens by its kernel, many by the unpacked values, which have gradients.
 
 Shape legend: N outputs and K inputs, padded to whole tiles; G inputs of a group, which have a scale and a zero point.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 128  # tokens up to which torchao's kernel is the faster way
+FEW = 128  # tokens up to which the kernel is used; unpacking is faster from 55 (compiled) to 500 on, docs/benchmarks.md
 
 
 class Int4Linear(nn.Linear):
@@ -26,7 +26,7 @@ class Int4Linear(nn.Linear):
 
 
 def adopt(model: nn.Module) -> None:
-    """Let products with a model's int4 weights take the faster way for their number of tokens, and have gradients.
+    """Turn linear layers with int4 weights into `Int4Linear`, so that texts are read fast and gradients pass through.
 
     Weights that scale activations before the product, and other packings of int4, stay as they are.
     """
@@ -38,18 +38,18 @@ def adopt(model: nn.Module) -> None:
 
 
 class Product(torch.autograd.Function):
-    """Multiply tokens with a weight's values. The backward pass computes the values again."""
+    """Multiply tokens by the values of a weight, which the backward pass unpacks again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, qdata: Tensor, scale_and_zero: Tensor, out: int) -> Tensor:
-        """Multiply (..., in) with a weight (out, in), whose tiles and scales `values` describes: -> (..., out)."""
+        """Multiply (..., in) by a weight (out, in), whose tiles and scales `values` describes: -> (..., out)."""
         ctx.save_for_backward(qdata, scale_and_zero)
         ctx.inputs, ctx.out = x.shape[-1], out
         return F.linear(x, values(qdata, scale_and_zero)[:out, : x.shape[-1]].to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """Multiply the gradient (..., out) with the weight: -> (..., in)."""
+        """Multiply the gradient (..., out) by the weight: -> (..., in)."""
         weight = values(*ctx.saved_tensors)[: ctx.out, : ctx.inputs]
         return gradient @ weight.to(gradient.dtype), None, None, None
 

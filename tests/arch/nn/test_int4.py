@@ -13,7 +13,7 @@ from transformers import TorchAoConfig
 from beacon_lit import BeaconConfig, BeaconLM
 from beacon_lit.arch.nn import int4
 from beacon_lit.arch.nn.int4 import Int4Linear, adopt, values
-from beacon_lit.arch.nn.names import is_beacon
+from tests.arch.checkpoint.test_torchao import in_layers
 from tests.arch.folders import save_backbone
 from tests.arch.tiny import assert_close, tiny, tokens
 
@@ -140,7 +140,7 @@ def both(family: str, beacon: BeaconConfig) -> tuple[BeaconLM, BeaconLM]:
     sizes: dict[str, Any] = {"hidden_size": 64, "initializer_range": 0.1}
     ours, plain = (tiny(family, beacon=beacon, **sizes) for _ in range(2))
     for (name, module), other in zip(ours.named_modules(), plain.modules(), strict=True):
-        if isinstance(module, nn.Linear) and name.startswith("model.layers.") and not is_beacon(name):
+        if in_layers(module, name):
             tensor, stand_for = packed(module.weight.data)
             other.weight.data = stand_for.float()
             module.weight = nn.Parameter(tensor, requires_grad=False)
