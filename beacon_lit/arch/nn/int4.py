@@ -1,4 +1,4 @@
-"""Multiply by torchao's int4 weights: few tokens by its kernel, many by the unpacked values, which have gradients.
+"""Multiply by torchao's int4 weights: few tokens by its kernel, many by the unpacked values; and train through them.
 
 Shape legend: N outputs and K inputs, padded to whole tiles; G inputs of a group, which have a scale and a zero point.
 """
