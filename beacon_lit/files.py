@@ -7,18 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PARTIAL = ".partial"
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, which replaces `file` at the end of the block.
 
-    After an error in the block the temporary file is deleted, and `file` is as it was.
+    After an error in the block the temporary file is deleted, and `file` is as it was. A killed process leaves the
+    temporary file, see `remove_partials`.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial = file.with_name(f".{file.name}.{os.getpid()}{_PARTIAL}")
     try:
         yield partial
         partial.replace(file)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete the temporary files of `replacing` that killed processes left in a folder.
+
+    Only for a process that keeps all others from writing to the folder.
+    """
+    for partial in folder.glob(f".*{_PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from beacon_lit.checks import check_writable
 from beacon_lit.errors import own_error, sentence
-from beacon_lit.files import write_text
+from beacon_lit.files import remove_partials, write_text
 
 RECORD_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -71,6 +71,8 @@ def is_first(environment: Mapping[str, str]) -> bool:
 def reserved(folder: Path) -> Iterator[None]:
     """Create the folder if necessary, and keep other processes out of the folder within the block.
 
+    Temporary files that a killed run left in the folder are deleted.
+
     Raises:
         ValueError: another process runs in the folder, or nothing can be written to the folder.
     """
@@ -82,6 +84,8 @@ def reserved(folder: Path) -> Iterator[None]:
             raise ValueError(f"run_folder={folder} is the folder of a run in progress; allowed: another one") from None
         except OSError:  # a file system without locks
             pass
+        else:
+            remove_partials(folder)
         yield
 
 

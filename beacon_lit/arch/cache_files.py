@@ -27,8 +27,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], f
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, partial, metadata={"format": format, "about": json.dumps(about)})
-    partial.replace(path)
+    try:
+        save_file(contiguous, partial, metadata={"format": format, "about": json.dumps(about)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(

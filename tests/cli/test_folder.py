@@ -18,6 +18,7 @@ from beacon_lit.files import new_folder
 from beacon_lit.record import is_first, recorded, reserved
 from beacon_lit.runs import link_latest
 from benchmarks.distributed.launch import free_port
+from tests.killed import half_written
 
 
 def started(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[tuple[Path, Path]]:
@@ -179,6 +180,12 @@ def test_a_run_in_progress_keeps_others_out_of_its_folder(tmp_path: Path) -> Non
     assert not (tmp_path / "run.json").exists()
     recorded(lambda cfg: {})(cfg)
     assert (tmp_path / "run.json").is_file()
+
+
+def test_a_run_deletes_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
+    half_written(tmp_path / "run.json")
+    recorded(lambda cfg: {})(OmegaConf.create({"run_folder": str(tmp_path)}))
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "run.json"}
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How a run on several ranks ends: asked to, or because one of them is gone."""
 
 import json
+import pickle
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from beacon_lit.cli.train import train
+from beacon_lit.strategies.atomic import AtomicCheckpointIO
 from tests.configs import ROOT, composed
 from tests.distributed.faults import fault
 from tests.distributed.runs import environment, losses, overrides, torchrun
@@ -46,6 +48,14 @@ def test_a_run_killed_in_a_save_leaves_the_checkpoint_before(inputs: tuple[Path,
     (file,) = (tmp_path / "checkpoints").glob("*.ckpt")
     assert torch.load(file, weights_only=True)["global_step"] == 2
     train(composed("train", *settings, f"resume={file}"))
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        AtomicCheckpointIO().save_checkpoint({"step": 2, "unpicklable": lambda: None}, file)
+    assert torch.load(file) == {"step": 1} and [*tmp_path.iterdir()] == [file]
 
 
 @pytest.mark.parametrize(("how", "step"), [("SIGTERM", 2), ("unheard SIGTERM", 3)])

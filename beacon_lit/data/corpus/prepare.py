@@ -14,6 +14,7 @@ from beacon_lit.data.corpus.manifest import MANIFEST, check_shortage, claim, mak
 from beacon_lit.data.corpus.shards import Shard, find_shard, write_json, write_shard
 from beacon_lit.data.corpus.token_stream import TokenPosition, TokenStream
 from beacon_lit.data.corpus.tokenizer_pool import DocumentTokenizer, TokenizerPool
+from beacon_lit.files import remove_partials
 
 SHARDS = "shards"
 Advance = Callable[[int], None]  # called with a number of tokens
@@ -47,6 +48,7 @@ def prepare_corpus(
     shards.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0), TokenizerPool(documents, workers) as pool:
+            remove_partials(folder)
             claim(folder, settings)
             for left_over in shards.glob(".*.tmp"):
                 shutil.rmtree(left_over)

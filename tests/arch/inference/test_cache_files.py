@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from beacon_lit import BeaconCache, BeaconConfig, BeaconLM
 from beacon_lit.arch import cache_files
@@ -219,3 +220,18 @@ def test_an_older_file_is_read_unless_its_windows_could_not_close(tmp_path: Path
                 older,
                 r"nothing to close its open window with, as placement='select' needs; an earlier version wrote it",
             )
+
+
+def test_a_save_that_fails_leaves_the_file_before_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+        file.touch()
+        raise OSError("no space left")
+
+    file = tmp_path / "cache.safetensors"
+    cache_files.write(file, {"a": torch.ones(2)}, {})
+    monkeypatch.setattr(cache_files, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        cache_files.write(file, {"a": torch.zeros(2)}, {})
+    assert cache_files.read(file, "cpu")[0]["a"].tolist() == [1, 1] and [*tmp_path.iterdir()] == [file]

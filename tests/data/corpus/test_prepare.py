@@ -21,6 +21,7 @@ from beacon_lit.tiny import byte_tokenizer
 from tests.configs import ROOT
 from tests.data.corpus.corpora import BAD, Texts, corpus
 from tests.data.elsewhere import all_elsewhere
+from tests.killed import half_written
 from tests.warm import warm_python
 
 INTERRUPTED = ["-m", "tests.data.corpus.interrupted"]
@@ -116,6 +117,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(whole, tmp_path):
     )
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["status"] == 0 and counts["kills"] >= 3 and counts["in_the_works"] >= 1, counts
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_killed_before_the_manifest_is_in_place_it_ends_with_the_same_files(whole, tmp_path):
+    make(tmp_path)
+    half_written(tmp_path / "manifest.json")
+    assert files(tmp_path) != files(whole[0])
+    make(tmp_path)
     assert files(tmp_path) == files(whole[0])
 
 
