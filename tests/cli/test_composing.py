@@ -29,7 +29,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["ratio=3"], "ratios=3 is not allowed; allowed: divisors of window=128"),
+        (["ratio=3"], "ratios=3 is not allowed; allowed: divisors of window=256"),
         (["data=text", "data.train=[none.json]"], "data.validation has no value; allowed: data.validation=VALUE"),
         (["data=text", "data.train=[none.json]", "data.validation=[]"], "path='none.json' must name "),
         (["trainer.max_stepss=3"], "trainer.max_stepss is not a setting; allowed: trainer.max_steps, "),
