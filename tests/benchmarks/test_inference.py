@@ -1,5 +1,6 @@
 """The inference benchmark: the whole command on a tiny shape, and each of its rules."""
 
+import gc
 import json
 import math
 
@@ -29,6 +30,13 @@ def run(folder, *options: str) -> tuple[int, dict]:
 @pytest.fixture(scope="module")
 def lm():
     return inference.model("tiny", PLANS["tiny"], inference.parse([]), CPU)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """Leave what other tests have made out of the collection of garbage before each measurement."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
