@@ -14,8 +14,8 @@ _PARTIAL = ".partial"
 def replacing(file: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, which replaces `file` at the end of the block.
 
-    After an error in the block the temporary file is deleted, and `file` is as it was. A killed process leaves the
-    temporary file, see `remove_partials`.
+    After an error in the block, the temporary file is deleted and `file` is as it was. A killed process leaves the
+    temporary file behind; see `remove_partials`.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}{_PARTIAL}")
     try:
@@ -26,9 +26,9 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete the temporary files of `replacing` that killed processes left in a folder.
+    """Delete the temporary files that killed processes left behind in `replacing`.
 
-    Only for a process that keeps all others from writing to the folder.
+    Call this only while no other process can write to the folder.
     """
     for partial in folder.glob(f".*{_PARTIAL}"):
         partial.unlink(missing_ok=True)

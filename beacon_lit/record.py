@@ -71,7 +71,7 @@ def is_first(environment: Mapping[str, str]) -> bool:
 def reserved(folder: Path) -> Iterator[None]:
     """Create the folder if necessary, and keep other processes out of the folder within the block.
 
-    Temporary files that a killed run left in the folder are deleted.
+    Temporary files that a killed run left behind are deleted.
 
     Raises:
         ValueError: another process runs in the folder, or nothing can be written to the folder.

@@ -1,4 +1,4 @@
-"""What processes leave that were killed."""
+"""What killed processes leave behind."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from beacon_lit.files import replacing
 
 
 def half_written(file: Path) -> None:
-    """Begin to write a file in another process, which is killed before the file is in place."""
+    """Start to write a file in another process, which is killed before the file is in place."""
     child = os.fork()
     if not child:
         with replacing(file) as partial:

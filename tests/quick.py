@@ -44,6 +44,7 @@ def collect_seldom() -> None:
     """Leave what is imported by now out of garbage collections, and collect less often than Python does.
 
     Each run, benchmark and test process asks for a collection; Python's own, every 700 objects, take 7 % of the time.
+    May be called again, to leave out what has been made since.
     """
     gc.collect()
     gc.freeze()

@@ -9,7 +9,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write local files under a temporary name in the same folder and rename them: a killed run leaves no half file.
+    """Write local files under a temporary name in the same folder and rename them: no checkpoint is ever half written.
 
     Lightning's own class writes to the system's temporary folder first, which may be small or on another disk.
     """

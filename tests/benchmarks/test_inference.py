@@ -1,6 +1,5 @@
 """The inference benchmark: the whole command on a tiny shape, and each of its rules."""
 
-import gc
 import json
 import math
 
@@ -16,6 +15,7 @@ from benchmarks.device import OUT_OF_MEMORY, attempt, is_out_of_memory
 from benchmarks.plan import PLANS
 from benchmarks.report import largest
 from benchmarks.subjects import Beacons, Dense, Kept, dense_work, random_ids
+from tests.quick import collect_seldom
 
 pytestmark = pytest.mark.usefixtures("drawn_figures")
 CPU = torch.device("cpu")
@@ -34,9 +34,8 @@ def lm():
 
 @pytest.fixture(scope="module", autouse=True)
 def little_garbage():
-    """Leave what other tests have made out of the collection of garbage before each measurement."""
-    gc.collect()
-    gc.freeze()
+    """Leave what other tests have made out of the garbage collection before each measurement."""
+    collect_seldom()
 
 
 @pytest.fixture

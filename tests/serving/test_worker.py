@@ -54,7 +54,7 @@ class Counting:
 
     def end(self, cache: Any) -> None:
         self.read = cache.seen_tokens
-        self.events.append(cache.seen_tokens)
+        self.events.append(self.read)
 
 
 @pytest.fixture
